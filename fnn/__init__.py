@@ -1,0 +1,34 @@
+"""fnn: training is a pure function.
+
+Start with `fnn.types`, then `fnn.train.step`, `fnn.models.mlp` and `experiments/digits.py`.
+"""
+
+import importlib
+from typing import Any
+
+from fnn.types import Batch as Batch
+from fnn.types import Data as Data
+from fnn.types import History as History
+from fnn.types import Metric as Metric
+from fnn.types import Metrics as Metrics
+from fnn.types import Model as Model
+from fnn.types import Optimizer as Optimizer
+from fnn.types import Recipe as Recipe
+from fnn.types import TrainState as TrainState
+from fnn.types import Transform as Transform
+
+_PARTS = (
+    "activations", "checkpoint", "combinators", "initializers", "keys", "layers", "losses",
+    "metrics", "models", "optim", "order", "report", "schedules", "testing", "train", "tree",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """The parts of the house, imported when first used."""
+    if name in _PARTS:
+        return importlib.import_module(f"fnn.{name}")
+    raise AttributeError(f"module 'fnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PARTS])

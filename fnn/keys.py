@@ -1,0 +1,41 @@
+"""Random keys by name: streams that do not depend on the order in which they are made."""
+
+import zlib
+from typing import NamedTuple
+
+import jax
+
+from fnn.types import PRNGKey
+
+
+def fold_name(key: PRNGKey, name: str) -> PRNGKey:
+    """The stream of `key` that belongs to `name`.
+
+    Adding another name changes no stream that exists. The key itself is not consumed.
+
+    >>> key = jax.random.key(0)
+    >>> bool(fold_name(key, 'kernel') == fold_name(key, 'kernel'))
+    True
+    >>> bool(fold_name(key, 'kernel') == fold_name(key, 'bias'))
+    False
+    """
+    return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+
+class RunKeys(NamedTuple):
+    """The three streams of a run, all derived from its one base key."""
+
+    init: PRNGKey  # parameters
+    order: PRNGKey  # which examples a step sees
+    noise: PRNGKey  # dropout and the like; a step uses fold_in(noise, step)
+
+
+def run_keys(key: PRNGKey) -> RunKeys:
+    """The streams that `run` and `fit` use for the base key `key`.
+
+    With them a run can be repeated by hand, one `step` at a time, to the last bit.
+
+    >>> run_keys(jax.random.key(0)).order.shape
+    ()
+    """
+    return RunKeys(*(fold_name(key, name) for name in RunKeys._fields))

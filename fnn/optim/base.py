@@ -1,0 +1,82 @@
+"""What all optimizers share: a direction, the decay of weights, the correction of moments."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fnn import tree
+from fnn.tree import Mask
+from fnn.types import Optimizer, Params, Scalar
+
+Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
+
+
+def from_direction(name: str, init: Callable[[Params], Any], direction: Direction) -> Optimizer:
+    """An optimizer whose updates are `-lr` times a direction.
+
+    Args:
+      name: how its error messages begin.
+      direction: `(grads, state, params) -> (direction, state)`. It gets the gradients in at least
+        float32, and the direction is in the same.
+
+    Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
+
+    >>> plain = from_direction('plain', lambda params: (), lambda grads, state, _: (grads, state))
+    >>> plain.update({'w': jnp.array([2.0])}, (), {'w': jnp.array([1.0])}, 0.5)[0]['w'].tolist()
+    [-1.0]
+    """
+
+    def update(grads: Params, state: Any, params: Params, lr: Any) -> tuple[Params, Any]:
+        tree.expect_alike(f"{name}: params and grads", params, grads)
+        grads = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
+        step, state = direction(grads, state, params)
+        return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, step), state
+
+    return Optimizer(init=init, update=update)
+
+
+def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask | None) -> Params:
+    """direction + decay * params, on the leaves that the mask marks (all, if it is None).
+
+    >>> decay_weights({'w': jnp.zeros(1)}, {'w': jnp.ones(1)}, 0.5, None)['w'].tolist()
+    [0.5]
+    """
+    marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
+    return jax.tree.map(
+        lambda d, p, m: d + jnp.asarray(decay, d.dtype) * p.astype(d.dtype) if m else d,
+        direction,
+        params,
+        marked,
+    )
+
+
+def moving_average(decay: Scalar, old: Array, new: Array) -> Array:
+    """decay * old + (1 - decay) * new, in the dtype of `old`.
+
+    >>> moving_average(0.75, jnp.array(0.0), jnp.array(4.0)).item()
+    1.0
+    """
+    # 1 - decay is taken in Python's float64 where decay is a plain float.
+    return jnp.asarray(decay, old.dtype) * old + jnp.asarray(1 - decay, old.dtype) * new
+
+
+def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Array, ""]:
+    """1 - decay^t: the share that a moving average started at 0 has gathered after t steps.
+
+    Written as -expm1(t log(decay)): in float32, 1 - 0.999^1 is off by 1.3e-5, this by 1e-7.
+
+    Args:
+      step: t, from 1.
+
+    >>> bias_correction(0.999, jnp.int32(1), jnp.float32).item()
+    0.0010000000474974513
+    """
+    t = step.astype(dtype)
+    if isinstance(decay, (int, float)):
+        return -jnp.expm1(t * (math.log(decay) if decay > 0 else -math.inf))
+    # log1p(decay - 1), because decay - 1 is exact for decay in [0.5, 1].
+    return -jnp.expm1(t * jnp.log1p(decay - 1).astype(dtype))

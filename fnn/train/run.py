@@ -1,0 +1,123 @@
+"""A whole training as one pure function of (key, hyperparameters, data)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fnn.keys import RunKeys, run_keys
+from fnn.order import order
+from fnn.train.check import check, expect_positive
+from fnn.train.evaluate import pure_evaluate
+from fnn.train.recipe import RecipeFunction
+from fnn.train.state import init_state
+from fnn.train.step import pure_step
+from fnn.types import Batch, Data, History, Hyper, Metrics, PRNGKey, TrainState
+
+Run = Callable[[PRNGKey, Hyper, Data], tuple[TrainState, History]]
+
+
+def make_run(
+    recipe: RecipeFunction,
+    *,
+    steps: int,
+    batch_size: int,
+    eval_every: int | None = None,
+    eval_batch_size: int = 1024,
+) -> Run:
+    """`run(key, hyper, data) -> state, history`: the whole training, evaluation included.
+
+    The function is pure and not yet jitted. `jax.jit(run)` compiles it, `jax.vmap(run, (0, None,
+    None))` trains one model per key, `jax.vmap` over `hyper` sweeps, and `jax.grad` of a validation
+    loss in the history with respect to `hyper` is a hypergradient.
+
+    Args:
+      steps: updates in all.
+      batch_size: examples per step, at most those in `data.train`.
+      eval_every: steps between evaluations on `data.valid`; None evaluates at the end only. There
+        is always an evaluation after the last step.
+      eval_batch_size: examples per batch of an evaluation.
+
+    Raises: ValueError for what `check` finds, before any training.
+
+    >>> from fnn import losses, models, optim, schedules
+    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    ...                               schedules.constant(hyper['lr']))
+    >>> x = jnp.linspace(-1, 1, 8)[:, None]
+    >>> data = Data(train=Batch(x, 3 * x), valid=Batch(x, 3 * x))
+    >>> run = make_run(recipe, steps=100, batch_size=4, eval_every=50)
+    >>> state, history = jax.jit(run)(jax.random.key(0), {'lr': 0.3}, data)
+    >>> history.eval_steps.tolist(), history.train.loss.shape
+    ([50, 100], (100,))
+    >>> history.valid['loss'][-1].item() < 1e-6
+    True
+    """
+    eval_every = steps if eval_every is None else eval_every
+    expect_positive(
+        "make_run",
+        steps=steps,
+        batch_size=batch_size,
+        eval_every=eval_every,
+        eval_batch_size=eval_batch_size,
+    )
+    eval_every = min(eval_every, steps)
+    advance = make_advance(recipe, batch_size)
+    evaluate = pure_evaluate(recipe, eval_batch_size)
+
+    def run(key, hyper, data):
+        check(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
+        keys = run_keys(key)
+        data = jax.tree.map(jnp.asarray, data)
+        state = init_state(recipe, keys.init, hyper, _example(data.train, batch_size))
+
+        def leg(state, length):
+            """`length` steps, then an evaluation."""
+            body = lambda state, _: advance(state, keys, hyper, data.train)  # noqa: E731
+            state, metrics = jax.lax.scan(body, state, None, length=length)
+            return state, (metrics, state.step, evaluate(state, data.valid, hyper))
+
+        legs, rest = divmod(steps, eval_every)
+        state, record = jax.lax.scan(lambda s, _: leg(s, eval_every), state, None, length=legs)
+        train, eval_steps, valid = record
+        train = Metrics(values=train.values.reshape(legs * eval_every, -1))
+        history = History(train=train, eval_steps=eval_steps, valid=valid)
+        if rest:
+            state, (train, step, valid) = leg(state, rest)
+            tail = History(train=train, eval_steps=step, valid=valid)
+            history = jax.tree.map(_append, history, tail)
+        return state, history
+
+    return run
+
+
+def make_advance(
+    recipe: RecipeFunction, batch_size: int
+) -> Callable[[TrainState, RunKeys, Hyper, Batch], tuple[TrainState, Metrics]]:
+    """One step of a run with the choice of its batch: what `run` and `fit` both repeat."""
+    step = pure_step(recipe)
+
+    def advance(state, keys, hyper, train):
+        indices = batch_indices(keys, state.step, train, batch_size)
+        batch = jax.tree.map(lambda a: a.at[indices].get(mode="promise_in_bounds"), tuple(train))
+        return step(state, batch, keys.noise, hyper)
+
+    return advance
+
+
+def batch_indices(
+    keys: RunKeys, step: Int[Array, ""] | int, train: Batch, batch_size: int
+) -> Int[Array, " batch"]:
+    """Which examples of `train` step `step` of a run sees."""
+    return order(keys.order, step, jax.tree.leaves(train)[0].shape[0], batch_size)
+
+
+def _example(examples: Batch, batch_size: int):
+    """What the model's init sees: the shapes of a batch, no values."""
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), examples[0]
+    )
+
+
+def _append(history: Array, tail: Array) -> Array:
+    return jnp.concatenate([history, tail if tail.ndim == history.ndim else tail[None]])

@@ -1,0 +1,98 @@
+"""One training step, the whole of it: loss, gradient, update, metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fnn import tree
+from fnn.train.recipe import RecipeFunction, build
+from fnn.types import Batch, Hyper, Loss, Metrics, PRNGKey, TrainState
+
+Step = Callable[[TrainState, Batch, PRNGKey, Hyper], tuple[TrainState, Metrics]]
+
+
+def make_step(recipe: RecipeFunction) -> Step:
+    """`step(state, batch, key, hyper) -> state, metrics`, jitted, with the state donated.
+
+    Traced once for any number of steps and any values of `hyper` (as long as its leaves keep their
+    types: all Python floats, or all arrays).
+
+    Args of the step:
+      state: given up to the step; keep the state that it returns.
+      batch: (x, y), each with the batch axis first.
+      key: the run's noise stream; the step uses `fold_in(key, state.step)`, so pass the same key
+        to every step.
+      hyper: what the recipe is built from.
+
+    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.train.state import make_init
+    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    ...                               schedules.constant(hyper['lr']))
+    >>> key, hyper = jax.random.key(0), {'lr': 0.1}
+    >>> x = jnp.array([[1.0], [2.0]])
+    >>> state = make_init(recipe)(key, hyper, x)
+    >>> step = make_step(recipe)
+    >>> for _ in range(100):
+    ...     state, metrics = step(state, (x, 3 * x), key, hyper)   # learn y = 3 x
+    >>> state.step.item(), metrics.loss.item() < 1e-3
+    (100, True)
+    """
+    return jax.jit(pure_step(recipe), donate_argnums=0)
+
+
+def pure_step(recipe: RecipeFunction) -> Step:
+    """The step of `make_step`, not jitted: for use inside scans, vmaps and other programs."""
+
+    def step(state, batch, key, hyper):
+        model, loss, optimizer, schedule, _ = build(recipe, hyper)
+        x, y = batch
+        noise = jax.random.fold_in(key, state.step)
+
+        def mean_loss(params):
+            predictions, model_state = model.apply(
+                params, state.model_state, x, key=noise, train=True
+            )
+            return per_example(loss, predictions, y).mean(), model_state
+
+        (value, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        lr = schedule(state.step)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, lr)
+        metrics = _metrics(value, lr, grads, updates, state.params)
+        state = TrainState(
+            step=state.step + 1,
+            params=tree.add(state.params, updates),
+            model_state=model_state,
+            opt_state=opt_state,
+        )
+        return state, metrics
+
+    return step
+
+
+def per_example(loss: Loss, predictions: Any, targets: Any) -> Float[Array, "batch ..."]:
+    """The losses, checked to be one array of floats with the batch axis first."""
+    losses = loss(predictions, targets)
+    batch = jax.tree.leaves(targets)[0].shape[0]
+    if not isinstance(losses, jax.Array):
+        raise ValueError(
+            f"loss: expected one array of per-example losses, got {type(losses).__name__}; "
+            "return a single array of shape (batch,)"
+        )
+    if (
+        losses.ndim < 1
+        or losses.shape[0] != batch
+        or not jnp.issubdtype(losses.dtype, jnp.floating)
+    ):
+        raise ValueError(
+            f"loss: expected floats of shape ({batch}, ...), one loss per example, got "
+            f"{tree.spec(losses)}; leave the mean over the batch to the step"
+        )
+    return losses.astype(tree.at_least_float32(losses))
+
+
+def _metrics(loss: Array, lr: Array, grads: Any, updates: Any, params: Any) -> Metrics:
+    norms = [tree.global_norm(t) for t in (grads, updates, params)]
+    return Metrics(values=jnp.stack([v.astype(jnp.float32) for v in (loss, lr, *norms)]))

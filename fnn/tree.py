@@ -1,0 +1,183 @@
+"""Maths and names on pytrees: norms, counts, paths, masks by path pattern."""
+
+import fnmatch
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+Mask = Callable[[PyTree], PyTree]  # a tree -> the same structure with a bool at each leaf
+
+
+def path_of(keys: tuple[Any, ...]) -> str:
+    """The name of a leaf, its keys joined by '/'.
+
+    >>> [path_of(keys) for keys, _ in jax.tree.leaves_with_path({'layers': [{'bias': 0.0}]})]
+    ['layers/0/bias']
+    """
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def paths(tree: PyTree) -> list[str]:
+    """The names of all leaves, in the order of `jax.tree.leaves`.
+
+    >>> paths({'a': 1.0, 'layers': [{'bias': 2.0, 'kernel': 3.0}]})
+    ['a', 'layers/0/bias', 'layers/0/kernel']
+    """
+    return [path_of(keys) for keys, _ in jax.tree.leaves_with_path(tree)]
+
+
+def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """`function(path, leaf, ...)` at every leaf, with the path as a string.
+
+    >>> map_with_path(lambda path, leaf: path, {'a': {'b': 1.0}})
+    {'a': {'b': 'a/b'}}
+    """
+    return jax.tree.map_with_path(lambda keys, *xs: function(path_of(keys), *xs), tree, *rest)
+
+
+def matching(*patterns: str) -> Mask:
+    """A mask of the leaves whose path matches one of `patterns`.
+
+    `*` stands for any characters, `/` included; `?` for one.
+
+    Raises: ValueError, when the mask is made, for a pattern that matches no leaf.
+
+    >>> matching('*kernel')({'layers': [{'bias': 0.0, 'kernel': 1.0}]})
+    {'layers': [{'bias': False, 'kernel': True}]}
+    """
+
+    def mask(tree: PyTree) -> PyTree:
+        names = paths(tree)
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise ValueError(
+                    f"tree.matching: expected {pattern!r} to match a leaf, got none among {names}; "
+                    "correct the pattern ('*' stands for any characters)"
+                )
+        return map_with_path(
+            lambda path, _: any(fnmatch.fnmatchcase(path, p) for p in patterns), tree
+        )
+
+    return mask
+
+
+def count(tree: PyTree) -> int:
+    """How many numbers the leaves hold.
+
+    >>> count({'kernel': jnp.zeros((3, 4)), 'bias': jnp.zeros(4)})
+    16
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def squared_norm(tree: PyTree) -> Float[Array, ""]:
+    """Sum of the squares of all leaves, accumulated in at least float32.
+
+    >>> squared_norm({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).item()
+    25.0
+    """
+    return sum(map(_sum_of_squares, jax.tree.leaves(tree)), start=jnp.float32(0))
+
+
+def _sum_of_squares(leaf: Array) -> Float[Array, ""]:
+    wide = leaf.astype(at_least_float32(leaf))
+    return jnp.vdot(wide, wide)  # on a CPU a product is quicker than a reduction
+
+
+def safe_sqrt(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Square root whose derivative at 0 is 0, not infinite.
+
+    >>> jax.grad(safe_sqrt)(0.0).item()
+    0.0
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.zeros_like(x))
+
+
+def global_norm(tree: PyTree) -> Float[Array, ""]:
+    """L2 norm of all leaves taken as one vector; its gradient at 0 is 0.
+
+    >>> global_norm({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).item()
+    5.0
+    """
+    return safe_sqrt(squared_norm(tree))
+
+
+def at_least_float32(leaf: Any) -> Any:
+    """The dtype for sums, moments and statistics of `leaf`: never narrower than float32.
+
+    >>> at_least_float32(jnp.zeros(2, jnp.bfloat16)).name
+    'float32'
+    """
+    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """Zeros for an optimizer's moments: the shapes of `tree`, in at least float32.
+
+    >>> zeros_like({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
+    'float32'
+    """
+    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), at_least_float32(leaf)), tree)
+
+
+def add(params: PyTree, updates: PyTree) -> PyTree:
+    """`params + updates`, each leaf in the dtype of its parameter.
+
+    >>> add({'w': jnp.ones(2)}, {'w': jnp.full(2, 0.5)})['w'].tolist()
+    [1.5, 1.5]
+    """
+    return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every leaf is free of NaN and infinity.
+
+    >>> all_finite({'w': jnp.array([1.0, jnp.nan])}).item()
+    False
+    """
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def spec(leaf: Any) -> str:
+    """Shape and dtype of a leaf in short, for error messages.
+
+    >>> spec(jnp.zeros((3, 4)))
+    'float32[3,4]'
+    """
+    return f"{jnp.result_type(leaf).name}[{','.join(map(str, jnp.shape(leaf)))}]"
+
+
+def expect_alike(where: str, expected: PyTree, got: PyTree, *, dtypes: bool = False) -> None:
+    """Check that two trees have the same leaves.
+
+    Args:
+      where: how the message begins; names the function and what the trees are.
+      dtypes: also compare the dtypes of the leaves.
+
+    Raises: ValueError that lists every missing, extra and differing leaf.
+
+    >>> expect_alike('adam: params and grads', {'w': jnp.zeros(2)}, {'w': jnp.zeros(3)})
+    Traceback (most recent call last):
+        ...
+    ValueError: adam: params and grads differ:
+      w: expected float32[2], got float32[3]
+    """
+    want = {path_of(k): leaf for k, leaf in jax.tree.leaves_with_path(expected)}
+    have = {path_of(k): leaf for k, leaf in jax.tree.leaves_with_path(got)}
+    lines = [f"  {p}: expected {spec(want[p])}, got no such leaf" for p in want if p not in have]
+    lines += [f"  {p}: expected no such leaf, got {spec(have[p])}" for p in have if p not in want]
+    for p in want:
+        if p in have and _differ(want[p], have[p], dtypes):
+            lines.append(f"  {p}: expected {spec(want[p])}, got {spec(have[p])}")
+    if lines:
+        raise ValueError(f"{where} differ:\n" + "\n".join(lines))
+
+
+def _differ(a: Any, b: Any, dtypes: bool) -> bool:
+    if jnp.shape(a) != jnp.shape(b):
+        return True
+    return dtypes and jnp.result_type(a) != jnp.result_type(b)

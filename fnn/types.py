@@ -1,0 +1,171 @@
+"""The contracts. Everything in fnn is a value of one of these types, or a function between them.
+
+A model is a pair of pure functions, an optimizer is a pure state transition, a schedule is a
+function of the step. A recipe builds all of them from hyperparameters that may be tracers, so one
+compiled program serves every value of the learning rate, the decay or the dropout rate.
+
+Data flows one way: data -> order -> step -> history -> report.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jaxtyping import Array, Float, Int, Key, Num, PyTree
+
+PRNGKey = Key[Array, ""]  # a typed key, from jax.random.key; legacy uint32 keys are refused
+Params = Any  # nested dicts, with lists for repeated parts; leaves are arrays
+ModelState = Any  # what training updates without a gradient (running statistics); () if none
+Hyper = Any  # the hyperparameters; every leaf a scalar that may be traced
+Scalar = float | Num[Array, ""]  # a hyperparameter as a constructor sees it
+
+
+class Init(Protocol):
+    def __call__(self, key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
+        """Fresh parameters and model state for inputs like `x` (arrays or ShapeDtypeStructs)."""
+        ...
+
+
+class Apply(Protocol):
+    def __call__(
+        self,
+        params: Params,
+        model_state: ModelState,
+        x: Any,
+        *,
+        key: PRNGKey | None = None,
+        train: bool = False,
+    ) -> tuple[Any, ModelState]:
+        """Predictions for the batch `x`, and the new model state. The batch axis comes first."""
+        ...
+
+
+class Model(NamedTuple):
+    """A pair of pure functions over a pytree of parameters; the same two for every model."""
+
+    init: Init
+    apply: Apply
+
+
+class Transform(NamedTuple):
+    """A pure change to gradients, such as clipping.
+
+    `init(params) -> state` and `update(grads, state, params) -> (grads, state)`.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Params, Any, Params], tuple[Params, Any]]
+
+
+class Optimizer(NamedTuple):
+    """Gradients to updates: `params + updates` are the new parameters.
+
+    `init(params) -> state` and `update(grads, state, params, lr) -> (updates, state)`. The
+    learning rate is an argument, so it can be read, logged, swept and differentiated.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Params, Any, Params, Any], tuple[Params, Any]]
+
+
+Schedule = Callable[[Any], Float[Array, ""]]  # step (counted from 0) -> learning rate
+Loss = Callable[[Any, Any], Float[Array, "batch ..."]]  # (predictions, targets) -> per example
+
+
+class Metric(NamedTuple):
+    """A monoid: measure parts, add them leaf by leaf, read the value of the sum.
+
+    `measure(predictions, targets) -> sums` and `value(sums) -> scalar`. Because sums and counts
+    are kept apart until the end, batches of unequal size give the metric of the whole set.
+    """
+
+    measure: Callable[[Any, Any], PyTree]
+    value: Callable[[PyTree], Float[Array, ""]]
+
+
+class Recipe(NamedTuple):
+    """All that training needs to know, made by a function `recipe(hyper)` inside the trace.
+
+    `metrics` are evaluated beside the loss; their names become columns of the history.
+    """
+
+    model: Model
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    metrics: Mapping[str, Metric] = {}
+
+
+class Batch(NamedTuple):
+    """Inputs and targets with the same first axis; a plain pair `(x, y)` serves as well."""
+
+    x: Any
+    y: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The examples that training sees: `train` for the steps, `valid` for the evaluations."""
+
+    train: Batch
+    valid: Batch
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """All that a run carries from step to step. With the base key, it is the whole run."""
+
+    step: Int[Array, ""]  # updates made so far, int32
+    params: Params
+    model_state: ModelState
+    opt_state: PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What a step reports, stacked in one float32 array of shape (..., 5).
+
+    One leaf instead of five: each array that leaves a compiled step costs about two microseconds.
+    After a scan or a vmap the leading axes are steps, seeds or settings.
+    """
+
+    values: Float[Array, "*steps 5"]
+
+    @property
+    def loss(self) -> Float[Array, "*steps"]:
+        """Mean loss of the batch, before the update."""
+        return self.values[..., 0]
+
+    @property
+    def lr(self) -> Float[Array, "*steps"]:
+        """Learning rate that the step used."""
+        return self.values[..., 1]
+
+    @property
+    def grad_norm(self) -> Float[Array, "*steps"]:
+        """Global L2 norm of the gradient, before clipping."""
+        return self.values[..., 2]
+
+    @property
+    def update_norm(self) -> Float[Array, "*steps"]:
+        """Global L2 norm of the update."""
+        return self.values[..., 3]
+
+    @property
+    def param_norm(self) -> Float[Array, "*steps"]:
+        """Global L2 norm of the parameters that the gradient was taken at."""
+        return self.values[..., 4]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The record of a run: every step's metrics, and the validation metrics at each evaluation."""
+
+    train: Metrics  # values (steps, 5)
+    eval_steps: Int[Array, "*evals"]  # updates made before each evaluation
+    valid: dict[str, Float[Array, "*evals"]]  # 'loss' and each of the recipe's metrics

@@ -1,0 +1,14 @@
+"""The strictest settings that JAX has, for every test.
+
+float64 stays off; a test that needs it enters `jax.enable_x64`.
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)

@@ -17,7 +17,7 @@ class Store(Protocol):
         ...
 
     def load(self, name: str, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The tree kept under `name`, whose structure, shapes and dtypes must be those of `like`."""
+        """The tree kept under `name`; it must have the structure, shapes, dtypes of `like`."""
         ...
 
     def log(self, rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The layers of `fnn.layers` as models, for those who compose: sizes come from the input at init."""
+"""The layers of `fnn.layers` as models: their sizes come from the input at init."""
 
 from fnn.models.layers.dropout import dropout as dropout
 from fnn.models.layers.linear import dense as dense

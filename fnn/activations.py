@@ -1,11 +1,44 @@
-"""Activations: pure functions of an array, element by element unless they say otherwise."""
+"""Activations: pure functions of an array, element by element unless they say otherwise.
 
+None gives NaN, in value or derivative, for a number however large, nor for an infinity where the
+function has a limit. All keep the dtype.
+"""
+
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from fnn.tree import at_least_float32
+from fnn.types import Scalar
+
+# Beyond this every gate below is 0 or 1 to the last bit, in float64 too.
+_SATURATED = 1e3
+
+
+def _clamp(x: Array, low: Scalar, high: Scalar) -> Array:
+    """x held in [low, high]; the derivative at both ends is 0, as in PyTorch."""
+    return lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _gated(gate: Callable[[Array], Array], x: Array) -> Array:
+    """x gate(x), for a gate that goes to 0 on the left and to 1 on the right."""
+    return jnp.maximum(x, -_SATURATED) * gate(x)  # -inf * 0 would be NaN
+
+
+@_gated.defjvp
+def _gated_jvp(gate, primals, tangents):
+    # By hand for the same reason, and cheaper than to select the infinities: those selects cost a
+    # third of the gelu's time on a CPU.
+    (x,), (dx,) = primals, tangents
+    inside = jnp.clip(x, -_SATURATED, _SATURATED)
+    share, dshare = jax.jvp(gate, (inside,), (dx,))
+    return jnp.maximum(x, -_SATURATED) * share, share * dx + inside * dshare
 
 
 def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -17,17 +50,168 @@ def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jax.nn.relu(x)
 
 
+def relu6(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """min(max(x, 0), 6); its derivative at 0 and at 6 is taken as 0.
+
+    Source: Krizhevsky 2010, Convolutional deep belief networks on CIFAR-10.
+
+    >>> relu6(jnp.array([-1.0, 2.0, 7.0])).tolist()
+    [0.0, 2.0, 6.0]
+    """
+    return _clamp(x, 0.0, 6.0)
+
+
+def squared_relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """max(x, 0)^2.
+
+    Source: So et al. 2021, arXiv:2109.08668 (Primer).
+
+    >>> squared_relu(jnp.array([-1.0, 3.0])).tolist()
+    [0.0, 9.0]
+    """
+    return jnp.square(jax.nn.relu(x))
+
+
+def leaky_relu(
+    x: Float[Array, "*n"], slope: Scalar | Float[Array, "..."] = 0.01
+) -> Float[Array, "*n"]:
+    """x where x > 0, and slope x elsewhere; its derivative at 0 is the slope.
+
+    Args:
+      slope: of the negative side; may be traced, or an array that broadcasts against x. The
+        default is that of JAX, Flax and PyTorch; Keras takes 0.2 in its function and 0.3 in its
+        layer.
+
+    Source: Maas, Hannun & Ng 2013, Rectifier nonlinearities improve neural network acoustic models.
+
+    >>> leaky_relu(jnp.array([-2.0, 2.0]), slope=0.5).tolist()
+    [-1.0, 2.0]
+    """
+    return jnp.where(x > 0, x, jnp.asarray(slope, x.dtype) * x)
+
+
+def elu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
+    """x where x > 0, and alpha (exp(x) - 1) elsewhere.
+
+    Args:
+      alpha: minus the limit on the left; may be traced. All peers take 1.
+
+    Source: Clevert, Unterthiner & Hochreiter 2016, arXiv:1511.07289.
+
+    >>> elu(jnp.array([-jnp.inf, 2.0])).tolist()
+    [-1.0, 2.0]
+    """
+    positive = x > 0
+    return jnp.where(
+        positive, x, jnp.asarray(alpha, x.dtype) * jnp.expm1(jnp.where(positive, 0, x))
+    )
+
+
+def celu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
+    """x where x > 0, and alpha (exp(x / alpha) - 1) elsewhere: an elu with no kink at 0.
+
+    Args:
+      alpha: above 0, minus the limit on the left; may be traced. All peers take 1.
+
+    Source: Barron 2017, arXiv:1704.07483.
+
+    >>> celu(jnp.array([-jnp.inf, 2.0]), alpha=0.5).tolist()
+    [-0.5, 2.0]
+    """
+    a = jnp.asarray(alpha, x.dtype)
+    positive = x > 0
+    return jnp.where(positive, x, a * jnp.expm1(jnp.where(positive, 0, x) / a))
+
+
+def selu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """1.0507 elu(x, 1.6733): keeps zero mean and unit variance through the layers.
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515, equation 2 and the digits of appendix A.
+
+    >>> f"{selu(jnp.array(1.0)):.4f} {selu(jnp.array(-jnp.inf)):.4f}"
+    '1.0507 -1.7581'
+    """
+    return 1.0507009873554804934193349852946 * elu(x, 1.6732632423543772848170429916717)
+
+
 def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """x Phi(x), with Phi the distribution function of the standard normal; the exact form.
 
-    Written with erf, which XLA on a CPU computes four times faster than the erfc of jax.nn.
+    PyTorch and Keras mean this form by gelu; JAX and Flax mean `gelu_tanh`, which differs from it
+    by up to 0.0005. Written with erf, which XLA on a CPU computes four times faster than the erfc
+    of jax.nn.
 
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
 
-    >>> gelu(jnp.array([0.0, 1.0])).round(4).tolist()
-    [0.0, 0.8413000106811523]
+    >>> f"{gelu(jnp.array(1.0)):.4f}"
+    '0.8413'
     """
-    return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
+    return _gated(_normal_cdf, x)
+
+
+def _normal_cdf(x: Array) -> Array:
+    return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
+
+
+def gelu_tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, the approximation of `gelu` in GPT-2.
+
+    Source: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2.
+
+    >>> f"{gelu_tanh(jnp.array(1.0)):.4f}"
+    '0.8412'
+    """
+    return _gated(_tanh_cdf, x)
+
+
+def _tanh_cdf(x: Array) -> Array:
+    return 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x)))
+
+
+def silu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """x sigmoid(x), known as swish.
+
+    Source: Elfwing, Uchibe & Doya 2018, arXiv:1702.03118.
+
+    >>> f"{silu(jnp.array(1.0)):.4f}"
+    '0.7311'
+    """
+    return _gated(lax.logistic, x)
+
+
+def mish(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """x tanh(softplus(x)).
+
+    Source: Misra 2019, arXiv:1908.08681.
+
+    >>> f"{mish(jnp.array(1.0)):.4f}"
+    '0.8651'
+    """
+    return _gated(lambda x: jnp.tanh(softplus(x)), x)
+
+
+def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """log(1 + exp(x)). PyTorch replaces it by x above 20, which costs float64 nine digits.
+
+    Source: Dugas et al. 2001, Incorporating second-order functional knowledge.
+
+    >>> f"{softplus(jnp.array(0.0)):.4f}"   # log 2
+    '0.6931'
+    """
+    return jax.nn.softplus(x)
+
+
+def softsign(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """x / (1 + |x|), in (-1, 1).
+
+    Source: Bergstra et al. 2009, Quadratic polynomials learn better image features.
+
+    >>> softsign(jnp.array([-1.0, jnp.inf])).tolist()
+    [-0.5, 1.0]
+    """
+    largest = float(jnp.finfo(x.dtype).max)
+    finite = _clamp(x, -largest, largest)
+    return finite / (1 + jnp.abs(finite))
 
 
 def tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -42,10 +226,103 @@ def tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 def sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """1 / (1 + exp(-x)), in (0, 1); finite for every input.
 
-    >>> sigmoid(jnp.array([0.0, 0.7])).round(3).tolist()
-    [0.5, 0.6679999828338623]
+    >>> sigmoid(jnp.array([-jnp.inf, 0.0])).tolist()
+    [0.0, 0.5]
     """
     return lax.logistic(x)
+
+
+def log_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """log(sigmoid(x)) = -softplus(-x): exact also where the sigmoid rounds to 0.
+
+    >>> log_sigmoid(jnp.array([-1e4])).tolist()
+    [-10000.0]
+    """
+    return -softplus(-x)
+
+
+def hard_tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """min(max(x, -1), 1); its derivative at -1 and at 1 is taken as 0.
+
+    >>> hard_tanh(jnp.array([-3.0, 0.5, 3.0])).tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    return _clamp(x, -1.0, 1.0)
+
+
+def hard_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """relu6(x + 3) / 6, as in JAX, PyTorch and Keras 3; Keras 2 took the slope 0.2, not 1/6.
+
+    Source: Howard et al. 2019, arXiv:1905.02244, section 5.2.
+
+    >>> hard_sigmoid(jnp.array([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return relu6(x + 3) / 6
+
+
+def hard_silu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """x hard_sigmoid(x), known as hard swish.
+
+    Source: Howard et al. 2019, arXiv:1905.02244, section 5.2.
+
+    >>> hard_silu(jnp.array([-4.0, 0.0, 4.0])).tolist()
+    [-0.0, 0.0, 4.0]
+    """
+    return _gated(hard_sigmoid, x)
+
+
+def snake(
+    x: Float[Array, "*n"], frequency: Scalar | Float[Array, "..."] = 1.0
+) -> Float[Array, "*n"]:
+    """x + sin^2(a x) / a, for periodic signals; `layers.snake` learns the frequency.
+
+    Args:
+      frequency: a, in radians for a unit of x; may be traced, or an array that broadcasts against
+        x. At 0 it is the limit, x.
+
+    Returns: the shape and dtype of x; an infinity stays one, with derivative 1 (it has no limit).
+    Source: Ziyin, Hartwig & Ueda 2020, arXiv:2006.08195, equation 3.
+
+    >>> f"{snake(jnp.array(0.5 * jnp.pi)):.4f}"   # pi / 2 + 1
+    '2.5708'
+    """
+    a = jnp.asarray(frequency, x.dtype)
+    tiny = jnp.abs(a) < 1e-15  # sin^2(a x) / a is a x^2 there, without the division by 0
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    wave = jnp.square(jnp.sin(a * finite)) / jnp.where(tiny, 1, a)
+    short = jnp.where(tiny, finite, 0)
+    return x + jnp.where(tiny, a * short * short, wave)
+
+
+def glu(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """a sigmoid(b), with a and b the first and second half of x along `axis`.
+
+    Returns: the shape of x with `axis` half as long.
+    Raises: ValueError for an odd length.
+    Source: Dauphin et al. 2017, arXiv:1612.08083.
+
+    >>> glu(jnp.array([2.0, 4.0, 0.0, 100.0])).tolist()
+    [1.0, 4.0]
+    """
+    if x.shape[axis] % 2:
+        raise ValueError(
+            f"glu: expected an even length along axis {axis}, got {x.shape}; "
+            "half of it gates the other half"
+        )
+    a, b = jnp.split(x, 2, axis=axis)
+    return a * sigmoid(b)
+
+
+def _shifted(x: Array, axis: int) -> Array:
+    """x less its largest entry along `axis`, in at least float32: exp of it cannot overflow.
+
+    An entry of +inf leaves the others at -inf; where all are -inf, they stay so.
+    """
+    wide = x.astype(at_least_float32(x))
+    top = lax.stop_gradient(wide.max(axis=axis, keepdims=True))
+    shifted = wide - jnp.where(jnp.isinf(top), 0, top)
+    return jnp.where(jnp.isposinf(top), jnp.where(jnp.isposinf(x), 0, -jnp.inf), shifted)
 
 
 def softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
@@ -56,8 +333,49 @@ def softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
     >>> softmax(jnp.array([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    top = lax.stop_gradient(wide.max(axis=axis, keepdims=True))
-    unnormalised = jnp.exp(wide - jnp.where(jnp.isneginf(top), 0, top))
+    unnormalised = jnp.exp(_shifted(x, axis))
     total = unnormalised.sum(axis=axis, keepdims=True)
     return (unnormalised / jnp.where(total > 0, total, 1)).astype(x.dtype)
+
+
+def log_softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
+    """log(softmax(x)) along `axis`: exact also where the softmax rounds to 0.
+
+    Entries of -inf stay -inf, also where a whole row is.
+
+    >>> log_softmax(jnp.array([0.0, 1e4])).tolist()
+    [-10000.0, 0.0]
+    """
+    shifted = _shifted(x, axis)
+    total = jnp.exp(shifted).sum(axis=axis, keepdims=True)
+    return (shifted - jnp.log(jnp.where(total > 0, total, 1))).astype(x.dtype)
+
+
+def sparsemax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
+    """The probabilities nearest to x, along `axis`; small entries get exactly 0.
+
+        p = max(x - t, 0),    t such that p sums to 1
+
+    Entries of -inf get 0. Where a whole row is -inf, the row is 0, not NaN.
+
+    Source: Martins & Astudillo 2016, arXiv:1602.02068, algorithm 1.
+
+    >>> sparsemax(jnp.array([0.5, 0.0, -2.0])).tolist()
+    [0.75, 0.25, 0.0]
+    """
+    z = _shifted(x, axis)
+    support = lax.stop_gradient(z > _threshold(jnp.moveaxis(z, axis, -1), axis))
+    size = jnp.maximum(support.sum(axis=axis, keepdims=True), 1).astype(z.dtype)
+    # The same threshold again, now as a function of x: the support is locally constant.
+    t = (jnp.where(support, z, 0).sum(axis=axis, keepdims=True) - 1) / size
+    return jnp.where(support, z - t, 0).astype(x.dtype)
+
+
+def _threshold(z: Array, axis: int) -> Array:
+    """t of the rows of z, whose largest entry is 0."""
+    descending = -jnp.sort(-z, axis=-1)
+    k = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    k = jnp.expand_dims(k, tuple(range(z.ndim - 1)))
+    excess = jnp.cumsum(descending, axis=-1) - 1
+    t = jnp.where(k * descending > excess, excess / k, -jnp.inf).max(axis=-1, keepdims=True)
+    return jnp.moveaxis(t, -1, axis)

@@ -37,15 +37,19 @@ def save(path: str | Path, values: PyTree, meta: dict[str, Any] | None = None) -
     """
     from safetensors.numpy import save as to_bytes
 
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, leaf in zip(tree.paths(values), jax.tree.leaves(values), strict=True):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise ValueError(
                 f"checkpoint.save: expected arrays of numbers, got a key at {name!r}; "
                 "store jax.random.key_data of it"
             )
-        arrays[name] = np.ascontiguousarray(leaf)
-        arrays[name] = arrays[name].reshape(np.shape(leaf))  # ascontiguousarray makes () into (1,)
+        if name in arrays:
+            raise ValueError(
+                "checkpoint.save: expected every leaf to have a path of its own, got two leaves at "
+                f"{name!r}; rename the one whose key holds a '/'"
+            )
+        arrays[name] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))  # not (1,) for ()
     text = json.dumps(meta or {})
     header = {
         "format": _FORMAT,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from fnn.tree import at_least_float32
 from fnn.types import Loss, Metric
 
 
@@ -27,7 +28,7 @@ def mean(per_example: Callable[[Any, Any], Array]) -> Metric:
 
     def measure(predictions: Any, targets: Any) -> dict[str, Array]:
         values = per_example(predictions, targets)
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        values = values.astype(at_least_float32(values))
         return {"total": values.sum(), "count": jnp.asarray(values.size, values.dtype)}
 
     return Metric(measure=measure, value=_ratio)

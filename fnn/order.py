@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, UInt32
 from fnn.types import PRNGKey
 
 _MOST = 2**30  # above it, the sums of two positions would leave uint32
+_FEWEST_ROUNDS = 12  # of six examples, six rounds favour some pairs by a quarter
 
 
 def order(
@@ -35,8 +36,8 @@ def order(
     Returns: int32 of shape (batch_size,), in [0, n). Memory and time are O(batch_size log n).
     Raises: ValueError for an empty dataset, or a batch larger than the data.
     Source: Hoang, Morris & Rogaway 2012, "An enciphering scheme based on a card shuffle", with
-      1.5 log2(n) + 2 rounds. Deviates: the round function is an integer hash, not a cipher: this
-      shuffles data, it keeps no secrets.
+      1.5 log2(n) + 2 rounds, at least 12. Deviates: the round function is an integer hash, not a
+      cipher: this shuffles data, it keeps no secrets.
 
     >>> key = jax.random.key(0)
     >>> epoch = [order(key, step, 10, 5) for step in range(2)]
@@ -54,11 +55,27 @@ def order(
             f"order: expected batch_size from 1 to the {n} examples, got {batch_size}; "
             "use a smaller batch or more data"
         )
+    return order_block(key, step, n, batch_size, 1)[0]
+
+
+def order_block(
+    key: PRNGKey, step: Int[Array, ""] | int, n: int, batch_size: int, steps: int
+) -> Int[Array, "steps batch"]:
+    """The order of `steps` steps from `step` on, which together see at most n examples.
+
+    Quicker than as many calls: some forty integer operations in sequence for each example cost a
+    small batch a quarter of a small model's step, while many examples at once fill a vector unit.
+
+    >>> key = jax.random.key(0)
+    >>> bool((order_block(key, 3, 10, 2, 4)[2] == order(key, 5, 10, 2)).all())
+    True
+    """
     epoch, start = _epoch_and_offset(jnp.asarray(step).astype(jnp.uint32), n, batch_size)
-    offset = start + jnp.arange(batch_size, dtype=jnp.uint32)
+    offset = start + jnp.arange(steps * batch_size, dtype=jnp.uint32)
     wrapped = offset >= n  # these positions belong to the next epoch
     position = jnp.where(wrapped, offset - np.uint32(n), offset)
-    return _permute(key, epoch, wrapped, position, n).astype(jnp.int32)
+    indices = _permute(key, epoch, wrapped, position, n).astype(jnp.int32)
+    return indices.reshape(steps, batch_size)
 
 
 def _epoch_and_offset(
@@ -90,7 +107,9 @@ def _epoch_and_offset(
 def _permute(
     key: PRNGKey, epoch: UInt32[Array, ""], wrapped: Array, x: UInt32[Array, " batch"], n: int
 ) -> UInt32[Array, " batch"]:
-    rounds = math.ceil(1.5 * math.log2(n)) + 2
+    if n == 1:
+        return x  # nothing to shuffle; and XLA fails to compile the rounds, on a CPU
+    rounds = max(math.ceil(1.5 * math.log2(n)) + 2, _FEWEST_ROUNDS)
     pivots, salts = _round_keys(key, epoch, rounds, n)
     for r in range(rounds):
         pivot = jnp.where(wrapped, pivots[1, r], pivots[0, r])

@@ -17,7 +17,8 @@ def _float(x: Scalar) -> Float[Array, ""]:
 
 def _scalars(*xs: Scalar) -> list[Array]:
     arrays = [_float(x) for x in xs]
-    dtype = jnp.result_type(jnp.float32, *(a.dtype for a in arrays))
+    wide = any(a.dtype == jnp.float64 for a in arrays)
+    dtype = jnp.float64 if wide else jnp.float32
     return [a.astype(dtype) for a in arrays]
 
 

@@ -73,28 +73,45 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def squared_norm(tree: PyTree) -> Float[Array, ""]:
-    """Sum of the squares of all leaves, accumulated in at least float32.
+def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
+    """Sums of the squares of the leaves of each tree, accumulated in at least float32.
 
-    >>> squared_norm({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).item()
-    25.0
+    The trees have the same shapes. Their small leaves are summed together: on a CPU each sum is a
+    kernel of its own, and would cost a small model a tenth of its step.
+
+    >>> squared_norms({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).tolist()
+    [25.0]
     """
-    return sum(map(_sum_of_squares, jax.tree.leaves(tree)), start=jnp.float32(0))
+    rows = [jax.tree.leaves(tree) for tree in trees]
+    double = any(leaf.dtype == jnp.float64 for row in rows for leaf in row)
+    dtype = jnp.float64 if double else jnp.float32
+    total = jnp.zeros(len(trees), dtype)
+    small = [[leaf.astype(dtype).ravel() for leaf in row if leaf.size <= 4096] for row in rows]
+    if any(small):
+        total = jnp.square(jnp.stack([jnp.concatenate(row) for row in small])).sum(axis=1)
+    for leaves in zip(*rows, strict=True):
+        if leaves[0].size > 4096:
+            wide = [leaf.astype(dtype) for leaf in leaves]
+            total = total + jnp.stack([jnp.vdot(leaf, leaf) for leaf in wide])
+    return total
 
 
-def _sum_of_squares(leaf: Array) -> Float[Array, ""]:
-    wide = leaf.astype(at_least_float32(leaf))
-    return jnp.vdot(wide, wide)  # on a CPU a product is quicker than a reduction
-
-
+@jax.custom_jvp
 def safe_sqrt(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Square root whose derivative at 0 is 0, not infinite.
 
     >>> jax.grad(safe_sqrt)(0.0).item()
     0.0
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.zeros_like(x))
+    return jnp.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(primals, tangents):
+    # A rule of its own, so that the value costs no comparison: it is in every step of Adam.
+    root = safe_sqrt(*primals)
+    slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
+    return root, tangents[0] * slope.astype(root.dtype)
 
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:
@@ -103,7 +120,7 @@ def global_norm(tree: PyTree) -> Float[Array, ""]:
     >>> global_norm({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).item()
     5.0
     """
-    return safe_sqrt(squared_norm(tree))
+    return safe_sqrt(squared_norms(tree)[0])
 
 
 def at_least_float32(leaf: Any) -> Any:
@@ -112,7 +129,9 @@ def at_least_float32(leaf: Any) -> Any:
     >>> at_least_float32(jnp.zeros(2, jnp.bfloat16)).name
     'float32'
     """
-    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    dtype = jnp.result_type(leaf)
+    wide = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
+    return dtype if wide else jnp.dtype(jnp.float32)
 
 
 def zeros_like(tree: PyTree) -> PyTree:
@@ -130,7 +149,12 @@ def add(params: PyTree, updates: PyTree) -> PyTree:
     >>> add({'w': jnp.ones(2)}, {'w': jnp.full(2, 0.5)})['w'].tolist()
     [1.5, 1.5]
     """
-    return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
+
+    def leaf(p: Array, u: Array) -> Array:
+        wide = at_least_float32(p)
+        return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
+
+    return jax.tree.map(leaf, params, updates)
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

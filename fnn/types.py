@@ -104,13 +104,16 @@ class Batch(NamedTuple):
     y: Any
 
 
+Pair = tuple[Any, Any]  # (inputs, targets): a Batch, or any other pair
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """The examples that training sees: `train` for the steps, `valid` for the evaluations."""
 
-    train: Batch
-    valid: Batch
+    train: Pair
+    valid: Pair
 
 
 @jax.tree_util.register_dataclass
@@ -121,7 +124,7 @@ class TrainState:
     step: Int[Array, ""]  # updates made so far, int32
     params: Params
     model_state: ModelState
-    opt_state: PyTree
+    opt_state: PyTree  # packed; see fnn.train.optimizer_state
 
 
 @jax.tree_util.register_dataclass
@@ -157,7 +160,7 @@ class Metrics:
 
     @property
     def param_norm(self) -> Float[Array, "*steps"]:
-        """Global L2 norm of the parameters that the gradient was taken at."""
+        """Global L2 norm of the parameters after the update."""
         return self.values[..., 4]
 
 

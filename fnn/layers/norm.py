@@ -1,21 +1,25 @@
-"""Normalisation. Every variance is two-pass: exact also where the mean is large."""
+"""Layer and batch normalisation."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.layers.normalise import affine, affine_init, expect_features, moments, normalise
 from fnn.tree import at_least_float32
 from fnn.types import ModelState, Params, Scalar
 
 
-def layer_norm_init(features: int) -> Params:
+def layer_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> Params:
     """Parameters of `layer_norm`: {'scale': ones, 'bias': zeros}, each (features,) float32.
+
+    Args:
+      scale, bias: whether there is one.
 
     >>> layer_norm_init(2)['scale'].tolist()
     [1.0, 1.0]
     """
-    return {"scale": jnp.ones(features), "bias": jnp.zeros(features)}
+    return affine_init(features, scale=scale, bias=bias)
 
 
 def layer_norm(
@@ -29,50 +33,30 @@ def layer_norm(
 
     Returns: the shape and dtype of x. A constant row gives the bias.
     Raises: ValueError if the last axis of x does not fit the parameters.
-    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450. eps as in Flax; PyTorch has 1e-5, Keras 1e-3.
 
     >>> layer_norm(layer_norm_init(2), jnp.array([[1.0, 3.0]])).round(3).tolist()
     [[-1.0, 1.0]]
     """
-    _expect_features("layer_norm", params["scale"], x)
+    expect_features("layer_norm", params, x)
     wide = x.astype(at_least_float32(x))
-    normalised = _normalise(wide, jnp.asarray(eps, wide.dtype))
-    return _scale_and_shift(params, normalised).astype(x.dtype)
+    normalised = normalise(wide, jnp.asarray(eps, wide.dtype), (x.ndim - 1,))
+    return affine(params, normalised).astype(x.dtype)
 
 
-@jax.custom_vjp
-def _normalise(x: Array, eps: Array) -> Array:
-    return _normalise_forward(x, eps)[0]
-
-
-def _normalise_forward(x: Array, eps: Array) -> tuple[Array, tuple[Array, Array]]:
-    centred = x - x.mean(axis=-1, keepdims=True)
-    rstd = lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + eps)
-    normalised = centred * rstd
-    return normalised, (normalised, rstd)
-
-
-def _normalise_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    # Written by hand to save the normalised input instead of every step of the two-pass variance:
-    # on a CPU, XLA recomputes those in each consumer, at half of a small GPT's step.
-    normalised, rstd = saved
-    along = (g * normalised).mean(axis=-1, keepdims=True)
-    dx = rstd * (g - g.mean(axis=-1, keepdims=True) - normalised * along)
-    deps = -0.5 * (g * normalised * jnp.square(rstd)).sum()
-    return dx, deps
-
-
-_normalise.defvjp(_normalise_forward, _normalise_backward)
-
-
-def batch_norm_init(features: int) -> tuple[Params, ModelState]:
+def batch_norm_init(
+    features: int, *, scale: bool = True, bias: bool = True
+) -> tuple[Params, ModelState]:
     """Parameters {'scale', 'bias'} and running statistics {'mean', 'var'} of `batch_norm`.
+
+    Args:
+      scale, bias: whether there is one.
 
     >>> params, state = batch_norm_init(2)
     >>> state['var'].tolist()
     [1.0, 1.0]
     """
-    params = {"scale": jnp.ones(features), "bias": jnp.zeros(features)}
+    params = affine_init(features, scale=scale, bias=bias)
     return params, {"mean": jnp.zeros(features), "var": jnp.ones(features)}
 
 
@@ -105,36 +89,26 @@ def batch_norm(
     >>> y.round(3).tolist(), state['mean'].tolist()
     ([[-1.0], [1.0]], [1.0])
     """
-    _expect_features("batch_norm", params["scale"], x)
+    expect_features("batch_norm", {**params, **state}, x)
     wide = x.astype(at_least_float32(x))
-    mean, var = state["mean"], state["var"]
     if train:
-        mean, var = _moments(wide)
-        state = jax.tree.map(
-            lambda old, new: decay * old + (1 - decay) * new, state, {"mean": mean, "var": var}
-        )
-    per_feature = tuple(range(x.ndim - 1))
-    gain = lax.rsqrt(var + eps)
-    normalised = (wide - jnp.expand_dims(mean, per_feature)) * jnp.expand_dims(gain, per_feature)
-    return _scale_and_shift(params, normalised).astype(x.dtype), state
+        normalised, state = _by_batch(wide, state, jnp.asarray(eps, wide.dtype), decay)
+    else:
+        normalised = _by_running(wide, state, eps)
+    return affine(params, normalised).astype(x.dtype), state
 
 
-def _moments(x: Array) -> tuple[Array, Array]:
+def _by_batch(x: Array, state: ModelState, eps: Array, decay: Scalar) -> tuple[Array, ModelState]:
     axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axis=axes)
-    return mean, jnp.square(x - jnp.expand_dims(mean, axes)).mean(axis=axes)
+    # XLA computes these moments once, together with those inside `normalise`.
+    new = dict(zip(("mean", "var"), moments(x, axes), strict=True))
+    state = jax.tree.map(
+        lambda old, kept: decay * old + (1 - decay) * kept.reshape(old.shape), state, new
+    )
+    return normalise(x, eps, axes), state
 
 
-def _scale_and_shift(params: Params, normalised: Array) -> Array:
-    axes = tuple(range(normalised.ndim - 1))
-    scale = params["scale"].astype(normalised.dtype)
-    bias = params["bias"].astype(normalised.dtype)
-    return normalised * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)
-
-
-def _expect_features(where: str, scale: Array, x: Array) -> None:
-    if x.ndim < 2 or x.shape[-1] != scale.shape[0]:
-        raise ValueError(
-            f"{where}: expected x of shape (batch, ..., {scale.shape[0]}), got {x.shape}; "
-            "give it the features that its parameters were made for"
-        )
+def _by_running(x: Array, state: ModelState, eps: Scalar) -> Array:
+    axes = tuple(range(x.ndim - 1))
+    gain = lax.rsqrt(state["var"] + eps)
+    return (x - jnp.expand_dims(state["mean"], axes)) * jnp.expand_dims(gain, axes)

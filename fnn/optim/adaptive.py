@@ -32,7 +32,9 @@ def rmsprop(*, decay: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
 
     def direction(grads, v, params):
         v = jax.tree.map(lambda v, g: moving_average(decay, v, g * g), v, grads)
-        return jax.tree.map(lambda g, v: g / (safe_sqrt(v) + eps), grads, v), v
+        return jax.tree.map(
+            lambda g, v: g / (safe_sqrt(v) + jnp.asarray(eps, v.dtype)), grads, v
+        ), v
 
     return from_direction("rmsprop", tree.zeros_like, direction)
 
@@ -120,8 +122,9 @@ def _adam_direction(
     v = jax.tree.map(lambda v, g: moving_average(b2, v, g * g), state.v, grads)
 
     def leaf(m: Array, v: Array) -> Array:
-        m_hat = m / bias_correction(b1, t, m.dtype)
-        v_hat = v / bias_correction(b2, t, v.dtype)
+        # Reciprocals of the scalars: a division per element would be materialised on a CPU.
+        m_hat = m * (1 / bias_correction(b1, t, m.dtype))
+        v_hat = v * (1 / bias_correction(b2, t, v.dtype))
         return m_hat / (safe_sqrt(v_hat) + jnp.asarray(eps, v.dtype))
 
     return jax.tree.map(leaf, m, v), AdamState(step=t, m=m, v=v)

@@ -44,7 +44,11 @@ def clip_by_value(max_value: Scalar) -> Transform:
     """
 
     def update(grads, state, params):
-        return jax.tree.map(lambda g: jnp.clip(g, -max_value, max_value), grads), state
+        def clip(g):
+            limit = jnp.asarray(max_value, g.dtype)
+            return jnp.clip(g, -limit, limit)
+
+        return jax.tree.map(clip, grads), state
 
     return Transform(init=lambda params: (), update=update)
 

@@ -11,7 +11,7 @@ from fnn.keys import run_keys
 from fnn.train.recipe import RecipeFunction, build
 from fnn.train.state import init_state
 from fnn.train.step import per_example, pure_step
-from fnn.types import Batch, Data, Hyper, PRNGKey
+from fnn.types import Data, Hyper, Loss, Pair, PRNGKey
 
 
 def check(
@@ -29,6 +29,7 @@ def check(
       per example, integer labels outside [0, classes).
 
     >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.types import Batch, Recipe
     >>> recipe = lambda hyper: Recipe(models.dense(3), losses.cross_entropy, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> batch = Batch(jnp.zeros((4, 2)), jnp.array([0, 1, 2, 3]))
@@ -82,7 +83,7 @@ def _check_hyper(hyper: Hyper) -> None:
             )
 
 
-def _check_examples(where: str, examples: Batch) -> int:
+def _check_examples(where: str, examples: Pair) -> int:
     """Lengths, and values where they are known; returns the number of examples."""
     if not isinstance(examples, tuple) or len(examples) != 2:
         raise ValueError(f"{where}: expected a pair (x, y), got {type(examples).__name__}")
@@ -104,7 +105,7 @@ def _check_examples(where: str, examples: Batch) -> int:
     return next(iter(lengths.values()))
 
 
-def _named_leaves(where: str, examples: Batch) -> dict[str, Any]:
+def _named_leaves(where: str, examples: Pair) -> dict[str, Any]:
     named = {}
     for part, value in zip("xy", examples, strict=True):
         for path, leaf in zip(tree.paths(value), jax.tree.leaves(value), strict=True):
@@ -147,28 +148,36 @@ def _check_shapes(
     for name in ("train", "valid"):
         x, y = getattr(data, name)
         predictions = jax.eval_shape(predict, state, hyper, x, y)
-        _check_labels(f"data.{name}.y", predictions, y)
+        _check_labels(f"data.{name}.y", build(recipe, hyper).loss, predictions, y)
 
 
-def _batch_of(examples: Batch, batch_size: int) -> tuple[Any, Any]:
+def _batch_of(examples: Pair, batch_size: int) -> tuple[Any, Any]:
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), jnp.result_type(a)),
         tuple(examples),
     )
 
 
-def _check_labels(name: str, predictions: Any, y: Any) -> None:
-    """Integer targets of one axis less than the predictions are labels; JAX would clamp them."""
+def _check_labels(name: str, loss: Loss, predictions: Any, y: Any) -> None:
+    """Integer targets of one axis less than the predictions are labels.
+
+    JAX raises for no label: indexing clamps it. A loss may ignore some labels outside the range,
+    such as -100, so the loss itself is asked: what it has no finite value for is refused.
+    """
     if not (hasattr(predictions, "shape") and hasattr(y, "shape") and _known(y)):
         return
     if not jnp.issubdtype(y.dtype, jnp.integer) or predictions.shape[:-1] != y.shape:
         return
     labels, classes = np.asarray(y), predictions.shape[-1]
-    bad = np.argwhere((labels < 0) | (labels >= classes))
-    if len(bad):
-        where = bad[0].tolist()
-        raise ValueError(
-            f"{name}: expected labels in [0, {classes}), got {labels[tuple(bad[0])]} at index "
-            f"{where[0] if len(where) == 1 else tuple(where)}; "
-            f"correct the labels or give the model more outputs"
-        )
+    outside = np.argwhere((labels < 0) | (labels >= classes))
+    _, first = np.unique(labels[tuple(outside.T)], return_index=True)
+    for index in outside[np.sort(first)]:  # the first place of each such label
+        example = jnp.asarray(labels[index[:1]])
+        found = loss(jnp.zeros((1, *predictions.shape[1:]), predictions.dtype), example)
+        if _known(found) and not np.isfinite(np.asarray(found)).all():
+            place = index.tolist()
+            raise ValueError(
+                f"{name}: expected labels in [0, {classes}), got {labels[tuple(index)]} at index "
+                f"{place[0] if len(place) == 1 else tuple(place)}; "
+                "correct the labels or give the model more outputs"
+            )

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 from fnn import metrics
 from fnn.train.recipe import RecipeFunction, build
 from fnn.train.step import per_example
-from fnn.types import Batch, Hyper, Metric, TrainState
+from fnn.types import Hyper, Metric, Pair, TrainState
 
-Evaluate = Callable[[TrainState, Batch, Hyper], dict[str, Float[Array, ""]]]
+Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
 
 
 def make_evaluate(recipe: RecipeFunction, *, batch_size: int = 1024) -> Evaluate:
@@ -20,6 +20,7 @@ def make_evaluate(recipe: RecipeFunction, *, batch_size: int = 1024) -> Evaluate
     counts are added, so every example weighs the same.
 
     >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.types import Recipe
     >>> from fnn.train.state import make_init
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))

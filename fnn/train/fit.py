@@ -4,7 +4,7 @@ import enum
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,10 @@ from fnn.train.evaluate import pure_evaluate
 from fnn.train.interrupt import interrupts
 from fnn.train.recipe import RecipeFunction
 from fnn.train.record import COLUMNS, Record, fingerprint
-from fnn.train.run import batch_indices, make_advance
+from fnn.train.run import block_indices, block_length, make_advance
 from fnn.train.state import init_state
 from fnn.train.store import Store
-from fnn.types import Batch, Data, History, Hyper, PRNGKey, TrainState
+from fnn.types import Data, History, Hyper, Pair, PRNGKey, TrainState
 
 _MOST_STEPS = 4096  # of one compiled chunk; also the rows of its metrics
 _CHUNK_SECONDS = 0.2  # the progress line and an interrupt wait for the end of a chunk
@@ -147,7 +147,7 @@ def fit(
             record.steps(step, values)
             step += len(values)
             if not np.isfinite(values[-1, 0]):
-                indices = np.asarray(batch_indices(keys, step - 1, data.train, batch_size))
+                indices = np.asarray(block_indices(keys, step - 1, data.train, batch_size, 1))[0]
                 raise NonFiniteError(step - 1, indices, good, record.history())
             if step % eval_every == 0 or step == steps:
                 valid = {k: v.item() for k, v in evaluate(state, data.valid, hyper).items()}
@@ -201,7 +201,7 @@ def _up_to_first_non_finite(values: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=0)
-def _init(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Batch) -> TrainState:
+def _init(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
     return init_state(recipe, key, hyper, x)
 
 
@@ -213,23 +213,32 @@ def _chunk(
     state: TrainState,
     keys: RunKeys,
     hyper: Hyper,
-    train: Batch,
+    train: Pair,
     steps: Array,
 ) -> tuple[TrainState, Array]:
-    advance = make_advance(recipe, batch_size)
+    advance, in_block = make_advance(recipe), block_length(train, batch_size)
 
-    def body(i, carry):
-        state, rows = carry
-        state, metrics = advance(state, keys, hyper, train)
-        return state, rows.at[i].set(metrics.values)
+    def block(b, carry):
+        upcoming = block_indices(keys, carry[0].step, train, batch_size, in_block)
+
+        def one(i, carry):
+            state, rows = carry
+            indices = jax.lax.dynamic_index_in_dim(upcoming, i, keepdims=False)
+            state, metrics = advance(state, indices, keys, hyper, train)
+            # Not rows.at[...].set, which is a scatter: on a CPU that is a loop of its own.
+            place = b * in_block + i
+            return state, jax.lax.dynamic_update_index_in_dim(rows, metrics.values, place, 0)
+
+        return jax.lax.fori_loop(0, jnp.minimum(in_block, steps - b * in_block), one, carry)
 
     rows = jnp.zeros((_MOST_STEPS, len(COLUMNS)))
-    return jax.lax.fori_loop(0, steps, body, (state, rows))
+    blocks = (steps + in_block - 1) // in_block
+    return jax.lax.fori_loop(0, blocks, block, (state, rows))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _evaluate(
-    recipe: RecipeFunction, batch_size: int, state: TrainState, valid: Batch, hyper: Hyper
+    recipe: RecipeFunction, batch_size: int, state: TrainState, valid: Pair, hyper: Hyper
 ):
     return pure_evaluate(recipe, batch_size)(state, valid, hyper)
 

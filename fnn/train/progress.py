@@ -75,10 +75,9 @@ def bar(steps: int) -> Iterator[Callable[[Report], None]]:
 
     columns: list[Any] = [
         BarColumn(bar_width=24),
-        TextColumn("step {task.completed}/{task.total}"),
+        TextColumn("{task.completed}/{task.total}"),
         TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        TimeRemainingColumn(compact=True),  # all of it fits into 80 columns
     ]
     with Progress(*columns) as progress:
         task = progress.add_task("fit", total=steps, text="compiling")

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn.keys import RunKeys, run_keys
-from fnn.order import order
+from fnn.order import order_block
 from fnn.train.check import check, expect_positive
 from fnn.train.evaluate import pure_evaluate
 from fnn.train.recipe import RecipeFunction
 from fnn.train.state import init_state
 from fnn.train.step import pure_step
-from fnn.types import Batch, Data, History, Hyper, Metrics, PRNGKey, TrainState
+from fnn.types import Data, History, Hyper, Metrics, Pair, PRNGKey, TrainState
 
 Run = Callable[[PRNGKey, Hyper, Data], tuple[TrainState, History]]
 
@@ -42,6 +42,7 @@ def make_run(
     Raises: ValueError for what `check` finds, before any training.
 
     >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.types import Batch, Recipe
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
@@ -62,7 +63,7 @@ def make_run(
         eval_batch_size=eval_batch_size,
     )
     eval_every = min(eval_every, steps)
-    advance = make_advance(recipe, batch_size)
+    advance = make_advance(recipe)
     evaluate = pure_evaluate(recipe, eval_batch_size)
 
     def run(key, hyper, data):
@@ -73,9 +74,16 @@ def make_run(
 
         def leg(state, length):
             """`length` steps, then an evaluation."""
-            body = lambda state, _: advance(state, keys, hyper, data.train)  # noqa: E731
-            state, metrics = jax.lax.scan(body, state, None, length=length)
-            return state, (metrics, state.step, evaluate(state, data.valid, hyper))
+            in_block = _largest_divisor(length, up_to=block_length(data.train, batch_size))
+
+            def block(state, _):
+                upcoming = block_indices(keys, state.step, data.train, batch_size, in_block)
+                one = lambda state, i: advance(state, i, keys, hyper, data.train)  # noqa: E731
+                return jax.lax.scan(one, state, upcoming)
+
+            state, metrics = jax.lax.scan(block, state, None, length=length // in_block)
+            values = metrics.values.reshape(length, -1)
+            return state, (Metrics(values=values), state.step, evaluate(state, data.valid, hyper))
 
         legs, rest = divmod(steps, eval_every)
         state, record = jax.lax.scan(lambda s, _: leg(s, eval_every), state, None, length=legs)
@@ -92,31 +100,43 @@ def make_run(
 
 
 def make_advance(
-    recipe: RecipeFunction, batch_size: int
-) -> Callable[[TrainState, RunKeys, Hyper, Batch], tuple[TrainState, Metrics]]:
-    """One step of a run with the choice of its batch: what `run` and `fit` both repeat."""
+    recipe: RecipeFunction,
+) -> Callable[[TrainState, Array, RunKeys, Hyper, Pair], tuple[TrainState, Metrics]]:
+    """One step of a run, on the examples `indices`: what `run` and `fit` both repeat."""
     step = pure_step(recipe)
 
-    def advance(state, keys, hyper, train):
-        indices = batch_indices(keys, state.step, train, batch_size)
+    def advance(state, indices, keys, hyper, train):
         batch = jax.tree.map(lambda a: a.at[indices].get(mode="promise_in_bounds"), tuple(train))
         return step(state, batch, keys.noise, hyper)
 
     return advance
 
 
-def batch_indices(
-    keys: RunKeys, step: Int[Array, ""] | int, train: Batch, batch_size: int
-) -> Int[Array, " batch"]:
-    """Which examples of `train` step `step` of a run sees."""
-    return order(keys.order, step, jax.tree.leaves(train)[0].shape[0], batch_size)
+def block_length(train: Pair, batch_size: int) -> int:
+    """For how many steps to choose the batches together: 2,048 examples, at most an epoch."""
+    return max(1, min(2048, _length(train)) // batch_size)
 
 
-def _example(examples: Batch, batch_size: int):
+def block_indices(
+    keys: RunKeys, step: Int[Array, ""] | int, train: Pair, batch_size: int, steps: int
+) -> Int[Array, "steps batch"]:
+    """Which examples of `train` the `steps` steps of a run from `step` on see."""
+    return order_block(keys.order, step, _length(train), batch_size, steps)
+
+
+def _length(examples: Pair) -> int:
+    return jax.tree.leaves(examples)[0].shape[0]
+
+
+def _example(examples: Pair, batch_size: int):
     """What the model's init sees: the shapes of a batch, no values."""
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), examples[0]
     )
+
+
+def _largest_divisor(n: int, up_to: int) -> int:
+    return max(d for d in range(1, min(n, up_to) + 1) if n % d == 0)
 
 
 def _append(history: Array, tail: Array) -> Array:

@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
+from fnn.train.pack import pack, unpack
 from fnn.train.recipe import RecipeFunction, build
-from fnn.types import Hyper, PRNGKey, TrainState
+from fnn.types import Hyper, Optimizer, PRNGKey, TrainState
 
 
 def init_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
@@ -18,7 +20,7 @@ def init_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> Tr
         step=jnp.int32(0),
         params=params,
         model_state=model_state,
-        opt_state=built.optimizer.init(params),
+        opt_state=pack(built.optimizer.init(params)),
     )
 
 
@@ -26,6 +28,7 @@ def make_init(recipe: RecipeFunction) -> Callable[[PRNGKey, Hyper, Any], TrainSt
     """`init(key, hyper, x) -> state`, jitted as one program, so that no two leaves share a buffer.
 
     >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.types import Recipe
     >>> recipe = lambda hyper: Recipe(models.dense(2), losses.mean_squared_error, optim.adam(),
     ...                               schedules.constant(hyper['lr']))
     >>> state = make_init(recipe)(jax.random.key(0), {'lr': 0.1}, jnp.zeros((4, 3)))
@@ -33,3 +36,16 @@ def make_init(recipe: RecipeFunction) -> Callable[[PRNGKey, Hyper, Any], TrainSt
     (0, (3, 2))
     """
     return jax.jit(lambda key, hyper, x: init_state(recipe, key, hyper, x))
+
+
+def optimizer_state(optimizer: Optimizer, state: TrainState) -> PyTree:
+    """What `optimizer.init` and `update` call their state, from the packed one in `state`.
+
+    >>> from fnn import optim
+    >>> opt, params = optim.adam(), {'w': jnp.ones(2)}
+    >>> state = TrainState(step=jnp.int32(0), params=params, model_state=(),
+    ...                    opt_state=pack(opt.init(params)))
+    >>> optimizer_state(opt, state).m['w'].tolist()
+    [0.0, 0.0]
+    """
+    return unpack(state.opt_state, jax.eval_shape(optimizer.init, state.params))

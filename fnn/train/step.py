@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.train.pack import pack
 from fnn.train.recipe import RecipeFunction, build
-from fnn.types import Batch, Hyper, Loss, Metrics, PRNGKey, TrainState
+from fnn.train.state import optimizer_state
+from fnn.types import Hyper, Loss, Metrics, Pair, PRNGKey, TrainState
 
-Step = Callable[[TrainState, Batch, PRNGKey, Hyper], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Pair, PRNGKey, Hyper], tuple[TrainState, Metrics]]
 
 
 def make_step(recipe: RecipeFunction) -> Step:
@@ -28,6 +30,7 @@ def make_step(recipe: RecipeFunction) -> Step:
       hyper: what the recipe is built from.
 
     >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.types import Recipe
     >>> from fnn.train.state import make_init
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
@@ -59,15 +62,14 @@ def pure_step(recipe: RecipeFunction) -> Step:
 
         (value, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         lr = schedule(state.step)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, lr)
-        metrics = _metrics(value, lr, grads, updates, state.params)
+        opt_state = optimizer_state(optimizer, state)
+        updates, opt_state = optimizer.update(grads, opt_state, state.params, lr)
+        params = tree.add(state.params, updates)
         state = TrainState(
-            step=state.step + 1,
-            params=tree.add(state.params, updates),
-            model_state=model_state,
-            opt_state=opt_state,
+            step=state.step + 1, params=params, model_state=model_state, opt_state=pack(opt_state)
         )
-        return state, metrics
+        # The norm of the new parameters: one of the old would keep them from being overwritten.
+        return state, _metrics(value, lr, grads, updates, params)
 
     return step
 
@@ -94,5 +96,6 @@ def per_example(loss: Loss, predictions: Any, targets: Any) -> Float[Array, "bat
 
 
 def _metrics(loss: Array, lr: Array, grads: Any, updates: Any, params: Any) -> Metrics:
-    norms = [tree.global_norm(t) for t in (grads, updates, params)]
-    return Metrics(values=jnp.stack([v.astype(jnp.float32) for v in (loss, lr, *norms)]))
+    norms = tree.safe_sqrt(tree.squared_norms(grads, updates, params))
+    loss_and_lr = jnp.stack([loss.astype(jnp.float32), lr.astype(jnp.float32)])
+    return Metrics(values=jnp.concatenate([loss_and_lr, norms.astype(jnp.float32)]))

@@ -1,7 +1,37 @@
 """The layers of `fnn.layers` as models: their sizes come from the input at init."""
 
+from fnn.models.layers.activation import prelu as prelu
+from fnn.models.layers.activation import snake as snake
+from fnn.models.layers.attention import cross_attention as cross_attention
+from fnn.models.layers.attention import self_attention as self_attention
+from fnn.models.layers.dropout import alpha_dropout as alpha_dropout
+from fnn.models.layers.dropout import drop_path as drop_path
 from fnn.models.layers.dropout import dropout as dropout
+from fnn.models.layers.dropout import gaussian_dropout as gaussian_dropout
+from fnn.models.layers.dropout import gaussian_noise as gaussian_noise
+from fnn.models.layers.dropout import spatial_dropout as spatial_dropout
+from fnn.models.layers.dropout import stochastic_depth as stochastic_depth
+from fnn.models.layers.embedding import embedding as embedding
+from fnn.models.layers.embedding import learned_positions as learned_positions
+from fnn.models.layers.embedding import sinusoidal_positions as sinusoidal_positions
+from fnn.models.layers.gated import gated_mlp as gated_mlp
+from fnn.models.layers.gated import geglu as geglu
+from fnn.models.layers.gated import swiglu as swiglu
 from fnn.models.layers.linear import dense as dense
+from fnn.models.layers.moe import moe as moe
 from fnn.models.layers.norm import batch_norm as batch_norm
+from fnn.models.layers.norm import group_norm as group_norm
+from fnn.models.layers.norm import instance_norm as instance_norm
 from fnn.models.layers.norm import layer_norm as layer_norm
+from fnn.models.layers.norm import rms_norm as rms_norm
+from fnn.models.layers.recurrent import bidirectional as bidirectional
+from fnn.models.layers.recurrent import gru as gru
+from fnn.models.layers.recurrent import keep_lengths as keep_lengths
+from fnn.models.layers.recurrent import last_step as last_step
+from fnn.models.layers.recurrent import linear_recurrence as linear_recurrence
+from fnn.models.layers.recurrent import lstm as lstm
+from fnn.models.layers.recurrent import rnn as rnn
 from fnn.models.layers.shape import flatten as flatten
+from fnn.models.layers.squeeze_excite import squeeze_excite as squeeze_excite
+from fnn.models.layers.weight_norm import spectral_norm as spectral_norm
+from fnn.models.layers.weight_norm import weight_norm as weight_norm

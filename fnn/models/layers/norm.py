@@ -5,7 +5,7 @@ from fnn.models.layers.shape import features_of
 from fnn.types import Model, Scalar
 
 
-def layer_norm(*, eps: Scalar = 1e-6) -> Model:
+def layer_norm(*, eps: Scalar = 1e-6, scale: bool = True, bias: bool = True) -> Model:
     """Layer normalisation over the last axis, as a model; see `layers.layer_norm`.
 
     >>> params, _ = layer_norm().init(jax.random.key(0), jnp.zeros((1, 3)))
@@ -14,7 +14,8 @@ def layer_norm(*, eps: Scalar = 1e-6) -> Model:
     """
 
     def init(key, x):
-        return layers.layer_norm_init(features_of("layer_norm", x)), ()
+        features = features_of("layer_norm", x)
+        return layers.layer_norm_init(features, scale=scale, bias=bias), ()
 
     def apply(params, model_state, x, *, key=None, train=False):
         return layers.layer_norm(params, x, eps=eps), model_state
@@ -22,7 +23,9 @@ def layer_norm(*, eps: Scalar = 1e-6) -> Model:
     return Model(init=init, apply=apply)
 
 
-def batch_norm(*, decay: Scalar = 0.99, eps: Scalar = 1e-5) -> Model:
+def batch_norm(
+    *, decay: Scalar = 0.99, eps: Scalar = 1e-5, scale: bool = True, bias: bool = True
+) -> Model:
     """Batch normalisation of the last axis, as a model; see `layers.batch_norm`.
 
     >>> _, state = batch_norm().init(jax.random.key(0), jnp.zeros((1, 3)))
@@ -31,9 +34,64 @@ def batch_norm(*, decay: Scalar = 0.99, eps: Scalar = 1e-5) -> Model:
     """
 
     def init(key, x):
-        return layers.batch_norm_init(features_of("batch_norm", x))
+        features = features_of("batch_norm", x)
+        return layers.batch_norm_init(features, scale=scale, bias=bias)
 
     def apply(params, model_state, x, *, key=None, train=False):
         return layers.batch_norm(params, model_state, x, train=train, decay=decay, eps=eps)
+
+    return Model(init=init, apply=apply)
+
+
+def group_norm(
+    groups: int = 32, *, eps: Scalar = 1e-6, scale: bool = True, bias: bool = True
+) -> Model:
+    """Normalisation of groups of features within each example; see `layers.group_norm`.
+
+    >>> params, _ = group_norm(2).init(jax.random.key(0), jnp.zeros((1, 3, 4)))
+    >>> params['scale'].shape
+    (4,)
+    """
+
+    def init(key, x):
+        features = features_of("group_norm", x)
+        return layers.group_norm_init(features, scale=scale, bias=bias), ()
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        return layers.group_norm(params, x, groups, eps=eps), model_state
+
+    return Model(init=init, apply=apply)
+
+
+def instance_norm(*, eps: Scalar = 1e-6, scale: bool = True, bias: bool = True) -> Model:
+    """Normalisation of each feature's map within each example; see `layers.instance_norm`.
+
+    >>> instance_norm(scale=False, bias=False).init(jax.random.key(0), jnp.zeros((1, 3, 4)))
+    ({}, ())
+    """
+
+    def init(key, x):
+        features = features_of("instance_norm", x)
+        return layers.instance_norm_init(features, scale=scale, bias=bias), ()
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        return layers.instance_norm(params, x, eps=eps), model_state
+
+    return Model(init=init, apply=apply)
+
+
+def rms_norm(*, eps: Scalar = 1e-6) -> Model:
+    """Normalisation by the root mean square of the last axis; see `layers.rms_norm`.
+
+    >>> params, _ = rms_norm().init(jax.random.key(0), jnp.zeros((1, 3)))
+    >>> sorted(params)
+    ['scale']
+    """
+
+    def init(key, x):
+        return layers.rms_norm_init(features_of("rms_norm", x)), ()
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        return layers.rms_norm(params, x, eps=eps), model_state
 
     return Model(init=init, apply=apply)

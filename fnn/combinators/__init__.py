@@ -1,0 +1,12 @@
+"""Models from models. Each combinator is again a pair (init, apply)."""
+
+from fnn.combinators.base import Layer as Layer
+from fnn.combinators.base import as_model as as_model
+from fnn.combinators.base import lift as lift
+from fnn.combinators.base import output_of as output_of
+from fnn.combinators.compute import cast as cast
+from fnn.combinators.compute import remat as remat
+from fnn.combinators.join import parallel as parallel
+from fnn.combinators.join import residual as residual
+from fnn.combinators.join import sequential as sequential
+from fnn.combinators.stack import stack as stack

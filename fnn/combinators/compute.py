@@ -1,0 +1,81 @@
+"""Models that compute the same function in another way: with less memory, or in fewer bits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.combinators.base import Layer, as_model, cast_floats, is_float
+from fnn.types import Model
+
+Policy = Callable[..., Any]  # says which intermediate values are saved; see jax.checkpoint_policies
+
+
+def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveable) -> Model:
+    """The same model, whose intermediate values are computed again for the gradient.
+
+    Saves memory for time: with the default, only x and the parameters are kept.
+
+    Args:
+      policy: which intermediate values are saved all the same, one of `jax.checkpoint_policies`;
+        `dots_with_no_batch_dims_saveable` keeps the products with parameters, the dearest to redo.
+
+    Source: Chen et al. 2016, arXiv:1604.06174.
+
+    >>> remat(jnp.sin).apply({}, (), jnp.zeros((1, 1)))[0].tolist()
+    [[0.0]]
+    """
+    model = as_model(layer)
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        def forward(params, model_state, x, key):
+            return model.apply(params, model_state, x, key=key, train=train)
+
+        return jax.checkpoint(forward, policy=policy)(params, model_state, x, key)
+
+    return Model(init=model.init, apply=apply)
+
+
+def cast(layer: Layer, dtype: Any) -> Model:
+    """The same model, computed in `dtype`: mixed precision for a part or the whole.
+
+        y = layer(params as dtype, x as dtype), as the dtype of x
+
+    The parameters themselves stay as they are, so an optimizer sees float32 master weights and
+    float32 gradients. The model state is neither rounded on the way in nor on the way out.
+
+    Args:
+      dtype: a floating dtype, such as jnp.bfloat16.
+
+    Apply returns y in the floating dtype of x, or in float32 if x holds integers only.
+    Raises: ValueError for a dtype that is not floating.
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1. Deviates: no loss scaling
+      here, which bfloat16 does not need.
+
+    >>> model = cast(lambda x: x + 1.001, jnp.bfloat16)
+    >>> model.apply({}, (), jnp.zeros((1, 1)))[0]
+    Array([[1.]], dtype=float32)
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"cast: expected a floating dtype, got {dtype}; give it one such as jnp.bfloat16"
+        )
+    model = as_model(layer)
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        y, new_state = model.apply(
+            cast_floats(params, dtype), model_state, cast_floats(x, dtype), key=key, train=train
+        )
+        return cast_floats(y, _float_of(x)), jax.tree.map(_as_before, new_state, model_state)
+
+    return Model(init=model.init, apply=apply)
+
+
+def _as_before(new: Any, old: Any) -> Any:
+    return new.astype(old.dtype) if is_float(old) else new
+
+
+def _float_of(x: Any) -> Any:
+    floats = [leaf.dtype for leaf in jax.tree.leaves(x) if is_float(leaf)]
+    return jnp.result_type(*floats) if floats else jnp.float32

@@ -1,0 +1,94 @@
+"""Depth: n blocks of one shape, with their parameters stacked along a leading axis."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnn import tree
+from fnn.combinators.base import Layer, as_model, output_of
+from fnn.combinators.compute import Policy
+from fnn.types import Model, ModelState, Params
+
+
+def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = None) -> Model:
+    """n copies of a block one after another, each with its own parameters.
+
+        h_0 = x,  h_(i+1) = block(params[i], h_i),  y = h_n
+
+    Every leaf of the parameters and of the model state has a leading axis of n, whatever `scan`
+    is. Block i draws from fold_in(key, i), at init and at apply, so a block's values depend on
+    its place alone and not on n.
+
+    Args:
+      block: a model or function that keeps the shape and dtype of its input.
+      n: number of copies, at least 1.
+      scan: True compiles one block and loops over it, so that tracing and compilation do not grow
+        with n. False writes the n blocks out: a longer compilation, which XLA may optimise across
+        blocks. Both compute the same.
+      policy: which intermediate values of a block are saved for the gradient, one of
+        `jax.checkpoint_policies`; the others are computed again. None saves all.
+
+    Raises: ValueError for n < 1, and for a block that changes shape or dtype.
+
+    >>> model = stack(lambda x: 2 * x, 3)
+    >>> model.apply({}, (), jnp.ones((1, 1)))[0].tolist()
+    [[8.0]]
+    """
+    if n < 1:
+        raise ValueError(f"stack: expected n of at least 1, got {n}; leave the stack out instead")
+    model = as_model(block)
+
+    def init(key, x):
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
+        params, state = jax.vmap(lambda key: model.init(key, x))(keys)
+        one, its_state = jax.eval_shape(lambda *stacked: _block_of(0, *stacked), params, state)
+        _expect_kept(x, output_of(model, one, its_state, x))
+        return params, state
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        def layer(x, i, params, state):
+            layer_key = None if key is None else jax.random.fold_in(key, i)
+            y, state = model.apply(params, state, x, key=layer_key, train=train)
+            _expect_kept(x, y)
+            return y, state
+
+        if policy is not None:
+            # Inside a scan no expression is shared with the forward pass, so nothing needs a guard.
+            layer = jax.checkpoint(layer, policy=policy, prevent_cse=not scan)
+        loop = _scanned if scan else _unrolled
+        return loop(layer, n, params, model_state, x)
+
+    return Model(init=init, apply=apply)
+
+
+def _scanned(
+    layer: Any, n: int, params: Params, model_state: ModelState, x: Any
+) -> tuple[Any, ModelState]:
+    return lax.scan(
+        lambda x, own: layer(x, *own), x, (jnp.arange(n), params, model_state), length=n
+    )
+
+
+def _unrolled(
+    layer: Any, n: int, params: Params, model_state: ModelState, x: Any
+) -> tuple[Any, ModelState]:
+    states = []
+    for i in range(n):
+        x, state = layer(x, i, *_block_of(i, params, model_state))
+        states.append(state)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def _block_of(i: int, params: Params, model_state: ModelState) -> tuple[Params, ModelState]:
+    return jax.tree.map(lambda leaf: leaf[i], (params, model_state))
+
+
+def _expect_kept(x: Any, y: Any) -> None:
+    given, made = jax.tree.map(tree.spec, x), jax.tree.map(tree.spec, y)
+    if given != made:
+        raise ValueError(
+            f"stack: expected the block to keep {given}, got {made}; give it as many output "
+            "features as input features, in the same dtype"
+        )

@@ -1,0 +1,173 @@
+"""The defaults of torch.nn (2.13): nearly everything is uniform in +-1 / sqrt(fan-in).
+
+torch reaches that bound as kaiming_uniform with a = sqrt(5), and draws biases in the same bounds.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fnn.initializers.base import Initializer, Shape
+from fnn.initializers.fixed import zeros
+from fnn.initializers.random import normal, uniform
+from fnn.types import PRNGKey
+
+Arguments = dict[str, Any]
+
+
+def linear(in_features: int) -> Arguments:
+    """torch.nn.Linear: kernel and bias uniform in +-1 / sqrt(in_features).
+
+    >>> sorted(linear(784))
+    ['bias_init', 'kernel_init']
+    """
+    return _kernel_and_bias(in_features)
+
+
+def conv(window: Shape, in_features: int, *, groups: int = 1) -> Arguments:
+    """torch.nn.Conv1d, Conv2d, Conv3d: uniform in +-1 / sqrt(window * in_features / groups).
+
+    >>> sorted(conv((3, 3), 16))
+    ['bias_init', 'kernel_init']
+    """
+    return _kernel_and_bias(math.prod(window) * in_features // groups)
+
+
+def conv_transpose(window: Shape, out_features: int, *, groups: int = 1) -> Arguments:
+    """torch.nn.ConvTranspose1d, 2d, 3d: uniform in +-1 / sqrt(window * out_features / groups).
+
+    By the outputs, which torch's kernel has where a convolution's has its inputs.
+
+    >>> sorted(conv_transpose((3, 3), 32))
+    ['bias_init', 'kernel_init']
+    """
+    return _kernel_and_bias(math.prod(window) * out_features // groups)
+
+
+def embedding() -> Arguments:
+    """torch.nn.Embedding: standard normal.
+
+    >>> embedding()['table_init'](jax.random.key(0), (2, 3)).shape
+    (2, 3)
+    """
+    return {"table_init": normal(1.0)}
+
+
+def rnn(hidden: int) -> Arguments:
+    """torch.nn.RNN: all uniform in +-1 / sqrt(hidden).
+
+    torch has two biases that only ever act as their sum; the one bias here is drawn as that sum.
+
+    >>> sorted(rnn(8))
+    ['bias_init', 'kernel_init', 'recurrent_init']
+    """
+    return _recurrent(hidden, single=0)
+
+
+def lstm(hidden: int) -> Arguments:
+    """torch.nn.LSTM: as `rnn`, and nothing is added to the forget gate.
+
+    >>> lstm(8)['forget_bias']
+    0.0
+    """
+    return {**_recurrent(hidden, single=0), "forget_bias": 0.0}
+
+
+def gru(hidden: int) -> Arguments:
+    """torch.nn.GRU: as `rnn`, but the new value's two biases are apart here as they are there.
+
+    >>> sorted(gru(8))
+    ['bias_init', 'kernel_init', 'recurrent_init']
+    """
+    return _recurrent(hidden, single=hidden)
+
+
+def attention(features: int) -> Arguments:
+    """torch.nn.MultiheadAttention with keys and values of the features of the queries.
+
+    Query, key and value kernels are glorot uniform as one joint matrix (features, 3 features); the
+    output's is a linear layer's; the biases are 0.
+
+    >>> sorted(attention(8))
+    ['bias_init', 'kernel_init', 'out_kernel_init']
+    """
+    return {
+        "kernel_init": _within(math.sqrt(6 / (4 * features))),
+        "out_kernel_init": _within(1 / math.sqrt(features)),
+        "bias_init": zeros,
+    }
+
+
+def layer_norm() -> Arguments:
+    """torch.nn.LayerNorm.
+
+    >>> layer_norm()
+    {'eps': 1e-05}
+    """
+    return {"eps": 1e-5}
+
+
+def batch_norm() -> Arguments:
+    """torch.nn.BatchNorm1d, 2d, 3d, whose momentum of 0.1 is the share of the new.
+
+    Its running variance is the unbiased one; see `layers.batch_norm`.
+
+    >>> batch_norm()
+    {'eps': 1e-05, 'decay': 0.9}
+    """
+    return {"eps": 1e-5, "decay": 0.9}
+
+
+def group_norm() -> Arguments:
+    """torch.nn.GroupNorm.
+
+    >>> group_norm()
+    {'eps': 1e-05}
+    """
+    return {"eps": 1e-5}
+
+
+def instance_norm() -> Arguments:
+    """torch.nn.InstanceNorm1d, 2d, 3d: without scale and bias.
+
+    >>> instance_norm()
+    {'eps': 1e-05, 'scale': False, 'bias': False}
+    """
+    return {"eps": 1e-5, "scale": False, "bias": False}
+
+
+def rms_norm(dtype: Any = jnp.float32) -> Arguments:
+    """torch.nn.RMSNorm, whose eps is the spacing of the numbers of x at 1.
+
+    >>> rms_norm()
+    {'eps': 1.1920928955078125e-07}
+    """
+    return {"eps": float(jnp.finfo(dtype).eps)}
+
+
+def _within(bound: float) -> Initializer:
+    return uniform(-bound, bound)
+
+
+def _kernel_and_bias(fan: int) -> Arguments:
+    return {"kernel_init": _within(1 / math.sqrt(fan)), "bias_init": _within(1 / math.sqrt(fan))}
+
+
+def _recurrent(hidden: int, single: int) -> Arguments:
+    kernel = _within(1 / math.sqrt(hidden))
+    bias = _sum_of_two(kernel, single)
+    return {"kernel_init": kernel, "recurrent_init": kernel, "bias_init": bias}
+
+
+def _sum_of_two(initializer: Initializer, single: int) -> Initializer:
+    """Sums of two draws, but for the last `single` elements, which are one draw."""
+
+    def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        first, second = (initializer(one, shape, dtype) for one in jax.random.split(key))
+        both = jnp.arange(shape[0]) < shape[0] - single
+        return first + jnp.where(both, second, 0)
+
+    return init

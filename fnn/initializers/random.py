@@ -1,0 +1,85 @@
+"""Initial values of a given spread, whatever the shape."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fnn.initializers.base import Initializer, Shape
+from fnn.types import PRNGKey, Scalar
+
+
+def normal(std: Scalar = 1.0) -> Initializer:
+    """Normal with mean 0 and standard deviation `std`.
+
+    >>> normal(0.02)(jax.random.key(0), (2, 3)).shape
+    (2, 3)
+    """
+
+    def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+
+    return init
+
+
+def truncated_normal(std: Scalar = 1.0, *, cut: float = 2.0) -> Initializer:
+    """Normal with mean 0, drawn again where it is more than `cut * std` from it.
+
+    Args:
+      std: standard deviation before the cut, as in JAX, TensorFlow and BERT. The numbers that are
+        drawn have less: 0.88 std for a cut at 2.
+      cut: in standard deviations, above 0. timm cuts at +-2 whatever the deviation: for it, and
+        for torch, give cut=2 / std.
+
+    >>> bool(abs(truncated_normal(0.02)(jax.random.key(0), (300,))).max() <= 0.04)
+    True
+    """
+
+    def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        return jnp.asarray(std, dtype) * jax.random.truncated_normal(key, -cut, cut, shape, dtype)
+
+    return init
+
+
+def uniform(low: Scalar, high: Scalar) -> Initializer:
+    """Uniform in [low, high).
+
+    >>> draws = uniform(-0.05, 0.05)(jax.random.key(0), (300,))
+    >>> bool((draws >= -0.05).all() & (draws < 0.05).all())
+    True
+    """
+
+    def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        bounds = (jnp.asarray(bound, dtype) for bound in (low, high))
+        return jax.random.uniform(key, shape, dtype, *bounds)
+
+    return init
+
+
+def scaled_residual(n_layers: int, base: Initializer = normal(0.02)) -> Initializer:
+    """`base` / sqrt(2 n_layers): for the last kernel of each branch of a deep residual network.
+
+    A transformer of n layers adds 2 n branches; so scaled, their sum varies as much as one.
+
+    Args:
+      n_layers: layers of the network, at least 1, each with two branches.
+      base: what the other kernels are drawn from.
+
+    Raises: ValueError for n_layers < 1.
+    Source: Radford et al. 2019, Language models are unsupervised multitask learners, section 2.3.
+
+    >>> scaled_residual(8, base=normal(1.0))(jax.random.key(0), (1000,)).std().round(2).item()
+    0.25
+    """
+    if n_layers < 1:
+        raise ValueError(
+            f"initializers.scaled_residual: expected n_layers of at least 1, got {n_layers}; "
+            "count the layers that add to the residual stream"
+        )
+
+    def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        return base(key, shape, dtype) / jnp.asarray(math.sqrt(2 * n_layers), dtype)
+
+    return init

@@ -1,0 +1,81 @@
+"""Pooling to a given number of outputs, whatever the number of inputs."""
+
+import functools
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fnn.layers.pool import first_maximum
+from fnn.layers.resize import map_axes
+from fnn.layers.window import Size, per_axis
+
+
+def adaptive_average_pool(
+    x: Float[Array, "batch *sizes features"], places: Size
+) -> Float[Array, "batch *places features"]:
+    """Averages over `places` windows along each axis, which cover it evenly.
+
+    Window i of m over n entries reaches from floor(i n / m) to ceil((i + 1) n / m).
+
+    Args:
+      places: how many outputs; one number, or one for each window axis.
+
+    Returns: (batch, *places, features) in the dtype of x.
+    Raises: ValueError if `places` does not fit the axes of x.
+    Source: as PyTorch's AdaptiveAvgPool; the idea of He et al. 2014, arXiv:1406.4729.
+
+    >>> adaptive_average_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+    [1.0, 3.0]
+    """
+    counts = _places("adaptive_average_pool", x, places)
+    return map_axes(x, [_averages(n, m) for n, m in zip(x.shape[1:-1], counts, strict=True)])
+
+
+def adaptive_max_pool(
+    x: Float[Array, "batch *sizes features"], places: Size
+) -> Float[Array, "batch *places features"]:
+    """Maxima over the windows of `adaptive_average_pool`.
+
+    Args:
+      places: how many outputs; one number, or one for each window axis.
+
+    Returns: (batch, *places, features); of equal entries the first has the gradient.
+    Raises: ValueError if `places` does not fit the axes of x.
+
+    >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+    [2.0, 4.0]
+    """
+    counts = _places("adaptive_max_pool", x, places)
+    # The last axis first, as in `max_pool`: of equal entries, the first in row-major order wins.
+    for axis in reversed(range(1, x.ndim - 1)):
+        first, last = _bounds(x.shape[axis], counts[axis - 1])
+        longest = int((last - first).max())
+        taps = (
+            jnp.take(x, np.minimum(first + i, last - 1), axis=axis) for i in range(longest)
+        )
+        x = functools.reduce(first_maximum, taps)
+    return x
+
+
+def _places(where: str, x: Array, places: Size) -> tuple[int, ...]:
+    if x.ndim < 3:
+        raise ValueError(
+            f"{where}: expected x of shape (batch, *sizes, features), got {x.shape}; "
+            "there is no axis to pool over"
+        )
+    return per_axis(where, "places", places, x.ndim - 2)
+
+
+def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    i = np.arange(m)
+    return i * n // m, -(-(i + 1) * n // m)
+
+
+def _averages(n: int, m: int) -> np.ndarray:
+    """The (n, m) matrix that takes n entries to their m averages."""
+    first, last = _bounds(n, m)
+    entry = np.arange(n)[:, None]
+    inside = (entry >= first) & (entry < last)
+    return inside / (last - first)

@@ -1,0 +1,198 @@
+"""Convolution on a CPU, written so that XLA compiles its value and its gradients well.
+
+XLA's quick convolution for CPUs takes its axes in one order. Outside loops the compiler brings
+every convolution into that order; inside a loop, such as a scan of training steps, it does not
+(jax-ml/jax#12868), and the derivatives that JAX makes of a convolution have other orders: there
+they take up to a hundred times as long. So the two gradients are written here as convolutions in
+the quick order. Where XLA has no quick convolution at all, products of matrices take its place.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from fnn.layers.window import Pairs, Window, output_sizes, views
+from fnn.tree import at_least_float32
+
+# Measured: a larger buffer is fetched from the system anew at every step, which costs more than
+# the product that it is made for; and narrower products than this are slow.
+_BUFFER_BYTES = 16 * 2**20
+_COLUMNS = 128
+
+
+def convolve_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, kernel: Array) -> Array:
+    """`convolve` for a CPU; differentiable in reverse any number of times."""
+    if groups == 1:
+        return _dense(window, zeros, x, kernel)
+    if kernel.shape[-2] == 1:
+        return _depthwise(window, zeros, x, kernel)
+    x = x.reshape(*x.shape[:-1], groups, -1)
+    kernel = kernel.reshape(*kernel.shape[:-1], groups, -1)
+    dense = functools.partial(_dense, window, zeros)
+    y = jax.vmap(dense, in_axes=-2, out_axes=-2)(x, kernel)
+    return y.reshape(*y.shape[:-2], -1)
+
+
+def _dense(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
+    if _xla_is_quick(window, zeros, x, kernel):
+        return _convolve(window, zeros, x, kernel)
+    return _by_products(window, zeros, x, kernel)
+
+
+def _xla_is_quick(window: Window, zeros: Pairs, x: Array, kernel: Array) -> bool:
+    # Measured, value and gradients together. With three window axes products are quicker by a
+    # factor of 8; with few but oddly many features (the three colours) by 1.1 to 3; and where a
+    # kernel does not fit in the unpadded input, its own or that of a gradient, by 20 to 100.
+    sizes = x.shape[1:-1]
+    places = output_sizes("convolve", sizes, window, zeros)
+    fits = all(n <= p <= size for n, p, size in zip(window.shape, places, sizes, strict=True))
+    odd = kernel.shape[-2] in (3, 5, 7) and math.prod(window.shape) <= 64
+    return len(window.shape) <= 2 and fits and not odd
+
+
+# A convolution, its input gradient and its kernel gradient are the derivatives of one form, linear
+# in x, kernel and g, by each of the three. So the derivatives of each are made of the other two.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
+    return _in_quick_order(window, zeros, _ones(window))(x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _input_gradient(
+    window: Window, zeros: Pairs, sizes: tuple[int, ...], g: Array, kernel: Array
+) -> Array:
+    """The convolution of g, spread by the stride, with the mirrored kernel."""
+    before = [reach - 1 - first for reach, (first, _) in zip(window.reach, zeros, strict=True)]
+    after = [
+        size + reach - 2 - (n - 1) * stride - first
+        for size, reach, n, stride, first in zip(
+            sizes, window.reach, g.shape[1:-1], window.stride, before, strict=True
+        )
+    ]
+    sliding = Window(shape=window.shape, stride=_ones(window), dilation=window.dilation)
+    mirrored = jnp.swapaxes(jnp.flip(kernel, range(len(sizes))), -1, -2)
+    pairs = tuple(zip(before, after, strict=True))
+    return _in_quick_order(sliding, pairs, window.stride)(g, mirrored)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
+    """The convolution of x with g as its kernel, the batch taking the part of the features."""
+    places = g.shape[1:-1]
+    after = [
+        (n - 1) * stride + reach - size - first
+        for n, stride, reach, size, (first, _) in zip(
+            places, window.stride, window.reach, x.shape[1:-1], zeros, strict=True
+        )
+    ]
+    pairs = tuple((first, last) for (first, _), last in zip(zeros, after, strict=True))
+    sliding = Window(shape=places, stride=window.dilation, dilation=window.stride)
+    by_feature, kernel = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(g, 0, -2)
+    return jnp.moveaxis(_in_quick_order(sliding, pairs, _ones(window))(by_feature, kernel), 0, -2)
+
+
+def _keep_arguments(function: Callable, static: int) -> Callable:
+    def forward(*args: Any) -> tuple[Array, tuple[Array, Array]]:
+        return function(*args), args[static:]
+
+    return forward
+
+
+def _convolve_backward(window, zeros, saved, g):
+    x, kernel = saved
+    dx = _input_gradient(window, zeros, x.shape[1:-1], g, kernel)
+    return dx, _kernel_gradient(window, zeros, x, g)
+
+
+def _input_gradient_backward(window, zeros, sizes, saved, x):
+    g, kernel = saved
+    return _convolve(window, zeros, x, kernel), _kernel_gradient(window, zeros, x, g)
+
+
+def _kernel_gradient_backward(window, zeros, saved, kernel):
+    x, g = saved
+    dx = _input_gradient(window, zeros, x.shape[1:-1], g, kernel)
+    return dx, _convolve(window, zeros, x, kernel)
+
+
+_convolve.defvjp(_keep_arguments(_convolve, 2), _convolve_backward)
+_input_gradient.defvjp(_keep_arguments(_input_gradient, 3), _input_gradient_backward)
+_kernel_gradient.defvjp(_keep_arguments(_kernel_gradient, 2), _kernel_gradient_backward)
+
+
+def _ones(window: Window) -> tuple[int, ...]:
+    return (1,) * len(window.shape)
+
+
+@functools.cache  # as in convolve.py
+def _in_quick_order(
+    window: Window, zeros: Pairs, spread: tuple[int, ...]
+) -> Callable[[Array, Array], Array]:
+    @jax.custom_batching.custom_vmap
+    def convolution(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window.stride,
+            zeros,
+            lhs_dilation=spread,
+            rhs_dilation=window.dilation,
+            dimension_numbers=window.dimension_numbers,
+        )
+
+    @convolution.def_vmap
+    def batched(axis_size, in_batched, x, kernel):
+        # A batch of inputs with a batch of kernels, as in a sweep over seeds, becomes one grouped
+        # convolution in JAX, which takes four times as long as one convolution after another.
+        if all(in_batched):
+            return lax.map(lambda each: convolution(*each), (x, kernel)), True
+        in_axes = tuple(0 if batched else None for batched in in_batched)
+        return jax.vmap(convolution.fun, in_axes)(x, kernel), True
+
+    return convolution
+
+
+def _by_products(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
+    taps, wide = _taps(window, zeros, x)
+    weights = kernel.astype(wide).reshape(len(taps), *kernel.shape[-2:])
+    count = _taps_per_product(taps[0])
+    starts = range(0, len(taps), count)
+    products = (_product(taps[i : i + count], weights[i : i + count]) for i in starts)
+    return functools.reduce(jnp.add, products).astype(x.dtype)
+
+
+def _taps(window: Window, zeros: Pairs, x: Array) -> tuple[list[Array], jnp.dtype]:
+    wide = at_least_float32(x)
+    edges = [(0, 0, 0), *((before, after, 0) for before, after in zeros), (0, 0, 0)]
+    padded = lax.pad(x.astype(wide), jnp.zeros((), wide), edges)
+    return list(views(padded, window)), wide
+
+
+def _taps_per_product(tap: Array) -> int:
+    wide_enough = -(-_COLUMNS // tap.shape[-1])
+    small_enough = _BUFFER_BYTES // max(tap.size * tap.dtype.itemsize, 1)
+    return max(wide_enough, small_enough)
+
+
+def _product(taps: list[Array], weights: Array) -> Array:
+    columns = jnp.concatenate(taps, axis=-1)
+    rows = columns.reshape(-1, columns.shape[-1])
+    y = rows @ weights.reshape(-1, weights.shape[-1])
+    return y.reshape(*columns.shape[:-1], -1)
+
+
+def _depthwise(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
+    # With one feature to a group no product of matrices is left: XLA fuses the sum to one loop.
+    x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
+    taps, wide = _taps(window, zeros, x)
+    weights = kernel.astype(wide).reshape(len(taps), *(1,) * (x.ndim - 1), -1)
+    scaled = (tap * weight for tap, weight in zip(taps, weights, strict=True))
+    return functools.reduce(jnp.add, scaled).astype(x.dtype)

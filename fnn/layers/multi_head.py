@@ -1,0 +1,212 @@
+"""Multi-head attention: projections to heads, attention, and a projection back.
+
+B batch, T queries, S keys, E inputs, H query heads, K key-value heads, D features of a head.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from fnn.initializers import Initializer, lecun_normal, zeros
+from fnn.keys import fold_name
+from fnn.layers.attention import Attend, dot_product_attention
+from fnn.layers.rms_norm import rms_norm, rms_norm_init
+from fnn.types import Params, PRNGKey
+
+# rotate(heads (B, T, H, D), positions (T,)) -> the same shape, such as a rotary embedding
+Rotate = Callable[[Any, Any], Array]
+
+
+def multi_head_attention_init(
+    key: PRNGKey,
+    in_features: int,
+    num_heads: int,
+    *,
+    num_kv_heads: int | None = None,
+    head_features: int | None = None,
+    memory_features: int | None = None,
+    out_features: int | None = None,
+    bias: bool = True,
+    qk_norm: bool = False,
+    kernel_init: Initializer = lecun_normal(),
+    bias_init: Initializer = zeros,
+) -> Params:
+    """Parameters of `multi_head_attention`.
+
+    Args:
+      num_kv_heads: K; H if None. Fewer, which divide H, are grouped-query attention, 1 is
+        multi-query.
+      head_features: D; in_features / H if None.
+      memory_features: features of what the keys and values are made from; in_features if None.
+      out_features: in_features if None.
+      bias: whether the four projections have one.
+      qk_norm: whether queries and keys are normalised.
+      kernel_init, bias_init: initializers of the four projections. A kernel is drawn as the
+        matrix that it is, (in, heads * features), so its fans are those of a linear layer.
+
+    Returns: {'query': {'kernel': (in, H, D), 'bias': (H, D)}, 'key' and 'value': the same from
+      memory_features to K heads, 'out': {'kernel': (H, D, out), 'bias': (out,)}}, float32; with
+      qk_norm also {'query_norm': {'scale': (D,)}, 'key_norm': {'scale': (D,)}}, ones.
+    Raises: ValueError if the heads do not divide the features, or the key-value heads the heads.
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 8, 4, num_kv_heads=2)
+    >>> [params[name]['kernel'].shape for name in ('query', 'key', 'out')]
+    [(8, 4, 2), (8, 2, 2), (4, 2, 8)]
+    """
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    _expect_heads(in_features, num_heads, num_kv_heads, head_features)
+    features = in_features // num_heads if head_features is None else head_features
+    memory = in_features if memory_features is None else memory_features
+    out = in_features if out_features is None else out_features
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {  # inputs and outputs
+        "query": ((in_features,), (num_heads, features)),
+        "key": ((memory,), (num_kv_heads, features)),
+        "value": ((memory,), (num_kv_heads, features)),
+        "out": ((num_heads, features), (out,)),
+    }
+    params: Params = {}
+    for name, (into, outof) in shapes.items():
+        own = fold_name(key, name)
+        matrix = kernel_init(fold_name(own, "kernel"), (math.prod(into), math.prod(outof)))
+        params[name] = {"kernel": matrix.reshape(*into, *outof)}
+        if bias:
+            params[name]["bias"] = bias_init(fold_name(own, "bias"), outof)
+    if qk_norm:
+        params |= {name: rms_norm_init(features) for name in ("query_norm", "key_norm")}
+    return params
+
+
+def _expect_heads(
+    in_features: int, num_heads: int, num_kv_heads: int, head_features: int | None
+) -> None:
+    if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
+        raise ValueError(
+            "multi_head_attention_init: expected num_heads to be a multiple of num_kv_heads, got "
+            f"{num_heads} and {num_kv_heads}; each group of query heads shares one of them"
+        )
+    if head_features is None and in_features % num_heads:
+        raise ValueError(
+            "multi_head_attention_init: expected in_features to be a multiple of num_heads, got "
+            f"{in_features} and {num_heads}; change one of them, or give head_features"
+        )
+
+
+def multi_head_attention(
+    params: Params,
+    x: Float[Array, "batch queries in"],
+    memory: Float[Array, "batch keys memory"] | None = None,
+    *,
+    mask: Array | None = None,
+    bias: Float[Array, "..."] | None = None,
+    rotate: Rotate | None = None,
+    positions: Int[Array, "..."] | None = None,
+    attend: Attend = dot_product_attention,
+) -> Float[Array, "batch queries out"]:
+    """Attention of x to itself, or to `memory` (cross-attention), with several heads.
+
+        y_t = b_o + sum_h W_o^h attend(W_q^h x_t, W_k^h m, W_v^h m),    m = x or memory
+
+    Args:
+      x: (B, T, in_features).
+      memory: (B, S, memory_features); None for self-attention, S = T.
+      mask, bias: of `dot_product_attention`; each axis of (B, H, T, S) or 1.
+      rotate: applied to queries and keys, (B, T, H, D) with their positions, after their
+        normalisation: `layers.rope`, or a `partial` of it.
+      positions: of x, in self-attention also of the keys; 0, 1, ... if None. The keys of a memory
+        are always at 0, 1, ...
+      attend: computes the heads from (B, T, H, D), (B, S, K, D), (B, S, K, D), `mask=` and
+        `bias=`; a `partial` of `dot_product_attention` for another scale, a softcap or dropout,
+        or a fused kernel of the same signature.
+
+    Returns: (B, T, out_features), in the dtype of x. A query that sees no key gives the bias of
+      the output.
+    Raises: ValueError if shapes do not fit.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2; Dehghani et al. 2023,
+      arXiv:2302.05442, section 2 (qk_norm). Deviates: qk_norm is an RMS norm (eps 1e-6), with one
+      scale for all heads, as in later language models; theirs, and Flax's, is a layer norm.
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
+    >>> multi_head_attention(params, jnp.ones((1, 3, 4))).shape
+    (1, 3, 4)
+    """
+    steps = jnp.arange(x.shape[1], dtype=jnp.int32) if positions is None else positions
+    query = project_query(params, x, steps, rotate)
+    if memory is not None:
+        x, steps = memory, jnp.arange(memory.shape[1], dtype=jnp.int32)
+    key, value = project_key_value(params, x, steps, rotate)
+    return project_out(params, attend(query, key, value, mask=mask, bias=bias))
+
+
+def project_query(
+    params: Params,
+    x: Float[Array, "batch queries in"],
+    positions: Int[Array, "..."],
+    rotate: Rotate | None = None,
+) -> Float[Array, "batch queries heads features"]:
+    """The queries of `multi_head_attention`, normalised and rotated: (B, T, H, D).
+
+    Raises: ValueError if the last axis of x does not fit the kernel.
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
+    >>> project_query(params, jnp.ones((1, 3, 4)), jnp.arange(3)).shape
+    (1, 3, 2, 2)
+    """
+    query = _normalised(params, "query_norm", _heads(params, "query", x))
+    return query if rotate is None else rotate(query, positions)
+
+
+def project_key_value(
+    params: Params,
+    x: Float[Array, "batch keys memory"],
+    positions: Int[Array, "..."],
+    rotate: Rotate | None = None,
+) -> tuple[
+    Float[Array, "batch keys kv_heads features"], Float[Array, "batch keys kv_heads features"]
+]:
+    """The keys, normalised and rotated, and the values of `multi_head_attention`: (B, S, K, D).
+
+    Raises: ValueError if the last axis of x does not fit the kernels.
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2, num_kv_heads=1)
+    >>> key, value = project_key_value(params, jnp.ones((1, 3, 4)), jnp.arange(3))
+    >>> key.shape, value.shape
+    ((1, 3, 1, 2), (1, 3, 1, 2))
+    """
+    key = _normalised(params, "key_norm", _heads(params, "key", x))
+    return (key if rotate is None else rotate(key, positions)), _heads(params, "value", x)
+
+
+def project_out(
+    params: Params, heads: Float[Array, "batch queries heads features"]
+) -> Float[Array, "batch queries out"]:
+    """The output of `multi_head_attention` from its heads: (B, T, H, D) to (B, T, out).
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
+    >>> project_out(params, jnp.ones((1, 3, 2, 2))).shape
+    (1, 3, 4)
+    """
+    y = lax.dot_general(heads, params["out"]["kernel"], (((2, 3), (0, 1)), ((), ())))
+    return _with_bias(params["out"], y)
+
+
+def _heads(params: Params, name: str, x: Array) -> Array:
+    kernel = params[name]["kernel"]
+    if x.ndim != 3 or x.shape[-1] != kernel.shape[0]:
+        raise ValueError(
+            f"multi_head_attention: expected the {name} from (batch, time, {kernel.shape[0]}), got "
+            f"{x.shape}; give it the inputs that its kernel {kernel.shape} was made for"
+        )
+    y = lax.dot_general(x, kernel, (((2,), (0,)), ((), ())))
+    return _with_bias(params[name], y)
+
+
+def _with_bias(params: Params, y: Array) -> Array:
+    return y + params["bias"][None, None] if "bias" in params else y
+
+
+def _normalised(params: Params, name: str, heads: Array) -> Array:
+    return rms_norm(params[name], heads) if name in params else heads

@@ -1,0 +1,376 @@
+"""Recurrent cells and layers: the plain cell, LSTM and GRU.
+
+Each is there as a cell, for one step, and as a layer over time (`rnn`, `lstm`, `gru`) that has the
+same parameters and computes the product of input and kernel for all steps at once.
+Parameters: {'input': {'kernel', 'bias'}, 'hidden': {'kernel'}}, the blocks of a cell's gates side
+by side in the last axis.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from fnn.activations import sigmoid
+from fnn.initializers import Initializer, blockwise, lecun_normal, orthogonal, zeros
+from fnn.keys import fold_name
+from fnn.layers.linear import linear, linear_init
+from fnn.layers.unroll import Carry, Cell, cell_step, expect_carry, keep_real, real_steps, unroll
+from fnn.types import Params, PRNGKey, Scalar
+
+
+def _cell_init(
+    key: PRNGKey,
+    in_features: int,
+    hidden: int,
+    blocks: int,
+    kernel_init: Initializer,
+    recurrent_init: Initializer,
+    bias_init: Initializer,
+) -> Params:
+    inputs = linear_init(
+        fold_name(key, "input"),
+        in_features,
+        blocks * hidden,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+    )
+    recurrent = linear_init(
+        fold_name(key, "hidden"), hidden, blocks * hidden, bias=False, kernel_init=recurrent_init
+    )
+    return {"input": inputs, "hidden": recurrent}
+
+
+class _Layer(NamedTuple):
+    """What the functions below share: a cell, its inputs, and its carry of zeros."""
+
+    name: str
+    cell: Cell
+    inputs: Callable[[Params, Array], tuple[Array, ...]]  # from x, at one step or at all steps
+    carry: Callable[[Array], Carry]  # from a hidden state of zeros
+
+
+def _start(layer: _Layer, kernel: Array, like: Array, carry: Carry | None) -> Carry:
+    hidden = jnp.zeros((*like.shape[:-1], kernel.shape[0]), like.dtype)
+    if carry is None:
+        return layer.carry(hidden)
+    expect_carry(layer.name, layer.carry(hidden), carry)
+    return carry
+
+
+def _one_step(layer: _Layer, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    kernel = params["hidden"]["kernel"]
+    inputs = layer.inputs(params, x)
+    return cell_step(layer.cell, kernel, _start(layer, kernel, inputs[0], carry), inputs)
+
+
+def _all_steps(
+    layer: _Layer, params: Params, x: Array, carry: Carry | None, lengths: Array | None
+) -> tuple[Carry, Array]:
+    if x.ndim != 3:
+        raise ValueError(
+            f"{layer.name}: expected x of shape (batch, time, features), got {x.shape}; "
+            f"put the batch first, or use {layer.name}_cell for a single step"
+        )
+    valid = real_steps(layer.name, x, lengths)
+    kernel = params["hidden"]["kernel"]
+    inputs = layer.inputs(params, jnp.swapaxes(keep_real(x, valid), 0, 1))
+    start = _start(layer, kernel, inputs[0][0], carry)
+    carry, hidden = unroll(layer.cell, kernel, start, inputs, valid)
+    return carry, keep_real(jnp.swapaxes(hidden, 0, 1), valid)
+
+
+def rnn_cell_init(
+    key: PRNGKey,
+    in_features: int,
+    hidden: int,
+    *,
+    kernel_init: Initializer = lecun_normal(),
+    recurrent_init: Initializer = blockwise(orthogonal()),
+    bias_init: Initializer = zeros,
+) -> Params:
+    """Parameters of `rnn_cell` and `rnn`.
+
+    Args:
+      in_features: I.
+      hidden: H, the size of the hidden state.
+      kernel_init, recurrent_init, bias_init: initializers of the kernel of the input, of the
+        kernel of the hidden state, and of the bias.
+
+    Returns: {'input': {'kernel': (I, H), 'bias': (H,)}, 'hidden': {'kernel': (H, H)}}, float32.
+
+    >>> rnn_cell_init(jax.random.key(0), 3, 4)['hidden']['kernel'].shape
+    (4, 4)
+    """
+    return _cell_init(key, in_features, hidden, 1, kernel_init, recurrent_init, bias_init)
+
+
+def _rnn_inputs(params: Params, x: Array) -> tuple[Array, ...]:
+    return (linear(params["input"], x),)
+
+
+def _rnn_advance(hidden: Array, sums: list[Array], others: Any) -> Array:
+    return jnp.tanh(sums[0])
+
+
+_RNN = _Layer("rnn", Cell(1, lambda hidden: hidden, _rnn_advance), _rnn_inputs, lambda h: h)
+
+
+def rnn_cell(
+    params: Params, carry: Float[Array, "..."], x: Float[Array, "*batch in"]
+) -> tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]]:
+    """h' = tanh(x W + h U + b): the plain recurrent cell.
+
+    Args:
+      carry: h (*batch, hidden); zeros to start.
+      x: (*batch, in_features), one time step.
+
+    Returns: h' twice, as the carry and as the output.
+    Raises: ValueError if x or the carry do not fit the parameters.
+    Source: Elman 1990, Finding structure in time; with tanh, as is usual since.
+
+    >>> params = {'input': {'kernel': jnp.ones((1, 1))}, 'hidden': {'kernel': jnp.ones((1, 1))}}
+    >>> rnn_cell(params, jnp.array([[0.5]]), jnp.array([[-0.5]]))[1].tolist()
+    [[0.0]]
+    """
+    return _one_step(_RNN, params, carry, x)
+
+
+def rnn(
+    params: Params,
+    x: Float[Array, "..."],
+    *,
+    carry: Float[Array, "..."] | None = None,
+    lengths: Integer[Array, "..."] | None = None,
+) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch time hidden"]]:
+    """`rnn_cell` over time.
+
+    Args:
+      params: from `rnn_cell_init`.
+      x: (batch, time, in_features).
+      carry: the hidden state to start from, (batch, hidden); None for zeros.
+      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
+        all. What comes after changes nothing.
+
+    Returns: the hidden state after each sequence's last real step (batch, hidden), and those of
+      all steps (batch, time, hidden), 0 at padding.
+    Raises: ValueError if x, the carry or the lengths do not fit.
+
+    >>> params = rnn_cell_init(jax.random.key(0), 3, 4)
+    >>> carry, y = rnn(params, jnp.ones((2, 5, 3)), lengths=jnp.array([5, 2]))
+    >>> carry.shape, y.shape, bool((y[1, 2:] == 0).all()), bool((carry[1] == y[1, 1]).all())
+    ((2, 4), (2, 5, 4), True, True)
+    """
+    return _all_steps(_RNN, params, x, carry, lengths)
+
+
+class LSTMCarry(NamedTuple):
+    """What an LSTM remembers."""
+
+    hidden: Float[Array, "*batch hidden"]  # h, also the output
+    cell: Float[Array, "*batch hidden"]  # c, which gates write to and forget from
+
+
+def lstm_cell_init(
+    key: PRNGKey,
+    in_features: int,
+    hidden: int,
+    *,
+    kernel_init: Initializer = lecun_normal(),
+    recurrent_init: Initializer = blockwise(orthogonal()),
+    bias_init: Initializer = zeros,
+    forget_bias: Scalar = 1.0,
+) -> Params:
+    """Parameters of `lstm_cell` and `lstm`; the gates i, f, g, o side by side in this order.
+
+    Args:
+      in_features: I.
+      hidden: H, the size of the hidden state and of the cell.
+      kernel_init, recurrent_init, bias_init: initializers of the kernel of the input, of the
+        kernel of the hidden state (all gates at once), and of the bias.
+      forget_bias: added to the bias of the forget gate. 1 as in Keras and Haiku, so that a new
+        LSTM remembers (Jozefowicz et al. 2015); 0 in Flax, PyTorch and Equinox.
+
+    Returns: {'input': {'kernel': (I, 4H), 'bias': (4H,)}, 'hidden': {'kernel': (H, 4H)}}, float32.
+      PyTorch has a second bias, which is redundant: add the two.
+
+    >>> lstm_cell_init(jax.random.key(0), 3, 2)['input']['bias'].tolist()
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    params = _cell_init(key, in_features, hidden, 4, kernel_init, recurrent_init, bias_init)
+    bias = params["input"]["bias"]
+    forget = bias.at[hidden : 2 * hidden].add(jnp.asarray(forget_bias, bias.dtype))
+    return {**params, "input": {**params["input"], "bias": forget}}
+
+
+def _lstm_inputs(params: Params, x: Array) -> tuple[Array, ...]:
+    return tuple(jnp.split(linear(params["input"], x), 4, axis=-1))
+
+
+def _lstm_advance(carry: LSTMCarry, sums: list[Array], others: Any) -> LSTMCarry:
+    i, f, g, o = sums
+    c = sigmoid(f) * carry.cell + sigmoid(i) * jnp.tanh(g)
+    return LSTMCarry(hidden=sigmoid(o) * jnp.tanh(c), cell=c)
+
+
+_LSTM = _Layer(
+    "lstm",
+    Cell(4, lambda carry: carry.hidden, _lstm_advance),
+    _lstm_inputs,
+    lambda h: LSTMCarry(hidden=h, cell=h),
+)
+
+
+def lstm_cell(
+    params: Params, carry: LSTMCarry, x: Float[Array, "*batch in"]
+) -> tuple[LSTMCarry, Float[Array, "*batch hidden"]]:
+    """The long short-term memory cell.
+
+        i, f, g, o = x W + h U + b
+        c' = sigmoid(f) c + sigmoid(i) tanh(g)
+        h' = sigmoid(o) tanh(c')
+
+    Args:
+      params: from `lstm_cell_init`.
+      carry: h and c, each (*batch, hidden); zeros to start.
+      x: (*batch, in_features), one time step.
+
+    Returns: the new carry, and h'.
+    Raises: ValueError if x or the carry do not fit the parameters.
+    Source: Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber & Cummins 2000.
+
+    >>> params = lstm_cell_init(jax.random.key(0), 3, 4)
+    >>> carry = LSTMCarry(hidden=jnp.zeros((2, 4)), cell=jnp.zeros((2, 4)))
+    >>> carry, y = lstm_cell(params, carry, jnp.ones((2, 3)))
+    >>> y.shape, y is carry.hidden
+    ((2, 4), True)
+    """
+    return _one_step(_LSTM, params, carry, x)
+
+
+def lstm(
+    params: Params,
+    x: Float[Array, "..."],
+    *,
+    carry: LSTMCarry | None = None,
+    lengths: Integer[Array, "..."] | None = None,
+) -> tuple[LSTMCarry, Float[Array, "batch time hidden"]]:
+    """`lstm_cell` over time.
+
+    Args:
+      params: from `lstm_cell_init`.
+      x: (batch, time, in_features).
+      carry: h and c to start from, each (batch, hidden); None for zeros.
+      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
+        all. What comes after changes nothing.
+
+    Returns: the carry after each sequence's last real step, and h of all steps
+      (batch, time, hidden), 0 at padding.
+    Raises: ValueError if x, the carry or the lengths do not fit.
+
+    >>> params = lstm_cell_init(jax.random.key(0), 3, 4)
+    >>> carry, y = lstm(params, jnp.ones((2, 5, 3)))
+    >>> carry.cell.shape, y.shape
+    ((2, 4), (2, 5, 4))
+    """
+    return _all_steps(_LSTM, params, x, carry, lengths)
+
+
+def gru_cell_init(
+    key: PRNGKey,
+    in_features: int,
+    hidden: int,
+    *,
+    kernel_init: Initializer = lecun_normal(),
+    recurrent_init: Initializer = blockwise(orthogonal()),
+    bias_init: Initializer = zeros,
+) -> Params:
+    """Parameters of `gru_cell` and `gru`; the gates r, z, n side by side in this order.
+
+    Args:
+      in_features: I.
+      hidden: H, the size of the hidden state.
+      kernel_init, recurrent_init, bias_init: initializers of the kernel of the input, of the
+        kernel of the hidden state (all gates at once), and of both biases.
+
+    Returns: {'input': {'kernel': (I, 3H), 'bias': (3H,)}, 'hidden': {'kernel': (H, 3H), 'bias':
+      (H,)}}, float32. The second bias belongs to n, inside the reset; PyTorch has one for r and z
+      as well, which is redundant: add it to the first.
+
+    >>> jax.tree.map(jnp.shape, gru_cell_init(jax.random.key(0), 3, 2)['hidden'])
+    {'bias': (2,), 'kernel': (2, 6)}
+    """
+    params = _cell_init(key, in_features, hidden, 3, kernel_init, recurrent_init, bias_init)
+    bias = bias_init(fold_name(fold_name(key, "hidden"), "bias"), (hidden,))
+    return {**params, "hidden": {**params["hidden"], "bias": bias}}
+
+
+def _gru_inputs(params: Params, x: Array) -> tuple[Array, ...]:
+    r, z, n = jnp.split(linear(params["input"], x), 3, axis=-1)
+    bias = jnp.expand_dims(params["hidden"]["bias"], tuple(range(n.ndim - 1)))
+    return r, z, jnp.broadcast_to(bias, n.shape), n
+
+
+def _gru_advance(h: Array, sums: list[Array], others: tuple[Array, ...]) -> Array:
+    r, z, product = sums
+    n = jnp.tanh(others[0] + sigmoid(r) * product)
+    z = sigmoid(z)
+    return (1 - z) * n + z * h
+
+
+_GRU = _Layer("gru", Cell(3, lambda hidden: hidden, _gru_advance), _gru_inputs, lambda h: h)
+
+
+def gru_cell(
+    params: Params, carry: Float[Array, "..."], x: Float[Array, "*batch in"]
+) -> tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]]:
+    """The gated recurrent unit, with the reset after the product.
+
+        r = sigmoid(x W_r + b_r + h U_r),    z = sigmoid(x W_z + b_z + h U_z)
+        n = tanh(x W_n + b_n + r (h U_n + d))
+        h' = (1 - z) n + z h
+
+    Args:
+      params: from `gru_cell_init`.
+      carry: h (*batch, hidden); zeros to start.
+      x: (*batch, in_features), one time step.
+
+    Returns: h' twice, as the carry and as the output.
+    Raises: ValueError if x or the carry do not fit the parameters.
+    Source: Cho et al. 2014, arXiv:1406.1078. Deviates: the reset gate acts on h U_n + d instead of
+      on h, as in cuDNN, PyTorch, Flax and Keras, so that one product serves all gates; and z keeps
+      the old state, where the paper's first version writes the new one.
+
+    >>> params = gru_cell_init(jax.random.key(0), 3, 4)
+    >>> gru_cell(params, jnp.zeros((2, 4)), jnp.ones((2, 3)))[1].shape
+    (2, 4)
+    """
+    return _one_step(_GRU, params, carry, x)
+
+
+def gru(
+    params: Params,
+    x: Float[Array, "..."],
+    *,
+    carry: Float[Array, "..."] | None = None,
+    lengths: Integer[Array, "..."] | None = None,
+) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch time hidden"]]:
+    """`gru_cell` over time.
+
+    Args:
+      params: from `gru_cell_init`.
+      x: (batch, time, in_features).
+      carry: the hidden state to start from, (batch, hidden); None for zeros.
+      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
+        all. What comes after changes nothing.
+
+    Returns: the hidden state after each sequence's last real step (batch, hidden), and those of
+      all steps (batch, time, hidden), 0 at padding.
+    Raises: ValueError if x, the carry or the lengths do not fit.
+
+    >>> params = gru_cell_init(jax.random.key(0), 3, 4)
+    >>> gru(params, jnp.ones((2, 5, 3)))[1].shape
+    (2, 5, 4)
+    """
+    return _all_steps(_GRU, params, x, carry, lengths)

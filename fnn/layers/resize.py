@@ -1,0 +1,180 @@
+"""Changing the sizes of images and sequences: interpolation and pixel shuffle."""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from fnn.layers.patches import patchify, unpatchify
+from fnn.layers.window import Size, per_axis
+from fnn.tree import at_least_float32
+
+
+def resize_nearest(
+    x: Float[Array, "batch *old features"], sizes: Size
+) -> Float[Array, "batch *new features"]:
+    """Entry j of m is entry floor(j n / m) of n, along each window axis.
+
+    Args:
+      sizes: of the output; one number, or one for each window axis.
+
+    Returns: (batch, *sizes, features).
+    Raises: ValueError if `sizes` does not fit the axes of x.
+    Source: PyTorch's interpolate(mode='nearest').
+
+    >>> resize_nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1), 5).ravel().tolist()
+    [1.0, 1.0, 1.0, 2.0, 2.0]
+    """
+    new = _block("resize_nearest", x, sizes)
+    for axis, m in enumerate(new, start=1):
+        n = x.shape[axis]
+        if m % n == 0:  # repeating is quicker than gathering, backwards above all
+            x = jnp.repeat(x, m // n, axis=axis)
+        else:
+            x = jnp.take(x, np.arange(m) * n // m, axis=axis)
+    return x
+
+
+def resize_linear(
+    x: Float[Array, "batch *old features"], sizes: Size
+) -> Float[Array, "batch *new features"]:
+    """Linear interpolation along each window axis: bilinear for images, trilinear for volumes.
+
+    Output j of m lies at (j + 1/2) n / m - 1/2 among the n inputs, kept inside their range: the
+    outer edges are aligned, not the centres of the outer entries (align_corners=False).
+
+    Args:
+      sizes: of the output; one number, or one for each window axis. Smaller ones are sampled
+        without smoothing first.
+
+    Returns: (batch, *sizes, features) in the dtype of x, interpolated in at least float32.
+    Raises: ValueError if `sizes` does not fit the axes of x.
+    Source: PyTorch's interpolate(mode='linear', 'bilinear', 'trilinear', align_corners=False).
+
+    >>> resize_linear(jnp.array([0.0, 4.0]).reshape(1, 2, 1), 4).ravel().tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+    new = _block("resize_linear", x, sizes)
+    return map_axes(x, [_interpolation(n, m) for n, m in zip(x.shape[1:-1], new, strict=True)])
+
+
+def upsample_nearest(
+    x: Float[Array, "batch *old features"], scale: Size
+) -> Float[Array, "batch *new features"]:
+    """Each entry `scale` times along each window axis.
+
+    Args:
+      scale: a whole factor; one number, or one for each window axis.
+
+    Returns: (batch, *(sizes * scale), features).
+    Raises: ValueError if `scale` does not fit the axes of x.
+
+    >>> upsample_nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1), 2).ravel().tolist()
+    [1.0, 1.0, 2.0, 2.0]
+    """
+    return resize_nearest(x, _scaled("upsample_nearest", x, scale))
+
+
+def upsample_linear(
+    x: Float[Array, "batch *old features"], scale: Size
+) -> Float[Array, "batch *new features"]:
+    """`resize_linear` by a whole factor along each window axis.
+
+    Args:
+      scale: one number, or one for each window axis.
+
+    Returns: (batch, *(sizes * scale), features).
+    Raises: ValueError if `scale` does not fit the axes of x.
+
+    >>> upsample_linear(jnp.array([0.0, 4.0]).reshape(1, 2, 1), 2).ravel().tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+    return resize_linear(x, _scaled("upsample_linear", x, scale))
+
+
+def pixel_shuffle(
+    x: Float[Array, "batch *old columns"], scale: Size
+) -> Float[Array, "batch *new features"]:
+    """Turn runs of features into blocks of pixels.
+
+    Args:
+      x: (batch, *sizes, features * prod(scale)). As in PyTorch, the places in the block vary
+        within the run of an output feature: input feature c prod(scale) + place goes to feature c.
+      scale: the block's size; one number, or one for each window axis.
+
+    Returns: (batch, *(sizes * scale), features).
+    Raises: ValueError if the block does not divide the features.
+    Source: Shi et al. 2016, arXiv:1609.05158, equation 4. `unpatchify` has the other order, with
+      the features of a place together.
+
+    >>> pixel_shuffle(jnp.array([[[1.0, 2.0]]]), 2).tolist()
+    [[[1.0], [2.0]]]
+    """
+    block = _block("pixel_shuffle", x, scale)
+    size = math.prod(block)
+    if x.shape[-1] % size:
+        raise ValueError(
+            f"pixel_shuffle: expected a number of features that {size} divides, got x of shape "
+            f"{x.shape}; give {size} features for each one of the output"
+        )
+    by_feature = x.reshape(*x.shape[:-1], -1, size)
+    return unpatchify(jnp.swapaxes(by_feature, -1, -2).reshape(x.shape), block)
+
+
+def pixel_unshuffle(
+    x: Float[Array, "batch *old features"], scale: Size
+) -> Float[Array, "batch *new columns"]:
+    """Turn blocks of pixels into runs of features: the inverse of `pixel_shuffle`.
+
+    Args:
+      scale: the block's size; one number, or one for each window axis; divides the sizes of x.
+
+    Returns: (batch, *(sizes / scale), features * prod(scale)).
+    Raises: ValueError if the block does not divide x.
+
+    >>> pixel_unshuffle(jnp.array([[[1.0], [2.0]]]), 2).tolist()
+    [[[1.0, 2.0]]]
+    """
+    tiles = patchify(x, _block("pixel_unshuffle", x, scale))
+    by_place = tiles.reshape(*tiles.shape[:-1], -1, x.shape[-1])
+    return jnp.swapaxes(by_place, -1, -2).reshape(tiles.shape)
+
+
+def map_axes(x: Array, matrices: Sequence[np.ndarray]) -> Array:
+    """x multiplied along each window axis by a matrix (old, new), in at least float32.
+
+    Products, because they are quick backwards too, where a gather becomes a scatter.
+
+    >>> map_axes(jnp.array([1.0, 2.0]).reshape(1, 2, 1), [np.ones((2, 1))]).tolist()
+    [[[3.0]]]
+    """
+    y = x.astype(at_least_float32(x))
+    for axis, matrix in enumerate(matrices, start=1):
+        weights = jnp.asarray(matrix, y.dtype)
+        product = jnp.tensordot(y, weights, ((axis,), (0,)), precision=lax.Precision.HIGHEST)
+        y = jnp.moveaxis(product, -1, axis)
+    return y.astype(x.dtype)
+
+
+def _interpolation(n: int, m: int) -> np.ndarray:
+    """The (n, m) matrix that takes n entries to m between them."""
+    place = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
+    distance = np.abs(np.arange(n)[:, None] - place)
+    return np.maximum(1 - distance, 0)
+
+
+def _block(where: str, x: Array, size: Size) -> tuple[int, ...]:
+    if x.ndim < 3:
+        raise ValueError(
+            f"{where}: expected x of shape (batch, *sizes, features), got {x.shape}; "
+            "put the batch first, the features last and the sizes between"
+        )
+    return per_axis(where, "the size", size, x.ndim - 2)
+
+
+def _scaled(where: str, x: Array, scale: Size) -> tuple[int, ...]:
+    factors = _block(where, x, scale)
+    return tuple(n * factor for n, factor in zip(x.shape[1:-1], factors, strict=True))

@@ -1,0 +1,34 @@
+"""Losses `loss(predictions, targets)`: one value per example; the reduction is the caller's.
+
+All take logits where there is a probability, and none is NaN for a logit of -inf. A mask `where`
+says which elements count, True for those that do: numbers in a regression, rows of logits in a
+classification. A hidden element adds nothing, whatever it holds, and has gradient 0; where all are
+hidden, the loss is 0.
+"""
+
+from fnn.losses.classification import binary_cross_entropy as binary_cross_entropy
+from fnn.losses.classification import binary_focal as binary_focal
+from fnn.losses.classification import cross_entropy as cross_entropy
+from fnn.losses.classification import focal as focal
+from fnn.losses.classification import hinge as hinge
+from fnn.losses.classification import multiclass_hinge as multiclass_hinge
+from fnn.losses.classification import squared_hinge as squared_hinge
+from fnn.losses.contrastive import cosine as cosine
+from fnn.losses.contrastive import nt_xent as nt_xent
+from fnn.losses.contrastive import sigmoid_contrastive as sigmoid_contrastive
+from fnn.losses.contrastive import triplet as triplet
+from fnn.losses.divergence import jensen_shannon as jensen_shannon
+from fnn.losses.divergence import kl_divergence as kl_divergence
+from fnn.losses.fused import fused_cross_entropy as fused_cross_entropy
+from fnn.losses.penalties import l1_penalty as l1_penalty
+from fnn.losses.penalties import l2_penalty as l2_penalty
+from fnn.losses.regression import gaussian_nll as gaussian_nll
+from fnn.losses.regression import huber as huber
+from fnn.losses.regression import log_cosh as log_cosh
+from fnn.losses.regression import mean_absolute_error as mean_absolute_error
+from fnn.losses.regression import mean_squared_error as mean_squared_error
+from fnn.losses.regression import poisson as poisson
+from fnn.losses.regression import quantile as quantile
+from fnn.losses.segmentation import binary_dice as binary_dice
+from fnn.losses.segmentation import dice as dice
+from fnn.losses.sequence import ctc as ctc

@@ -1,0 +1,317 @@
+"""Losses of classes, from logits: cross-entropies, focal losses, hinges."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num
+
+from fnn.losses.elements import (
+    Mask,
+    aligned,
+    expect_mask,
+    expect_same_shape,
+    is_zero,
+    kept_rows,
+    shown,
+    smoothed,
+    weighted,
+)
+from fnn.losses.logits import cost_at, costs, log_total, logit_at
+from fnn.tree import at_least_float32
+from fnn.types import Scalar
+
+
+def cross_entropy(
+    logits: Float[Array, "*batch classes"],
+    targets: Num[Array, "..."],
+    *,
+    label_smoothing: Scalar = 0.0,
+    class_weights: Float[Array, "..."] | None = None,
+    z_loss: Scalar = 0.0,
+    ignore_index: int | None = None,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """Cross-entropy of a softmax over the last axis.
+
+        l = -sum_c w_c q_c log softmax(z)_c + b (log sum_c exp z_c)^2
+        q = (1 - a) onehot(y) + a / C
+
+    Args:
+      logits: z, unnormalised log-probabilities. A class at -inf is impossible: it is left out of
+        the smoothing, and costs infinity only where it is the target.
+      targets: integer labels in [0, C) of shape (*batch,), or probabilities (*batch, C).
+      label_smoothing: a, in [0, 1]; may be traced.
+      class_weights: w, of shape (C,); all 1 if None. The mean over a batch is the caller's:
+        PyTorch's divides by the sum of the weights, not by the number of examples.
+      z_loss: b, keeps the logits from drifting; 1e-4 in PaLM. May be traced.
+      ignore_index: a label whose rows cost 0, in or outside of [0, C), such as the -100 of PyTorch.
+      where: which rows count, of shape (*batch,); the others cost 0.
+
+    Returns: float of shape (*batch,), at least 0, in nats; statistics in at least float32.
+    Raises: ValueError if the shapes do not fit, or for ignore_index with probabilities. A label
+      out of range gives NaN, never the loss of another class.
+    Source: Szegedy et al. 2016, arXiv:1512.00567, section 7 (smoothing); Chowdhery et al. 2022,
+      arXiv:2204.02311, section 5 (z-loss).
+
+    >>> f"{cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0]:.4f}"   # log 4
+    '1.3863'
+    """
+    z, targets, kept = _rows("cross_entropy", logits, targets, ignore_index, where)
+    _expect_class_weights("cross_entropy", class_weights, z)
+    if _is_labels(targets):
+        loss = weighted(_weights_at(class_weights, targets, z), cost_at(z, targets))
+    else:
+        loss = weighted(_reweighted(targets, class_weights), costs(z)).sum(axis=-1)
+    if not is_zero(label_smoothing):
+        smooth = weighted(_reweighted(_uniform(z), class_weights), costs(z)).sum(axis=-1)
+        loss = smoothed(loss, smooth, label_smoothing)
+    if not is_zero(z_loss):
+        loss = loss + jnp.asarray(z_loss, z.dtype) * jnp.square(log_total(z))
+    return shown(loss, kept)
+
+
+def _uniform(z: Array) -> Array:
+    """Equal probabilities of all classes that are not at -inf."""
+    possible = (~jnp.isneginf(z)).astype(z.dtype)
+    return possible / jnp.maximum(possible.sum(axis=-1, keepdims=True), 1)
+
+
+def _is_labels(targets: Array) -> bool:
+    """Whether targets are integer labels; probabilities are floats."""
+    return jnp.issubdtype(targets.dtype, jnp.integer)
+
+
+def _rows(
+    name: str, logits: Array, targets: Array, ignore_index: int | None, where: Mask
+) -> tuple[Array, Array, Mask]:
+    """Logits in at least float32 and targets, both 0 in hidden rows, and which rows count."""
+    rows = logits.shape[:-1]
+    expect_mask(name, where, rows)
+    z = logits.astype(at_least_float32(logits))
+    if not _is_labels(targets):
+        if ignore_index is not None:
+            raise ValueError(
+                f"{name}: expected integer labels with ignore_index, got {targets.dtype}; "
+                "hide rows of probabilities with where="
+            )
+        expect_same_shape(name, logits, targets)
+        hidden = None if where is None else where[..., None]
+        return _shown_rows(z, where), shown(targets.astype(z.dtype), hidden), where
+    if targets.shape != rows:
+        raise ValueError(
+            f"{name}: expected integer targets of shape {rows} for logits {logits.shape}, got "
+            f"{targets.shape}; give one label for each row of logits"
+        )
+    kept = kept_rows(targets, ignore_index, where)
+    return _shown_rows(z, kept), shown(targets, kept), kept
+
+
+def _shown_rows(z: Array, kept: Mask) -> Array:
+    return z if kept is None else shown(z, kept[..., None])
+
+
+def _expect_class_weights(name: str, class_weights: Array | None, z: Array) -> None:
+    if class_weights is not None and class_weights.shape != z.shape[-1:]:
+        raise ValueError(
+            f"{name}: expected class_weights of shape {z.shape[-1:]} for logits {z.shape}, got "
+            f"{class_weights.shape}; give one weight for each class"
+        )
+
+
+def _reweighted(q: Array, class_weights: Array | None) -> Array:
+    """Probabilities times the weight of their class."""
+    if class_weights is None:
+        return q
+    return q * jnp.expand_dims(class_weights.astype(q.dtype), tuple(range(q.ndim - 1)))
+
+
+def _weights_at(class_weights: Array | None, labels: Array, z: Array) -> Array:
+    """The weight of each row's label; labels out of range are left to `logit_at`."""
+    if class_weights is None:
+        return jnp.ones(labels.shape, z.dtype)
+    return jnp.take(class_weights.astype(z.dtype), labels, mode="clip")
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "*batch"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    label_smoothing: Scalar = 0.0,
+    positive_weight: Scalar = 1.0,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """Cross-entropy of a sigmoid, one yes-or-no question per element.
+
+        l = w q log(1 + exp(-z)) + (1 - q) log(1 + exp(z)),    q = (1 - a) y + a / 2
+
+    Args:
+      logits: z, the log-odds of a yes.
+      targets: y in [0, 1], of the same shape; bool and integer are taken as 0 and 1.
+      label_smoothing: a, in [0, 1]; may be traced.
+      positive_weight: w, what a missed yes costs against a false one; may be traced.
+      where: which elements count, of the same shape; the others cost 0.
+
+    Returns: float of the shape of the logits, at least 0, in nats; finite for finite logits.
+    Raises: ValueError if the shapes differ.
+
+    >>> f"{binary_cross_entropy(jnp.array([0.0]), jnp.array([1.0]))[0]:.4f}"   # log 2
+    '0.6931'
+    """
+    z, y = aligned("binary_cross_entropy", logits, targets, where)
+    a, w = jnp.asarray(label_smoothing, z.dtype), jnp.asarray(positive_weight, z.dtype)
+    q = (1 - a) * y + 0.5 * a
+    loss = weighted(w * q, jax.nn.softplus(-z)) + weighted(1 - q, jax.nn.softplus(z))
+    return shown(loss, where)
+
+
+def focal(
+    logits: Float[Array, "*batch classes"],
+    targets: Num[Array, "..."],
+    *,
+    gamma: Scalar = 2.0,
+    class_weights: Float[Array, "..."] | None = None,
+    ignore_index: int | None = None,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """Cross-entropy with less weight on what is already right.
+
+        l = -sum_c w_c y_c (1 - p_c)^gamma log p_c,    p = softmax(z)
+
+    Args:
+      logits, targets, class_weights, ignore_index, where: as of `cross_entropy`.
+      gamma: at least 0; 0 is the cross-entropy. May be traced. All peers take 2.
+
+    Returns, Raises: as of `cross_entropy`.
+    Source: Lin et al. 2017, arXiv:1708.02002, equation 4, for many classes.
+
+    >>> f"{focal(jnp.zeros((1, 2)), jnp.array([0]))[0]:.4f}"   # (1 - 1/2)^2 log 2
+    '0.1733'
+    """
+    z, targets, kept = _rows("focal", logits, targets, ignore_index, where)
+    _expect_class_weights("focal", class_weights, z)
+    if _is_labels(targets):
+        cost = cost_at(z, targets)
+        q = _weights_at(class_weights, targets, z)
+        return shown(weighted(q, _share_missed(cost, gamma) * cost), kept)
+    q = _reweighted(targets, class_weights)
+    cost = costs(z)
+    cost = jnp.where((q == 0) & jnp.isinf(cost), 0, cost)
+    return shown((q * _share_missed(cost, gamma) * cost).sum(axis=-1), kept)
+
+
+def _share_missed(cost: Array, gamma: Scalar) -> Array:
+    """(1 - p)^gamma for cost = -log p; the derivative is 0 at p = 0 and p = 1."""
+    certain = (cost <= 0) | jnp.isinf(cost)  # there the powers' derivatives meet 0 * inf
+    missed = -jnp.expm1(-jnp.where(certain, 1, cost))
+    power = jnp.exp(jnp.asarray(gamma, cost.dtype) * jnp.log(missed))
+    return jnp.where(certain, jnp.isinf(cost).astype(cost.dtype), power)
+
+
+def binary_focal(
+    logits: Float[Array, "*batch"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    gamma: Scalar = 2.0,
+    alpha: Scalar | None = None,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """Binary cross-entropy with less weight on what is already right.
+
+        l = alpha y (1 - p)^gamma log(1 + exp(-z)) + (1 - alpha) (1 - y) p^gamma log(1 + exp(z))
+        p = sigmoid(z)
+
+    Args:
+      logits, targets, where: as of `binary_cross_entropy`.
+      gamma: at least 0; 0 is the cross-entropy. May be traced. All peers take 2.
+      alpha: share of the weight that a yes gets, in [0, 1]; may be traced. With None both sides
+        have weight 1, as in Keras and Optax; the paper and torchvision take 0.25.
+
+    Returns, Raises: as of `binary_cross_entropy`.
+    Source: Lin et al. 2017, arXiv:1708.02002, equation 5.
+
+    >>> f"{binary_focal(jnp.array([0.0]), jnp.array([1.0]))[0]:.4f}"   # (1 - 1/2)^2 log 2
+    '0.1733'
+    """
+    z, y = aligned("binary_focal", logits, targets, where)
+    gamma = jnp.asarray(gamma, z.dtype)
+    yes, no = jax.nn.softplus(-z), jax.nn.softplus(z)  # -log p, -log(1 - p)
+    # p^gamma from log p stays exact where p rounds to 0; 0 times an infinite logit would be NaN.
+    missed_yes, missed_no = (jnp.exp(-gamma * jnp.minimum(c, 1e30)) for c in (no, yes))
+    share = 1.0 if alpha is None else jnp.asarray(alpha, z.dtype)
+    other = 1.0 if alpha is None else 1 - share
+    loss = weighted(share * y, missed_yes * yes) + weighted(other * (1 - y), missed_no * no)
+    return shown(loss, where)
+
+
+def hinge(
+    scores: Float[Array, "*batch"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """max(0, 1 - s) with s the score of the right side: nothing is gained beyond a margin of 1.
+
+    Args:
+      scores: positive for a yes.
+      targets: a yes is above 0, a no is not: bools, 0 and 1, or -1 and 1; of the same shape.
+      where: which elements count, of the same shape; the others cost 0.
+
+    Returns: float of the shape of the scores, at least 0.
+    Raises: ValueError if the shapes differ.
+    Source: Cortes & Vapnik 1995, Support-vector networks.
+
+    >>> hinge(jnp.array([0.25, -2.0, 3.0]), jnp.array([1, 0, 1])).tolist()
+    [0.75, 0.0, 0.0]
+    """
+    s, y = aligned("hinge", scores, targets, where)
+    return shown(jax.nn.relu(1 - jnp.where(y > 0, s, -s)), where)
+
+
+def squared_hinge(
+    scores: Float[Array, "*batch"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """The square of `hinge`, which has no kink.
+
+    Args, Returns, Raises: as of `hinge`.
+
+    >>> squared_hinge(jnp.array([0.5]), jnp.array([1])).tolist()
+    [0.25]
+    """
+    return jnp.square(hinge(scores, targets, where=where))
+
+
+def multiclass_hinge(
+    scores: Float[Array, "*batch classes"],
+    labels: Num[Array, "..."],
+    *,
+    ignore_index: int | None = None,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """max(0, 1 + max_{c != y} s_c - s_y): the right class must lead by 1.
+
+    Args:
+      scores: s, one for each class.
+      labels: y, integers in [0, C) of shape (*batch,).
+      ignore_index, where: as of `cross_entropy`.
+
+    Returns: float of shape (*batch,), at least 0.
+    Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
+    Source: Crammer & Singer 2001, On the algorithmic implementation of multiclass kernel-based
+      vector machines; as Keras and Optax. PyTorch's multi_margin_loss sums over the classes
+      instead (Weston & Watkins 1999).
+
+    >>> multiclass_hinge(jnp.array([[2.0, 1.5, -1.0]]), jnp.array([0])).tolist()
+    [0.5]
+    """
+    if not _is_labels(labels):
+        raise ValueError(
+            f"multiclass_hinge: expected integer labels, got {labels.dtype}; "
+            "take the argmax of probabilities"
+        )
+    s, labels, kept = _rows("multiclass_hinge", scores, labels, ignore_index, where)
+    classes = jnp.expand_dims(jnp.arange(s.shape[-1]), tuple(range(labels.ndim)))
+    other = classes != labels.astype(classes.dtype)[..., None]
+    best_other = jnp.where(other, s, -jnp.inf).max(axis=-1)
+    return shown(jax.nn.relu(1 + best_other - logit_at(s, labels)), kept)

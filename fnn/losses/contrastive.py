@@ -1,0 +1,158 @@
+"""Losses of embeddings, by the angles or the distances between them."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, shown
+from fnn.losses.logits import costs
+from fnn.tree import at_least_float32, safe_sqrt
+from fnn.types import Scalar
+
+Embeddings = Float[Array, "batch features"]
+Others = Float[Array, "..."]  # of the same shape
+PerExample = Float[Array, " batch"]
+Rows = Bool[Array, "..."] | None  # which examples count, (batch,)
+
+
+def cosine(
+    predictions: Float[Array, "*batch features"],
+    targets: Float[Array, "..."],
+    *,
+    where: Mask = None,
+) -> Float[Array, "*batch"]:
+    """1 - cos(prediction, target), the angle being over the last axis.
+
+    Args:
+      predictions, targets: the same shape.
+      where: which elements count, of the same shape; all if None.
+
+    Returns: float of shape (*batch,), in [0, 2]; 1, with gradient 0, for a vector of zeros, and 0
+      where no element counts.
+    Raises: ValueError if the shapes differ.
+
+    >>> cosine(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 5.0]])).tolist()
+    [1.0]
+    """
+    predictions, targets = aligned("cosine", predictions, targets, where)
+    distance = 1 - (_unit(predictions) * _unit(targets)).sum(axis=-1)
+    return shown(distance, None if where is None else where.any(axis=-1))
+
+
+def _unit(x: Array) -> Array:
+    """x / |x| over the last axis; 0, with derivative 0, for a vector of zeros."""
+    # The largest entry is divided out first: the squares of 1e30, or of 1e-30, are not finite or 0.
+    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
+    x = x / jnp.where(largest > 0, largest, 1)
+    norm = safe_sqrt(jnp.square(x).sum(axis=-1, keepdims=True))
+    return jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0)
+
+
+def triplet(
+    anchors: Float[Array, "*batch features"],
+    positives: Float[Array, "..."],
+    negatives: Float[Array, "..."],
+    *,
+    margin: Scalar = 1.0,
+) -> Float[Array, "*batch"]:
+    """max(0, |a - p| - |a - n| + margin): the positive must be nearer by the margin.
+
+    Args:
+      anchors, positives, negatives: a, p, n, of one shape. In a recipe, where a loss takes
+        predictions and targets: lambda z, _: triplet(*z).
+      margin: in the unit of the embeddings; may be traced.
+
+    Returns: float of shape (*batch,), at least 0. A distance of 0 has gradient 0.
+    Raises: ValueError if the shapes differ.
+    Source: Schroff, Kalenichenko & Philbin 2015, arXiv:1503.03832, equation 3. Deviates: distances,
+      not their squares, as PyTorch and Optax, which also take a margin of 1.
+
+    >>> triplet(jnp.array([[0.0]]), jnp.array([[2.0]]), jnp.array([[2.5]])).tolist()
+    [0.5]
+    """
+    a, p = aligned("triplet: positives", anchors, positives, None)
+    _, n = aligned("triplet: negatives", anchors, negatives, None)
+    return jax.nn.relu(_distance(a, p) - _distance(a, n) + jnp.asarray(margin, a.dtype))
+
+
+def _distance(a: Array, b: Array) -> Array:
+    return safe_sqrt(jnp.square(a - b).sum(axis=-1))
+
+
+def nt_xent(
+    a: Embeddings, b: Others, *, temperature: Scalar = 0.1, where: Rows = None
+) -> PerExample:
+    """Cross-entropy of finding each example's other view among all views of the batch.
+
+        l(i, j) = -log(exp(s_ij / t) / sum_{k != i} exp(s_ik / t)),    s = cosine similarity
+
+    An example's loss is the mean over its two views, i in a with j in b and the other way round;
+    the 2 (batch - 1) views of the other examples are the negatives.
+
+    Args:
+      a, b: two views of each example, (batch, features). In a recipe, where a loss takes
+        predictions and targets: lambda z, _: nt_xent(*z).
+      temperature: t, above 0; may be traced. SimCLR's best on ImageNet (table 5); Optax has 0.07.
+      where: which examples count; the others cost 0 and are nobody's negatives.
+
+    Returns: float of shape (batch,), at least 0; the same for a and b exchanged.
+    Raises: ValueError if the shapes differ.
+    Source: Chen et al. 2020, arXiv:2002.05709, equation 1 (SimCLR).
+
+    >>> f"{nt_xent(jnp.eye(2), jnp.eye(2), temperature=1.0)[0]:.4f}"   # log(1 + 2 / e)
+    '0.5514'
+    """
+    views, kept = _views("nt_xent", a, b, where)
+    batch = a.shape[0]
+    similarity = views @ views.T / jnp.asarray(temperature, views.dtype)
+    itself = jnp.eye(2 * batch, dtype=bool)
+    possible = ~itself if kept is None else ~itself & jnp.tile(kept, 2)[None]
+    cost = costs(jnp.where(possible, similarity, -jnp.inf))
+    pairs = jnp.concatenate([jnp.diagonal(cost, batch), jnp.diagonal(cost, -batch)])
+    return shown(0.5 * pairs.reshape(2, batch).sum(axis=0), kept)
+
+
+def sigmoid_contrastive(
+    a: Embeddings,
+    b: Others,
+    *,
+    scale: Scalar = 10.0,
+    bias: Scalar = -10.0,
+    where: Rows = None,
+) -> PerExample:
+    """For each pair of the batch, the yes-or-no question whether the two belong together.
+
+        l_ij = log(1 + exp(-y_ij (scale s_ij + bias))),    s = cosine similarity
+        y_ij = 1 for i = j, and -1 otherwise
+
+    An example's loss is the mean of its row and its column of l, each summed.
+
+    Args:
+      a, b: two embeddings of each example, such as of a picture and its text, (batch, features).
+      scale, bias: of the logits; learned in the paper, from these values on, the scale by its
+        logarithm. May be traced.
+      where: which examples count; the others cost 0 and are in nobody's pairs.
+
+    Returns: float of shape (batch,), at least 0; the same for a and b exchanged. The mean over the
+      batch is that of the paper.
+    Raises: ValueError if the shapes differ.
+    Source: Zhai et al. 2023, arXiv:2303.15343, algorithm 1 (SigLIP).
+
+    >>> f"{sigmoid_contrastive(jnp.ones((1, 1)), jnp.ones((1, 1)))[0]:.4f}"   # log 2
+    '0.6931'
+    """
+    views, kept = _views("sigmoid_contrastive", a, b, where)
+    a, b = jnp.split(views, 2)
+    logits = jnp.asarray(scale, a.dtype) * (a @ b.T) + jnp.asarray(bias, a.dtype)
+    together = jnp.eye(a.shape[0], dtype=bool)
+    loss = jax.nn.softplus(jnp.where(together, -logits, logits))
+    loss = shown(loss, None if kept is None else kept[None] & kept[:, None])
+    return 0.5 * (loss.sum(axis=0) + loss.sum(axis=1))
+
+
+def _views(name: str, a: Array, b: Array, where: Rows) -> tuple[Array, Rows]:
+    """Both as one array (2 batch, features) of unit vectors; hidden ones are 0."""
+    expect_same_shape(name, a, b)
+    expect_mask(name, where, a.shape[:1])
+    both = jnp.concatenate([a, b]).astype(at_least_float32(a))
+    return _unit(shown(both, None if where is None else jnp.tile(where, 2)[:, None])), where

@@ -1,0 +1,82 @@
+"""What the losses share: which elements count, and how those of an example are put together.
+
+A hidden element is replaced on both sides of a loss: before it, so that no NaN that hides there
+reaches a gradient, and after it, so that it adds nothing.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from fnn.tree import at_least_float32
+from fnn.types import Scalar
+
+Mask = Bool[Array, "..."] | None  # True counts; None counts everything
+
+
+def expect_same_shape(name: str, predictions: Array, targets: Array) -> None:
+    """Raise where broadcasting would mix the examples."""
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"{name}: expected targets of the shape of the predictions, {predictions.shape}, "
+            f"got {targets.shape}; reshape one of them (broadcasting would mix the examples)"
+        )
+
+
+def expect_mask(name: str, where: Mask, shape: tuple[int, ...]) -> None:
+    """Raise for a mask that does not have one entry for each element."""
+    if where is not None and where.shape != shape:
+        raise ValueError(
+            f"{name}: expected where of shape {shape}, got {where.shape}; "
+            "give one bool for each element (jnp.broadcast_to repeats a smaller mask)"
+        )
+
+
+def aligned(name: str, predictions: Array, targets: Array, where: Mask) -> tuple[Array, Array]:
+    """Both in at least float32, checked to be of one shape, with 0 at hidden elements."""
+    expect_same_shape(name, predictions, targets)
+    expect_mask(name, where, predictions.shape)
+    dtype = at_least_float32(predictions)
+    return shown(predictions.astype(dtype), where), shown(targets.astype(dtype), where)
+
+
+def shown(values: Array, where: Mask) -> Array:
+    """`values`, and 0 at hidden elements."""
+    return values if where is None else jnp.where(where, values, 0)
+
+
+def magnitude(x: Array) -> Array:
+    """|x| with derivative 0 at 0, where that of jnp.abs is 1."""
+    return x * jnp.sign(x)
+
+
+def mean_of_example(values: Float[Array, "batch *features"], where: Mask) -> Float[Array, " batch"]:
+    """The mean over all axes but the first, of the elements that count; 0 where none does."""
+    flat = shown(values, where).reshape(values.shape[0], -1)
+    if where is None:
+        return flat.sum(axis=1) / max(flat.shape[1], 1)
+    count = where.reshape(flat.shape).sum(axis=1)
+    return flat.sum(axis=1) / jnp.maximum(count, 1).astype(flat.dtype)
+
+
+def weighted(q: Array, cost: Array) -> Array:
+    """q cost, where an infinite cost of weight 0 is nothing; the derivatives are exact for both."""
+    return q * jnp.where((q == 0) & jnp.isinf(cost), 0, cost)
+
+
+def smoothed(loss: Array, smooth: Array, label_smoothing: Scalar) -> Array:
+    """(1 - a) loss + a smooth; an infinite loss stays so."""
+    a = jnp.asarray(label_smoothing, loss.dtype)
+    return loss + a * jnp.where(jnp.isfinite(loss), smooth - loss, 0)
+
+
+def is_zero(value: Scalar) -> bool:
+    """Whether a term is known, while tracing, to have no part in the loss."""
+    return isinstance(value, (int, float)) and value == 0
+
+
+def kept_rows(labels: Array, ignore_index: int | None, where: Mask) -> Mask:
+    """The rows whose label is not the ignored one and that `where` does not hide."""
+    if ignore_index is None:
+        return where
+    kept = labels.astype(jnp.int32) != ignore_index  # -100 is no number for unsigned labels
+    return kept if where is None else kept & where

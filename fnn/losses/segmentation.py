@@ -1,0 +1,102 @@
+"""Losses of overlap between predicted and true regions."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Num
+
+from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, shown
+from fnn.losses.logits import costs
+from fnn.tree import at_least_float32
+from fnn.types import Scalar
+
+PerExample = Float[Array, " batch"]
+
+
+def binary_dice(
+    logits: Float[Array, "batch *pixels"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    smooth: Scalar = 1.0,
+    where: Mask = None,
+) -> PerExample:
+    """One minus the Dice overlap of a predicted region and the true one.
+
+        l = 1 - (2 sum_i p_i y_i + s) / (sum_i p_i + sum_i y_i + s),    p = sigmoid(z)
+
+    Args:
+      logits: z, (batch, *pixels); the sums are over an example's pixels.
+      targets: y in [0, 1], of the same shape; bool and integer are taken as 0 and 1.
+      smooth: s, at least 0; may be traced. 1 as in Optax and the reference code of V-Net; Keras
+        takes 1e-7.
+      where: which pixels count, of the same shape; all if None.
+
+    Returns: float of shape (batch,), in [0, 1]; 0 where no pixel counts, or where there is no
+      region and none is predicted.
+    Raises: ValueError if the shapes differ.
+    Source: Milletari, Navab & Ahmadi 2016, arXiv:1606.04797, section 3. Deviates: plain sums in the
+      denominator, not sums of squares, as Sudre et al. 2017, arXiv:1707.03237.
+
+    >>> f"{binary_dice(jnp.array([[99.0, -99.0]]), jnp.array([[1, 1]]), smooth=0.0)[0]:.4f}"
+    '0.3333'
+    """
+    z, y = aligned("binary_dice", logits, targets, where)
+    batch = z.shape[0]
+    p = shown(lax.logistic(z), where).reshape(batch, -1)
+    return _dice(p, y.reshape(batch, -1), jnp.asarray(smooth, z.dtype), axis=1)
+
+
+def dice(
+    logits: Float[Array, "batch *pixels classes"],
+    targets: Num[Array, "..."],
+    *,
+    smooth: Scalar = 1.0,
+    where: Mask = None,
+) -> PerExample:
+    """The mean over the classes of one minus the Dice overlap, from a softmax over the last axis.
+
+    Args:
+      logits: (batch, *pixels, classes).
+      targets: integer labels in [0, classes) of shape (batch, *pixels), or probabilities of the
+        shape of the logits.
+      smooth: as of `binary_dice`; a class that is absent from both costs 0 for it.
+      where: which pixels count, of shape (batch, *pixels); all if None.
+
+    Returns: float of shape (batch,), in [0, 1]; 0 where no pixel counts.
+    Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
+    Source: as of `binary_dice`.
+
+    >>> f"{dice(jnp.array([[[99.0, 0.0], [99.0, 0.0]]]), jnp.array([[0, 0]]))[0]:.4f}"
+    '0.0000'
+    """
+    expect_mask("dice", where, logits.shape[:-1])
+    pixels = None if where is None else where[..., None]
+    z = shown(logits.astype(at_least_float32(logits)), pixels)
+    p = shown(jnp.exp(-costs(z)), pixels)
+    y = shown(_probabilities(targets, z), pixels)
+    flat = (z.shape[0], math.prod(z.shape[1:-1]), z.shape[-1])
+    smooth = jnp.asarray(smooth, z.dtype)
+    return _dice(p.reshape(flat), y.reshape(flat), smooth, axis=1).mean(axis=-1)
+
+
+def _dice(p: Array, y: Array, smooth: Array, axis: int) -> Array:
+    overlap = 2 * (p * y).sum(axis=axis) + smooth
+    size = p.sum(axis=axis) + y.sum(axis=axis) + smooth
+    empty = size == 0
+    return jnp.where(empty, 0, 1 - overlap / jnp.where(empty, 1, size))
+
+
+def _probabilities(targets: Array, z: Array) -> Array:
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        expect_same_shape("dice", z, targets)
+        return targets.astype(z.dtype)
+    if targets.shape != z.shape[:-1]:
+        raise ValueError(
+            f"dice: expected integer targets of shape {z.shape[:-1]} for logits {z.shape}, got "
+            f"{targets.shape}; give one label for each pixel"
+        )
+    labels = targets.astype(jnp.int32)[..., None]
+    classes = jnp.expand_dims(jnp.arange(z.shape[-1], dtype=jnp.int32), tuple(range(z.ndim - 1)))
+    known = (labels >= 0) & (labels < z.shape[-1])
+    return jnp.where(known, (labels == classes).astype(z.dtype), jnp.nan)

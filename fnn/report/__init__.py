@@ -1,0 +1,6 @@
+"""What a run looks like: pictures of its history, and one page that tells all of it."""
+
+from fnn.report import confusion as confusion
+from fnn.report import curves as curves
+from fnn.report import html as html
+from fnn.report import misread as misread

@@ -1,0 +1,89 @@
+"""The confusion matrix: what was taken for what."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from jaxtyping import Int
+
+Matrix = Int[np.ndarray, "classes classes"]
+
+
+def matrix(
+    labels: Int[np.ndarray, " n"], predictions: Int[np.ndarray, "..."], classes: int
+) -> Matrix:
+    """How often each label (row) was given each prediction (column).
+
+    Args:
+      labels, predictions: integers in [0, classes).
+
+    Raises: ValueError for lengths that differ, and for numbers out of range.
+
+    >>> matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    if labels.shape != predictions.shape:
+        raise ValueError(
+            f"confusion.matrix: expected a prediction for each label, got {predictions.shape} "
+            f"for {labels.shape}; take the argmax over the classes"
+        )
+    for name, values in (("labels", labels), ("predictions", predictions)):
+        bad = values[(values < 0) | (values >= classes)]
+        if len(bad):
+            raise ValueError(
+                f"confusion.matrix: expected {name} in [0, {classes}), got {bad[0]}; "
+                "give as many classes as there are"
+            )
+    cells = np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2)
+    return cells.reshape(classes, classes)
+
+
+def table(matrix: Matrix, class_names: Sequence[str] | None = None) -> str:
+    """The matrix as a table for a page, with the recall of each row and the precision of each
+    column; a cell is the darker the larger its share of the row.
+
+    Args:
+      class_names: in the order of the labels; None for their numbers.
+
+    Raises: ValueError for too few or too many class names.
+
+    >>> '<td class="miss" style="--share:0.500">1</td>' in table(np.array([[2, 0], [1, 1]]))
+    True
+    """
+    names = _names(class_names, len(matrix))
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    of_row, of_column = matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist()
+    lines = []
+    for i, row in enumerate(matrix.tolist()):
+        cells = "".join(_cell(n, of_row[i], hit=i == j) for j, n in enumerate(row))
+        recall = f'<td class="side">{_share(row[i], of_row[i])}</td>'
+        lines.append(f'<tr><th scope="row">{names[i]}</th>{cells}{recall}</tr>')
+    hits = zip(matrix.diagonal().tolist(), of_column, strict=True)
+    precision = "".join(f'<td class="side">{_share(hit, of)}</td>' for hit, of in hits)
+    return (
+        '<div class="wide"><table class="confusion">'
+        "<caption>Rows: the truth. Columns: the prediction.</caption>"
+        f'<thead><tr><td></td>{head}<th scope="col" class="side">recall</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody><tfoot><tr>"
+        f'<th scope="row" class="side">precision</th>{precision}<td></td></tr></tfoot>'
+        "</table></div>"
+    )
+
+
+def _names(class_names: Sequence[str] | None, classes: int) -> list[str]:
+    names = [escape(str(n)) for n in (range(classes) if class_names is None else class_names)]
+    if len(names) != classes:
+        raise ValueError(
+            f"confusion.table: expected {classes} class names, got {len(names)}; give one a class"
+        )
+    return names
+
+
+def _cell(n: int, of_row: int, *, hit: bool) -> str:
+    if n == 0:
+        return "<td></td>"
+    return f'<td class="{"hit" if hit else "miss"}" style="--share:{n / of_row:.3f}">{n}</td>'
+
+
+def _share(n: int, of: int) -> str:
+    return f"{100 * n / of:.0f} %" if of else "–"

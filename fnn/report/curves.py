@@ -1,0 +1,159 @@
+"""The curves of a run: loss, validation metrics, learning rate and norms over the steps."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
+from fnn.types import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Panel = Callable[["Axes"], None]
+Values = Float[np.ndarray, " n"]
+Points = tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]  # steps, values
+
+_COLUMNS = 3
+_WIDTH, _HEIGHT = 3.6, 2.4  # of a panel, in inches
+_MOST = 1000  # points of a curve; more would not be seen
+
+
+def draw(history: History, *, best_step: int | None = None) -> "Figure":
+    """One figure of a run, with a panel for each curve.
+
+    Steps are drawn as they came (faint) and smoothed over a fiftieth of the run; evaluations as
+    dots.
+
+    Args:
+      history: of one run.
+      best_step: where to put the line that marks the best evaluation; None for no line.
+
+    Raises: ValueError for a history of many runs; ModuleNotFoundError without matplotlib.
+
+    >>> from fnn.types import Metrics
+    >>> history = History(train=Metrics(values=jnp.ones((20, 5))), eval_steps=jnp.array([10, 20]),
+    ...                   valid={'loss': jnp.array([0.5, 0.4]), 'accuracy': jnp.array([0.8, 0.9])})
+    >>> [axes.get_title(loc='left') for axes in draw(history).axes]
+    ['loss', 'accuracy', 'learning rate', 'gradient norm', 'update norm', 'parameter norm']
+    """
+    drawn = panels(history, best_step=best_step)
+    rows = -(-len(drawn) // _COLUMNS)
+    whole = figure(_COLUMNS * _WIDTH, rows * _HEIGHT)
+    for place, panel in enumerate(drawn.values(), start=1):
+        panel(whole.add_subplot(rows, _COLUMNS, place))
+    return whole
+
+
+def save(history: History, path: str | Path, *, best_step: int | None = None) -> None:
+    """Write the figure of `draw` to a file; its ending says in which format."""
+    draw(history, best_step=best_step).savefig(path, dpi=100)
+
+
+def panels(history: History, *, best_step: int | None = None) -> dict[str, Panel]:
+    """The parts of `draw` by name, each a function that draws itself on axes.
+
+    Raises: ValueError for a history of many runs.
+    """
+    _expect_one_run(history)
+    train, valid = history.train, history.valid
+    drawn = {"loss": partial(_loss, history)}
+    drawn |= {name: partial(_metric, history, name) for name in valid if name != "loss"}
+    drawn |= {
+        "learning rate": partial(_plain, _array(train.lr)),
+        "gradient norm": partial(_noisy, _array(train.grad_norm), log=True),
+        "update norm": partial(_noisy, _array(train.update_norm), log=True),
+        "parameter norm": partial(_noisy, _array(train.param_norm), log=False),
+    }
+    return {name: partial(_panel, name, part, best_step) for name, part in drawn.items()}
+
+
+def _expect_one_run(history: History) -> None:
+    shape = history.train.values.shape
+    if len(shape) != 2:
+        raise ValueError(
+            f"report.curves: expected the history of one run, with metrics of shape (steps, 5), "
+            f"got {shape}; take one of many by jax.tree.map(lambda a: a[0], history)"
+        )
+
+
+def _array(values) -> Values:
+    """In float64, with a gap where a value is not finite."""
+    wide = np.asarray(values, np.float64)
+    return np.where(np.isfinite(wide), wide, np.nan)
+
+
+def _panel(name: str, part: Panel, best_step: int | None, axes: "Axes") -> None:
+    tidy(axes, name)
+    part(axes)
+    axes.margins(x=0.02)
+    axes.set_xlabel("step", loc="right", fontsize=8, color=INK)
+    if best_step is not None:
+        axes.axvline(best_step, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), label="best")
+    if name == "loss":
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
+
+
+def _loss(history: History, axes: "Axes") -> None:
+    _noisy(_array(history.train.loss), axes, log=True)
+    if "loss" in history.valid:
+        _metric(history, "loss", axes)
+
+
+def _metric(history: History, name: str, axes: "Axes") -> None:
+    steps, values = np.asarray(history.eval_steps), _array(history.valid[name])
+    size = 3 if len(steps) <= 60 else 0  # more dots would hide the line
+    axes.plot(steps, values, "o-", markersize=size, linewidth=1.2, color=VALID, label="validation")
+
+
+def _plain(values: Values, axes: "Axes") -> None:
+    x, y = extremes(values)
+    axes.plot(x, y, linewidth=1.6, color=TRAIN)
+
+
+def _noisy(values: Values, axes: "Axes", *, log: bool) -> None:
+    if log and (values > 0).any():
+        axes.set_yscale("log")
+        values = np.where(values > 0, values, np.nan)  # the update at lr 0, say
+    x, y = extremes(values)
+    axes.plot(x, y, linewidth=0.7, color=TRAIN, alpha=0.3)
+    x, y = smoothed(values)
+    axes.plot(x, y, linewidth=1.6, color=TRAIN, label="training")
+
+
+def extremes(values: Values, most: int = _MOST) -> Points:
+    """Steps and values that look like the whole: the least and the greatest of each of m/2 parts.
+
+    >>> x, y = extremes(np.array([0.0, 3.0, 1.0, 2.0, 9.0, 8.0]), most=4)
+    >>> x.tolist(), y.tolist()
+    ([0, 0, 3, 3], [0.0, 3.0, 2.0, 9.0])
+    """
+    n = len(values)
+    if n <= most:
+        return np.arange(n), values
+    starts = np.linspace(0, n, most // 2, endpoint=False).astype(int)
+    pairs = [np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)]
+    return np.repeat(starts, 2), np.stack(pairs, axis=1).ravel()
+
+
+def smoothed(values: Values, most: int = _MOST) -> Points:
+    """Steps and means over the 2 r + 1 values around them, where r is a hundredth of the run.
+
+    Centred, so that nothing comes late; at the ends, and at gaps, over the values there are.
+
+    >>> x, y = smoothed(np.array([0.0, 3.0, 1.0] * 100))   # r = 3
+    >>> x[150].item(), y[150].round(3).item(), y[0].item()
+    (150, 1.143, 1.0)
+    """
+    n, known = len(values), np.isfinite(values)
+    x = np.linspace(0, n - 1, min(n, most)).astype(int)
+    first, last = np.maximum(x - n // 100, 0), np.minimum(x + n // 100 + 1, n)
+    totals = np.concatenate([[0], np.cumsum(np.where(known, values, 0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    total, count = totals[last] - totals[first], counts[last] - counts[first]
+    return x, np.where(count > 0, total / np.maximum(count, 1), np.nan)

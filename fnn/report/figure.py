@@ -1,0 +1,84 @@
+"""Figures without pyplot's global state, and the way of a figure into a page."""
+
+import html
+import io
+import re
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, TRAIN, VALID = "#1f2328", "#d8dee4", "#2563eb", "#ea580c"
+# In a page the colours are the page's own, which follow the reader's choice of light or dark.
+_IN_PAGE = {INK: "var(--ink)", GRID: "var(--line)", TRAIN: "var(--train)", VALID: "var(--valid)"}
+
+
+def matplotlib() -> ModuleType:
+    """The package, imported here and not before.
+
+    Raises: ModuleNotFoundError, which says what to install.
+
+    >>> matplotlib().__name__
+    'matplotlib'
+    """
+    try:
+        import matplotlib
+        import matplotlib.figure
+        import matplotlib.image
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "report: needs matplotlib; pip install 'fnn[report]'", name=error.name
+        ) from error
+    return matplotlib
+
+
+def figure(width: float, height: float) -> "Figure":
+    """An empty figure of width by height inches.
+
+    >>> figure(6, 4).get_size_inches().tolist()
+    [6.0, 4.0]
+    """
+    return matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: "Axes", title: str) -> None:
+    """The look that all plots share: a title on the left, a faint grid, no box.
+
+    >>> axes = figure(1, 1).subplots()
+    >>> tidy(axes, 'loss')
+    >>> axes.get_title(loc='left')
+    'loss'
+    """
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    axes.grid(True, axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=INK, labelsize=8, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+
+
+def svg(figure: "Figure", name: str, *, label: str) -> str:
+    """A figure as an <svg> element for a page, in the page's colours and font.
+
+    Args:
+      name: unique in the page; the ids inside the element begin with it.
+      label: what the picture shows, for those who cannot see it.
+
+    >>> text = svg(figure(1, 1), 'empty', label='nothing')
+    >>> text.startswith('<svg role="img" aria-label="nothing"'), text.endswith('</svg>')
+    (True, True)
+    """
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # Text stays text: small, sharp, and found by a search in the page.
+    with matplotlib().rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    text = out.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for colour, variable in _IN_PAGE.items():
+        text = text.replace(colour, variable)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

@@ -1,0 +1,27 @@
+"""Laws to run over functions, models, optimizers, losses, schedules and metrics of your own.
+
+A law is a function that raises AssertionError where it is broken, with the leaf, both values and
+what to look for. In a test, call `check_model`, `check_optimizer`, ... for all laws of a kind:
+
+    def test_the_laws_hold_for_my_model():
+        check_model(my_model, x, noisy=True)
+"""
+
+from fnn.testing.gradients import (
+    gradients_match_finite_differences as gradients_match_finite_differences,
+)
+from fnn.testing.initializer_laws import check_initializer as check_initializer
+from fnn.testing.laws import donation_is_safe as donation_is_safe
+from fnn.testing.laws import is_elementwise as is_elementwise
+from fnn.testing.laws import is_pure as is_pure
+from fnn.testing.laws import jit_equals_eager as jit_equals_eager
+from fnn.testing.laws import keeps_structure_and_dtype as keeps_structure_and_dtype
+from fnn.testing.laws import scan_equals_unrolled as scan_equals_unrolled
+from fnn.testing.laws import traces_once as traces_once
+from fnn.testing.laws import vmap_equals_loop as vmap_equals_loop
+from fnn.testing.loss_laws import check_loss as check_loss
+from fnn.testing.metric_laws import check_metric as check_metric
+from fnn.testing.model_laws import check_model as check_model
+from fnn.testing.optimizer_laws import check_optimizer as check_optimizer
+from fnn.testing.optimizer_laws import check_transform as check_transform
+from fnn.testing.schedule_laws import check_schedule as check_schedule

@@ -1,0 +1,348 @@
+"""Laws of optimizers and of gradient transforms. `check_optimizer` runs them all.
+
+A law takes the constructor and its scalar hyperparameters, because they may be traced: a sweep is
+a vmap over them, and a learned hyperparameter is a gradient through training. An optimizer that
+exists already is `lambda: optimizer` with the scalars `{}`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from fnn import tree
+from fnn.testing.compare import expect_all, expect_same, expect_same_specs, rows, stacked
+from fnn.testing.gradients import gradients_match_finite_differences
+from fnn.testing.laws import RTOL, donation_is_safe
+from fnn.testing.quadratic import example_params, gradient, loss, noise
+from fnn.types import Optimizer, Params, Transform
+
+Make = Callable[..., Optimizer]
+Scalars = Mapping[str, float]
+
+LR = 0.05
+STEPS = 8  # enough for moments to build up
+STEPS_TO_DESCEND = 200
+
+# A traced hyperparameter is rounded to float32 first, and 1 - 0.99 then has an error of 1e-6.
+RTOL_TRACED = 2e-5
+
+
+def check_optimizer(
+    make: Make,
+    scalars: Scalars | None = None,
+    *,
+    lr: float = LR,
+    leafwise: bool = True,
+    decays: bool = False,
+) -> None:
+    """All laws of an optimizer.
+
+    Args:
+      make: called as `make(**scalars)`, also with tracers for the values.
+      scalars: hyperparameters that may be traced, at values where training works.
+      lr: a learning rate that suits it.
+      leafwise: a leaf's update does not depend on the other leaves.
+      decays: it moves parameters even where the gradient is zero.
+
+    >>> from fnn.optim import sgd
+    >>> check_optimizer(sgd)
+    """
+    scalars = scalars or {}
+    state_is_stable(make, scalars)
+    optimizer_jit_equals_eager(make, scalars, lr=lr)
+    training_is_a_scan(make, scalars, lr=lr)
+    scalars_may_be_traced(make, scalars, lr=lr)
+    scalars_have_gradients(make, scalars, lr=lr)
+    leaves_may_be_permuted(make, scalars, lr=lr)
+    containers_do_not_matter(make, scalars, lr=lr)
+    update_may_be_donated(make, scalars, lr=lr)
+    if leafwise:
+        leaves_are_independent(make, scalars, lr=lr)
+    if not decays:
+        zero_gradient_changes_nothing(make, scalars, lr=lr)
+
+
+def check_transform(make: Callable[..., Transform], scalars: Scalars | None = None) -> None:
+    """All laws of a transform of gradients, as a part of gradient descent.
+
+    >>> from fnn.optim import clip_by_value
+    >>> check_transform(clip_by_value, {'max_value': 0.3})
+    """
+    check_optimizer(lambda **given: descend_by(make(**given)), scalars, leafwise=False)
+
+
+def descend_by(transform: Transform) -> Optimizer:
+    """Gradient descent along what a transform makes of the gradient.
+
+    >>> from fnn.optim import clip_by_value
+    >>> descend_by(clip_by_value(1.0)).update({'w': jnp.array([3.0])}, (), {}, 0.5)[0]['w'].tolist()
+    [-0.5]
+    """
+
+    def update(grads: Params, state: Any, params: Params, lr: Any) -> tuple[Params, Any]:
+        grads, state = transform.update(grads, state, params)
+        return jax.tree.map(lambda g: -jnp.asarray(lr, g.dtype) * g, grads), state
+
+    return Optimizer(init=transform.init, update=update)
+
+
+def state_is_stable(make: Make, scalars: Scalars) -> None:
+    """An update keeps structure, shapes and types of the state; updates look like parameters.
+
+    So a compiled loop is traced once, and a scan accepts the state. The state of bfloat16
+    parameters is in float32. Nothing is computed.
+
+    >>> from fnn.optim import adam
+    >>> state_is_stable(adam, {})
+    """
+    optimizer = make(**scalars)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        law = f"state_is_stable for {jnp.dtype(dtype).name}"
+        params = jax.tree.map(lambda p, d=dtype: p.astype(d), example_params())
+        state = jax.eval_shape(optimizer.init, params)
+        updates, new = jax.eval_shape(optimizer.update, params, state, params, 0.1)
+        names, hint = (
+            ("the old state", "the new"),
+            "make it of arrays with a dtype, as jnp.int32(0)",
+        )
+        expect_same_specs(law, state, new, names=names, hint=hint, weak=True)
+        names, hint = ("the parameters", "with the updates added"), "give one update a parameter"
+        added = jax.eval_shape(tree.add, params, updates)
+        expect_same_specs(law, params, added, names=names, hint=hint)
+        for keys, leaf in jax.tree.leaves_with_path(state):
+            if leaf.dtype == jnp.bfloat16:
+                raise AssertionError(
+                    f"{law}: state '{tree.path_of(keys)}' is bfloat16; keep it in float32, as "
+                    "tree.zeros_like does: small updates vanish in 8 bits"
+                )
+
+
+def optimizer_jit_equals_eager(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """`jit(update)` gives what `update` gives, for three updates with a state that builds up.
+
+    >>> from fnn.optim import momentum
+    >>> optimizer_jit_equals_eager(momentum, {'momentum': 0.9})
+    """
+    hyper = _traceable({"lr": lr, **scalars})
+    params, state = _start(make, scalars)
+    for _ in range(3):
+        arguments = hyper, gradient(params), state, params
+        updates, state = _compiled(make)(*arguments)
+        expect_same(
+            "optimizer_jit_equals_eager",
+            _update(make)(*arguments),
+            (updates, state),
+            names=("eager", "jit"),
+            rtol=RTOL,
+            hint="look for state outside the function",
+        )
+        params = tree.add(params, updates)
+
+
+def training_is_a_scan(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """A scan over updates gives what a loop gives, and descends a quadratic.
+
+    >>> from fnn.optim import momentum
+    >>> training_is_a_scan(momentum, {'momentum': 0.9})
+    """
+    law, hyper = "training_is_a_scan", _traceable({"lr": lr, **scalars})
+
+    def step(update: Callable[..., Any], carry: Any) -> Any:
+        params, state = carry
+        updates, state = update(hyper, gradient(params), state, params)
+        return tree.add(params, updates), state
+
+    carry = start = _start(make, scalars)
+    _, history = jax.lax.scan(
+        lambda carry, _: (step(_update(make), carry),) * 2, start, length=STEPS_TO_DESCEND
+    )
+    names, hint = ("the loop", "the scan"), "look for Python state, such as a counter of its own"
+    for i in range(STEPS):
+        carry = step(_compiled(make), carry)
+        expect_same(
+            f"{law} at step {i}", carry, rows(history, i), names=names, rtol=RTOL, hint=hint
+        )
+    first, last = loss(start[0]), loss(rows(history[0], -1))
+    if not last < first / 2:
+        raise AssertionError(
+            f"{law}: {STEPS_TO_DESCEND} updates took the loss of a convex quadratic from "
+            f"{first:.4g} to {last:.4g}, and must halve it; check the sign and size of the update"
+        )
+
+
+def scalars_may_be_traced(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """Traced hyperparameters give what plain ones give, each has an effect, and vmap is a loop.
+
+    Each scalar, and the learning rate, is varied in turn.
+
+    >>> from fnn.optim import momentum
+    >>> scalars_may_be_traced(momentum, {'momentum': 0.9})
+    """
+    law, base = "scalars_may_be_traced", {"lr": lr, **scalars}
+    settings = [_traceable(base)]
+    settings += [_traceable({**base, name: 0.9 * base[name]}) for name in base]
+    trained = jax.jit(functools.partial(_trained, make))
+    loop = [trained(hyper) for hyper in settings]
+    names, hint = ("plain numbers", "traced ones"), "use jnp where the value may be traced"
+    plain = jax.jit(lambda: _trained(make, base))()
+    expect_same(law, plain, loop[0], names=names, rtol=RTOL_TRACED, hint=hint)
+    for name, result in zip(base, loop[1:], strict=True):
+        if jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), loop[0], result)):
+            raise AssertionError(f"{law}: a tenth less of '{name}' changes nothing; put it to use")
+    names, hint = ("the loop", "vmap"), "look for a choice by value, or a sum over all axes"
+    under = jax.jit(jax.vmap(functools.partial(_trained, make)))(stacked(settings))
+    expect_same(law, stacked(loop), under, names=names, rtol=RTOL, hint=hint)
+
+
+def scalars_have_gradients(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """Gradients through 8 updates, by every scalar, agree with central differences, in float64.
+
+    >>> from fnn.optim import momentum
+    >>> scalars_have_gradients(momentum, {'momentum': 0.9})
+    """
+    gradients_match_finite_differences(functools.partial(_trained, make), {"lr": lr, **scalars})
+
+
+def zero_gradient_changes_nothing(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """From a fresh state, a gradient of zero gives an update of zero, and no NaN.
+
+    >>> from fnn.optim import adam
+    >>> zero_gradient_changes_nothing(adam, {})
+    """
+    params, state = _start(make, scalars)
+    none = jax.tree.map(jnp.zeros_like, params)
+    for _ in range(2):
+        hyper = _traceable({"lr": lr, **scalars})
+        updates, state = _compiled(make)(hyper, none, state, params)
+        expect_all(
+            "zero_gradient_changes_nothing",
+            updates,
+            lambda update: update == 0,
+            rule="must be 0",
+            hint="mind 0 / 0 where eps is small, and square roots at 0",
+        )
+
+
+def leaves_may_be_permuted(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """Which of two leaves comes first makes no difference.
+
+    >>> from fnn.optim import adam
+    >>> leaves_may_be_permuted(adam, {})
+    """
+
+    def swapped(params: Params) -> Params:
+        return {**params, "body": params["body"][::-1]}
+
+    params = example_params()
+    one, other = (_first_update(make, scalars, lr, p) for p in (params, swapped(params)))
+    names, hint = ("in order", "swapped"), "treat leaves by shape and path pattern, not by place"
+    expect_same("leaves_may_be_permuted", one, swapped(other), names=names, rtol=RTOL, hint=hint)
+
+
+def leaves_are_independent(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """Another gradient in one part leaves the updates of the other parts as they are, to the bit.
+
+    >>> from fnn.optim import adam
+    >>> leaves_are_independent(adam, {})
+    """
+    hyper = _traceable({"lr": lr, **scalars})
+    params, state = _start(make, scalars)
+    quiet = gradient(params)
+    loud = {**quiet, "head": jax.tree.map(lambda g: 3 * g, quiet["head"])}
+    one, other = (_compiled(make)(hyper, g, state, params)[0]["body"] for g in (quiet, loud))
+    names, hint = ("the update", "with another gradient elsewhere"), "look for a sum over leaves"
+    expect_same("leaves_are_independent", one, other, names=names, hint=hint)
+
+
+class _Parts(NamedTuple):
+    body: Any
+    head: Any
+
+
+def containers_do_not_matter(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """Named tuples and tuples in place of dicts and lists give the same updates.
+
+    >>> from fnn.optim import adam
+    >>> containers_do_not_matter(adam, {})
+    """
+
+    def contained(params: Params) -> Params:
+        return _Parts(body=tuple(params["body"]), head=params["head"])
+
+    params = example_params()
+    one = contained(_first_update(make, scalars, lr, params))
+    other = _first_update(make, scalars, lr, contained(params))
+    names, hint = ("in dicts", "in tuples"), "use jax.tree.map, never a loop over dicts"
+    expect_same("containers_do_not_matter", one, other, names=names, rtol=RTOL, hint=hint)
+
+
+def update_may_be_donated(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
+    """Parameters and state may be given to the update: no two leaves share a buffer.
+
+    >>> from fnn.optim import adam
+    >>> update_may_be_donated(adam, {})
+    """
+    optimizer = make(**scalars)
+
+    def step(carry: Any) -> Any:
+        params, state = carry
+        updates, state = optimizer.update(gradient(params), state, params, lr)
+        return tree.add(params, updates), state
+
+    def start() -> Any:
+        params = example_params()
+        return params, jax.jit(optimizer.init)(params)
+
+    donation_is_safe(step, start)
+
+
+@functools.lru_cache(maxsize=4)
+def _update(make: Make) -> Callable[..., tuple[Params, Any]]:
+    """The update with hyperparameters as an argument; one function for all laws of an optimizer."""
+
+    def update(hyper: PyTree, grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        return _built(make, hyper).update(grads, state, params, hyper["lr"])
+
+    return update
+
+
+def _compiled(make: Make) -> Callable[..., tuple[Params, Any]]:
+    return jax.jit(_update(make))  # JAX compiles one function once, however often it is wrapped
+
+
+def _built(make: Make, hyper: PyTree) -> Optimizer:
+    return make(**{name: value for name, value in hyper.items() if name != "lr"})
+
+
+def _start(make: Make, scalars: Scalars) -> tuple[Params, Any]:
+    params = example_params()
+    return params, make(**scalars).init(params)
+
+
+def _trained(make: Make, hyper: PyTree) -> Params:
+    """Parameters after a few updates with a noisy gradient."""
+    dtype = tree.at_least_float32(hyper["lr"])
+    params = jax.tree.map(lambda p: p.astype(dtype), example_params())
+
+    def step(carry: Any, shift: Params) -> tuple[Any, None]:
+        params, state = carry
+        grads = tree.add(gradient(params), shift)
+        updates, state = _update(make)(hyper, grads, state, params)
+        return (tree.add(params, updates), state), None
+
+    start = params, _built(make, hyper).init(params)
+    return jax.lax.scan(step, start, noise(params, STEPS))[0][0]
+
+
+def _first_update(make: Make, scalars: Scalars, lr: float, params: Params) -> Params:
+    state = make(**scalars).init(params)
+    hyper = _traceable({"lr": lr, **scalars})
+    return _compiled(make)(hyper, gradient(params), state, params)[0]
+
+
+def _traceable(numbers: Mapping[str, float]) -> dict[str, Any]:
+    return {name: jnp.float32(number) for name, number in numbers.items()}

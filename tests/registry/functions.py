@@ -1,0 +1,215 @@
+"""Rows of the initializers, activations, losses, metrics and schedules."""
+
+import math
+
+import numpy as np
+
+from fnn import activations, initializers, losses, metrics, schedules
+from tests.registry.rows import (
+    FunctionRow,
+    InitializerRow,
+    LossRow,
+    MetricRow,
+    ScheduleRow,
+    integers,
+    normal,
+)
+
+
+def _soft_labels(*shape: int) -> np.ndarray:
+    weights = np.exp(normal(*shape, seed=1))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _smoothed(logits, targets):
+    return losses.cross_entropy(logits, targets, label_smoothing=0.1)
+
+
+FUNCTIONS = [
+    FunctionRow(name="relu", function=activations.relu),
+    FunctionRow(name="gelu", function=activations.gelu),
+    FunctionRow(name="tanh", function=activations.tanh),
+    FunctionRow(name="sigmoid", function=activations.sigmoid),
+    FunctionRow(name="softmax", function=activations.softmax, elementwise=False),
+]
+
+_LOGITS, _LABELS = normal(5, 4), integers(5, below=4)
+
+LOSSES = [
+    LossRow(name="cross_entropy", loss=losses.cross_entropy, predictions=_LOGITS, targets=_LABELS),
+    LossRow(
+        name="cross_entropy of soft labels",
+        loss=losses.cross_entropy,
+        predictions=_LOGITS,
+        targets=_soft_labels(5, 4),
+    ),
+    LossRow(name="cross_entropy, smoothed", loss=_smoothed, predictions=_LOGITS, targets=_LABELS),
+    LossRow(
+        name="cross_entropy of tokens",
+        loss=losses.cross_entropy,
+        predictions=normal(3, 2, 4),
+        targets=integers(3, 2, below=4),
+    ),
+    LossRow(
+        name="binary_cross_entropy",
+        loss=losses.binary_cross_entropy,
+        predictions=normal(5),
+        targets=integers(5, below=2),
+    ),
+    LossRow(
+        name="binary_cross_entropy of many questions",
+        loss=losses.binary_cross_entropy,
+        predictions=normal(4, 3),
+        targets=_soft_labels(4, 3),
+    ),
+    LossRow(
+        name="mean_squared_error",
+        loss=losses.mean_squared_error,
+        predictions=normal(4, 3),
+        targets=normal(4, 3, seed=1),
+    ),
+    LossRow(
+        name="mean_squared_error of single numbers",
+        loss=losses.mean_squared_error,
+        predictions=normal(4),
+        targets=normal(4, seed=1),
+    ),
+]
+
+_SHAPE = (3, 20, 40)  # fans 60 and 120
+
+INITIALIZERS = [
+    InitializerRow(
+        name="zeros", initializer=initializers.zeros, shape=(3, 4), std=0.0, random=False
+    ),
+    InitializerRow(name="ones", initializer=initializers.ones, shape=(3,), std=0.0, random=False),
+    InitializerRow(name="normal", initializer=initializers.normal(0.02), shape=(50, 40), std=0.02),
+    InitializerRow(
+        name="lecun_normal",
+        initializer=initializers.lecun_normal(),
+        shape=_SHAPE,
+        std=math.sqrt(1 / 60),
+    ),
+    InitializerRow(
+        name="lecun_uniform",
+        initializer=initializers.lecun_uniform(),
+        shape=_SHAPE,
+        std=math.sqrt(1 / 60),
+    ),
+    InitializerRow(
+        name="glorot_normal",
+        initializer=initializers.glorot_normal(),
+        shape=_SHAPE,
+        std=math.sqrt(2 / 180),
+    ),
+    InitializerRow(
+        name="glorot_uniform",
+        initializer=initializers.glorot_uniform(),
+        shape=_SHAPE,
+        std=math.sqrt(2 / 180),
+    ),
+    InitializerRow(
+        name="he_normal", initializer=initializers.he_normal(), shape=_SHAPE, std=math.sqrt(2 / 60)
+    ),
+    InitializerRow(
+        name="he_normal of the outputs",
+        initializer=initializers.he_normal(initializers.Fan.OUT),
+        shape=_SHAPE,
+        std=math.sqrt(2 / 120),
+    ),
+    InitializerRow(
+        name="he_normal of both",
+        initializer=initializers.he_normal(initializers.Fan.AVERAGE),
+        shape=_SHAPE,
+        std=math.sqrt(2 / 90),
+    ),
+    InitializerRow(
+        name="he_uniform",
+        initializer=initializers.he_uniform(),
+        shape=_SHAPE,
+        std=math.sqrt(2 / 60),
+    ),
+    # Orthonormal columns of length n: the mean square is exactly 1/n.
+    InitializerRow(
+        name="orthogonal",
+        initializer=initializers.orthogonal(),
+        shape=(60, 40),
+        std=math.sqrt(1 / 60),
+    ),
+    InitializerRow(
+        name="orthogonal times 2",
+        initializer=initializers.orthogonal(2.0),
+        shape=(40, 60),
+        std=2 * math.sqrt(1 / 60),
+    ),
+]
+
+SCHEDULES = [
+    ScheduleRow(
+        name="constant",
+        make=schedules.constant,
+        scalars={"value": 0.1},
+        values={0: 0.1, 1000: 0.1},
+    ),
+    ScheduleRow(
+        name="step_decay",
+        make=schedules.step_decay,
+        scalars={"start": 0.8, "factor": 0.5, "every_steps": 10.0},
+        values={0: 0.8, 9: 0.8, 10: 0.4, 19: 0.4, 20: 0.2},
+    ),
+    ScheduleRow(
+        name="exponential_decay",
+        make=schedules.exponential_decay,
+        scalars={"start": 0.8, "factor": 0.25, "every_steps": 10.0},
+        values={0: 0.8, 5: 0.4, 10: 0.2, 20: 0.05},
+    ),
+    ScheduleRow(
+        name="cosine",
+        make=schedules.cosine,
+        scalars={"start": 1.0, "total_steps": 90.0, "end": 0.1},
+        values={0: 1.0, 30: 0.775, 45: 0.55, 60: 0.325, 90: 0.1, 1000: 0.1},
+    ),
+    ScheduleRow(
+        name="warmup_cosine",
+        make=schedules.warmup_cosine,
+        scalars={"peak": 1.0, "warmup_steps": 10.0, "total_steps": 100.0, "start": 0.2, "end": 0.1},
+        values={0: 0.2, 5: 0.6, 10: 1.0, 40: 0.775, 55: 0.55, 100: 0.1, 101: 0.1},
+    ),
+    ScheduleRow(
+        name="warmup_cosine without warm-up",
+        make=lambda peak, total_steps: schedules.warmup_cosine(
+            peak, warmup_steps=0, total_steps=total_steps
+        ),
+        scalars={"peak": 0.5, "total_steps": 10.0},
+        values={0: 0.5, 5: 0.25, 10: 0.0},
+    ),
+]
+
+METRICS = [
+    MetricRow(
+        name="accuracy",
+        make=metrics.accuracy,
+        predictions=normal(7, 3),
+        targets=integers(7, below=3),
+    ),
+    MetricRow(
+        name="accuracy of soft labels",
+        make=metrics.accuracy,
+        predictions=normal(7, 3),
+        targets=_soft_labels(7, 3),
+    ),
+    MetricRow(
+        name="mean_loss",
+        make=lambda: metrics.mean_loss(losses.cross_entropy),
+        predictions=normal(7, 3),
+        targets=integers(7, below=3),
+    ),
+    MetricRow(
+        name="mean",
+        make=lambda: metrics.mean(lambda predictions, targets: abs(predictions - targets)),
+        predictions=normal(7),
+        targets=normal(7, seed=1),
+    ),
+]
+
+HELPERS = ["initializers.fans", "metrics.merge", "order.order", "order.order_block"]

@@ -1,0 +1,30 @@
+"""How the annotations of fnn are checked while the tests run."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintPep3119Exception
+
+# As for a type checker, an int may stand where a float is expected.
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Types and shapes of every argument and result, by beartype, for pytest's jaxtyping hook.
+
+    Constructors are left out: JAX also makes dataclasses of what stands in the place of arrays,
+    such as axes, shardings and ShapeDtypeStructs.
+    """
+    if function.__name__ == "__init__":
+        return function
+    try:
+        return _check(function)
+    except BeartypeDecorHintPep3119Exception:  # takes a Protocol that only mypy can check
+        return function
+
+
+def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without the checks, as users call it: to test its own errors."""
+    return inspect.unwrap(function)

@@ -18,7 +18,7 @@ from fnn.types import TrainState as TrainState
 from fnn.types import Transform as Transform
 
 _PARTS = (
-    "activations", "checkpoint", "combinators", "initializers", "keys", "layers", "losses",
+    "activations", "checkpoint", "combinators", "data", "initializers", "keys", "layers", "losses",
     "metrics", "models", "optim", "order", "report", "schedules", "testing", "train", "tree",
 )  # fmt: skip
 

@@ -187,7 +187,11 @@ def mish(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> f"{mish(jnp.array(1.0)):.4f}"
     '0.8651'
     """
-    return _gated(lambda x: jnp.tanh(softplus(x)), x)
+    return _gated(_tanh_of_softplus, x)
+
+
+def _tanh_of_softplus(x: Array) -> Array:
+    return jnp.tanh(softplus(x))
 
 
 def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:

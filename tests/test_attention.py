@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnn import layers
 from fnn.layers import (
     attention_weights,
     causal_mask,
@@ -222,20 +221,21 @@ WHERE = {
 @pytest.mark.parametrize("message, how", WHERE.items())
 def test_masks_and_biases_that_do_not_fit_are_refused(message, how):
     with pytest.raises(ValueError, match=f"attention_weights: {message}"):
-        layers.attention_weights(HEADS, HEADS, **how)
+        attention_weights(HEADS, HEADS, **how)
 
 
-MASKS = {
+SENSELESS = {
     "window_mask: expected before of at least 0, got -1": lambda: window_mask(3, before=-1),
     "window_mask: expected after of at least 0, got -2": lambda: window_mask(3, before=1, after=-2),
     "segment_mask: expected the keys in 1 examples, got 2": lambda: segment_mask(
         jnp.zeros((1, 2), int), jnp.zeros((2, 2), int)
     ),
+    "expected a softcap above 0, got 0.0": lambda: attention_weights(HEADS, HEADS, softcap=0.0),
     "combine_masks: expected masks of shape": lambda: combine_masks(HEADS[0] > 0),
 }
 
 
-@pytest.mark.parametrize("message, call", MASKS.items())
-def test_masks_that_make_no_sense_are_refused(message, call):
+@pytest.mark.parametrize("message, call", SENSELESS.items())
+def test_what_makes_no_sense_is_refused(message, call):
     with pytest.raises(ValueError, match=message):
         call()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from fnn.keys import run_keys
 from fnn.order import order
 from fnn.train import NonFiniteError, Stop, fit, make_run, silent
 from fnn.train.early_stopping import EarlyStopping
+from fnn.train.progress import lines
 from fnn.types import Batch, Data, Recipe
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
 
@@ -62,7 +64,7 @@ def test_a_second_fit_of_the_same_recipe_compiles_nothing():
     fit(counting, DATA, steps=7, eval_every=3, **arguments)
     first = len(traces)
     fit(counting, DATA, steps=9, eval_every=4, **arguments)
-    checks = 5  # `check` traces the recipe again: init, step, and predictions of two sets
+    checks = 6  # `check` builds the recipe again: for init, step, and both sets twice
     assert len(traces) - first <= checks
 
 
@@ -116,7 +118,6 @@ def test_resumed_is_bit_equal_to_uninterrupted(tmp_path, whole, stopped_at):
 
 def stop_at_step(step: int, store: RunDir) -> None:
     """A fit that gets a SIGTERM as soon as it has reported `step` or more updates."""
-    from contextlib import contextmanager
 
     @contextmanager
     def terminate(steps):
@@ -155,6 +156,29 @@ def test_a_store_that_holds_a_run_is_not_overwritten(tmp_path):
     fit_tiny(steps=EVERY, store=store)
     with pytest.raises(ValueError, match="pass resume=True"):
         fit_tiny(store=store)
+
+
+def test_a_signal_while_the_progress_is_shown_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("fnn.train.fit._MOST_STEPS", 1)  # so that every step is shown
+
+    @contextmanager
+    def interrupting(steps):
+        def show(report):
+            if report.step == EVERY + 2:
+                signal.raise_signal(signal.SIGINT)
+
+        yield show
+
+    store = RunDir(tmp_path)
+    result = fit_tiny(store=store, progress=interrupting)
+    _, meta = store.load("last", result.state)
+    assert result.stop is Stop.INTERRUPTED
+    assert meta["step"] == int(result.state.step) == EVERY + 2
+
+
+def test_the_loss_comes_first_in_what_is_shown(capsys):
+    fit_tiny(progress=lines)
+    assert "| valid loss " in capsys.readouterr().out
 
 
 def test_signal_handlers_are_put_back(whole):

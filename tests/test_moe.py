@@ -94,6 +94,17 @@ def test_the_gradients_are_those_of_the_dense_form(dtype, rtol):
     expect_same(got, expected, rtol)
 
 
+def test_gradients_under_vmap_are_those_of_a_loop():
+    def slopes(params):
+        return jax.grad(lambda p: jnp.square(layers.moe(p, jnp.asarray(X))[0]).sum())(params)
+
+    both, one = [PARAMS, make(seed=20)], compiled(slopes)
+    stacked, loop = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *trees) for trees in (both, map(one, both))
+    )
+    expect_same(compiled(jax.vmap(slopes))(stacked), loop)
+
+
 # One-hot tokens that the router sends where the test wants them.
 STEERED = {**make(experts=E), "router": {"kernel": 9 * np.eye(IN, E, dtype=np.float32)}}
 

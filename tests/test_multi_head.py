@@ -147,6 +147,13 @@ def test_a_cache_that_is_full_is_refused_or_gives_nan():
         attend_with_cache(PARAMS, jnp.asarray(X[:, 2:4]), cache)
 
 
+def test_a_narrow_cache_keeps_its_dtype_and_the_output_that_of_the_input():
+    cache = init_cache(PARAMS, B, LENGTH, jnp.bfloat16)
+    y, after = jax.eval_shape(attend_with_cache, PARAMS, X, cache)
+    assert y.dtype == jnp.float32
+    assert after == jax.eval_shape(lambda: cache)
+
+
 def test_no_key_visible_to_anyone_leaves_the_bias_of_the_output():
     params, nobody = make(), padding_mask(jnp.zeros(B, jnp.int32), T)
     whole = partial(layers.multi_head_attention, mask=nobody)
@@ -155,10 +162,17 @@ def test_no_key_visible_to_anyone_leaves_the_bias_of_the_output():
     assert (dx == 0).all() and all((leaf == 0).all() for leaf in jax.tree.leaves(dparams["key"]))
 
 
+ORDER = np.array([4, 0, 5, 2, 1, 3])
+
+
 def test_without_positions_attention_is_permutation_equivariant():
-    order = np.random.default_rng(0).permutation(T)
-    expect_same(plain(PARAMS, X[:, order]), plain(PARAMS, X)[:, order])
-    assert np.abs(full(PARAMS, X[:, order]) - full(PARAMS, X)[:, order]).max() > 1e-3
+    expect_same(plain(PARAMS, X[:, ORDER]), plain(PARAMS, X)[:, ORDER])
+
+
+def test_tokens_that_keep_their_positions_may_come_in_any_order():
+    y = full(PARAMS, X)[:, ORDER]
+    expect_same(full(PARAMS, X[:, ORDER], positions=ORDER), y)
+    assert np.abs(full(PARAMS, X[:, ORDER]) - y).max() > 1e-3
 
 
 def test_segments_are_isolated_and_alone():

@@ -383,7 +383,7 @@ def test_an_optimizer_that_counts_outside_of_its_state():
     count = iter(range(1000))
     counting = stepping(lambda g, s, p: (jax.tree.map(lambda g: g + next(count), g), s))
     with refused("look for state outside the function"):
-        optimizer_laws.optimizer_jit_equals_eager(counting, {})
+        optimizer_laws.traced_equals_plain(counting, {})
 
 
 def test_an_optimizer_whose_state_changes_its_type():
@@ -441,15 +441,15 @@ def test_an_optimizer_whose_moments_share_a_buffer():
 
 def test_a_hyperparameter_that_is_not_used():
     with refused("a tenth less of 'b3' changes nothing"):
-        optimizer_laws.scalars_may_be_traced(lambda b3: optim.sgd(), {"b3": 0.5})
+        optimizer_laws.scalars_may_be_swept(lambda b3: optim.sgd(), {"b3": 0.5})
 
 
 def test_a_hyperparameter_that_is_another_when_traced():
     def make(momentum):
         return optim.momentum(momentum=momentum if isinstance(momentum, float) else 0.9 * momentum)
 
-    with refused("use jnp where the value may be traced"):
-        optimizer_laws.scalars_may_be_traced(make, {"momentum": 0.9})
+    with refused("use jnp where a value may be traced"):
+        optimizer_laws.traced_equals_plain(make, {"momentum": 0.9})
 
 
 def test_a_hyperparameter_that_has_no_gradient():

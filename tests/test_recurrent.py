@@ -140,12 +140,15 @@ def test_the_kernel_of_the_hidden_state_has_the_right_second_derivative():
     expect_close(layer, cell, 5 * SAME)  # of two derivatives, with terms that cancel
 
 
+def opened(jaxpr):
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
 def equations(jaxpr):
     """All equations of a program, also those of the programs inside."""
     for equation in jaxpr.eqns:
         yield equation
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)  # closed or open
+        for inner in map(opened, equation.params.values()):
             if hasattr(inner, "eqns"):
                 yield from equations(inner)
 
@@ -156,8 +159,8 @@ def test_the_products_of_input_and_kernel_gradient_are_outside_the_scan():
     def loss(params, x):
         return weighted_sum(layers.lstm(params, x))
 
-    trace = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(PARAMS["lstm"], X)
-    bodies = [e.params["jaxpr"].jaxpr for e in equations(trace.jaxpr) if e.primitive.name == "scan"]
+    whole = opened(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(PARAMS["lstm"], X))
+    bodies = [opened(e.params["jaxpr"]) for e in equations(whole) if e.primitive.name == "scan"]
     assert len(bodies) == 2
     for body in bodies:
         products = [e for e in equations(body) if e.primitive.name == "dot_general"]

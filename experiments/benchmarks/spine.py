@@ -135,8 +135,8 @@ def whole_runs(task: Task, steps: int, rounds: int) -> None:
     data = jax.tree.map(jnp.asarray, data)
     hyper = {"lr": jnp.float32(LR)}
     run = jax.jit(make_run(task.recipe, steps=steps, batch_size=task.batch_size))
-    indices = np.random.default_rng(0).integers(task.examples, size=(steps, task.batch_size))
-    indices = jnp.asarray(indices, jnp.int32)
+    drawn = np.random.default_rng(0).integers(task.examples, size=(steps, task.batch_size))
+    indices = jnp.asarray(drawn, jnp.int32)
 
     @jax.jit
     def scan(state, x, y, indices):

@@ -1,13 +1,25 @@
 """Layers as functions: `thing_init(key, ...) -> params` and `thing(params, x, ...) -> y`."""
 
+from fnn.layers.adaptive_pool import adaptive_average_pool as adaptive_average_pool
+from fnn.layers.adaptive_pool import adaptive_max_pool as adaptive_max_pool
 from fnn.layers.attention import attention_weights as attention_weights
 from fnn.layers.attention import dot_product_attention as dot_product_attention
 from fnn.layers.cache import KVCache as KVCache
 from fnn.layers.cache import attend_with_cache as attend_with_cache
 from fnn.layers.cache import init_cache as init_cache
+from fnn.layers.conv import conv as conv
+from fnn.layers.conv import conv_init as conv_init
+from fnn.layers.conv import depthwise_conv as depthwise_conv
+from fnn.layers.conv import depthwise_conv_init as depthwise_conv_init
+from fnn.layers.conv import separable_conv as separable_conv
+from fnn.layers.conv import separable_conv_init as separable_conv_init
+from fnn.layers.conv_transpose import conv_transpose as conv_transpose
+from fnn.layers.conv_transpose import conv_transpose_init as conv_transpose_init
 from fnn.layers.dropout import drop_path as drop_path
 from fnn.layers.dropout import dropout as dropout
 from fnn.layers.dropout import spatial_dropout as spatial_dropout
+from fnn.layers.einsum import einsum as einsum
+from fnn.layers.einsum import einsum_init as einsum_init
 from fnn.layers.embedding import attend as attend
 from fnn.layers.embedding import embedding as embedding
 from fnn.layers.embedding import embedding_init as embedding_init
@@ -24,6 +36,10 @@ from fnn.layers.group_norm import instance_norm as instance_norm
 from fnn.layers.group_norm import instance_norm_init as instance_norm_init
 from fnn.layers.linear import linear as linear
 from fnn.layers.linear import linear_init as linear_init
+from fnn.layers.linear_general import bilinear as bilinear
+from fnn.layers.linear_general import bilinear_init as bilinear_init
+from fnn.layers.linear_general import linear_general as linear_general
+from fnn.layers.linear_general import linear_general_init as linear_general_init
 from fnn.layers.linear_recurrence import linear_recurrence as linear_recurrence
 from fnn.layers.linear_recurrence import linear_recurrence_cell as linear_recurrence_cell
 from fnn.layers.linear_recurrence import linear_recurrence_cell_init as linear_recurrence_cell_init
@@ -45,6 +61,14 @@ from fnn.layers.norm import batch_norm as batch_norm
 from fnn.layers.norm import batch_norm_init as batch_norm_init
 from fnn.layers.norm import layer_norm as layer_norm
 from fnn.layers.norm import layer_norm_init as layer_norm_init
+from fnn.layers.patches import patches as patches
+from fnn.layers.patches import patchify as patchify
+from fnn.layers.patches import unpatchify as unpatchify
+from fnn.layers.pool import average_pool as average_pool
+from fnn.layers.pool import global_average_pool as global_average_pool
+from fnn.layers.pool import global_max_pool as global_max_pool
+from fnn.layers.pool import max_pool as max_pool
+from fnn.layers.pool import sum_pool as sum_pool
 from fnn.layers.positions import alibi as alibi
 from fnn.layers.positions import alibi_slopes as alibi_slopes
 from fnn.layers.positions import rope as rope
@@ -61,6 +85,12 @@ from fnn.layers.recurrent import lstm_cell_init as lstm_cell_init
 from fnn.layers.recurrent import rnn as rnn
 from fnn.layers.recurrent import rnn_cell as rnn_cell
 from fnn.layers.recurrent import rnn_cell_init as rnn_cell_init
+from fnn.layers.resize import pixel_shuffle as pixel_shuffle
+from fnn.layers.resize import pixel_unshuffle as pixel_unshuffle
+from fnn.layers.resize import resize_linear as resize_linear
+from fnn.layers.resize import resize_nearest as resize_nearest
+from fnn.layers.resize import upsample_linear as upsample_linear
+from fnn.layers.resize import upsample_nearest as upsample_nearest
 from fnn.layers.rms_norm import rms_norm as rms_norm
 from fnn.layers.rms_norm import rms_norm_init as rms_norm_init
 from fnn.layers.snake import snake as snake
@@ -75,3 +105,4 @@ from fnn.layers.weight_norm import spectral_norm as spectral_norm
 from fnn.layers.weight_norm import spectral_norm_init as spectral_norm_init
 from fnn.layers.weight_norm import weight_norm as weight_norm
 from fnn.layers.weight_norm import weight_norm_init as weight_norm_init
+from fnn.layers.window import Padding as Padding

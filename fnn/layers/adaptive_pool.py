@@ -1,7 +1,6 @@
 """Pooling to a given number of outputs, whatever the number of inputs."""
 
 import functools
-from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,9 +51,7 @@ def adaptive_max_pool(
     for axis in reversed(range(1, x.ndim - 1)):
         first, last = _bounds(x.shape[axis], counts[axis - 1])
         longest = int((last - first).max())
-        taps = (
-            jnp.take(x, np.minimum(first + i, last - 1), axis=axis) for i in range(longest)
-        )
+        taps = (jnp.take(x, np.minimum(first + i, last - 1), axis=axis) for i in range(longest))
         x = functools.reduce(first_maximum, taps)
     return x
 

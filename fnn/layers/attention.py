@@ -9,13 +9,12 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fnn.activations import softmax
 from fnn.tree import at_least_float32
 from fnn.types import Scalar
 
-Mask = Bool[Array, "#batch #heads #queries #keys"]  # True where the query may see the key
 # attend(query, key, value, mask=mask, bias=bias) -> (B, T, H, features of the values)
 Attend = Callable[..., Float[Array, "batch queries heads value_features"]]
 
@@ -41,7 +40,7 @@ def dot_product_attention(
     Args:
       query: (B, T, H, D).
       key, value: (B, S, K, D) and (B, S, K, any); H is a multiple of K.
-      mask: True where a query may see a key, each axis of (B, H, T, S) or 1. None shows all.
+      mask: bool, True where a query may see a key, each axis of (B, H, T, S) or 1. None shows all.
       bias: added to the scaled products, each axis of (B, H, T, S) or 1; -inf hides a key.
       scale: 1 / sqrt(D) if None; may be traced.
       softcap: c of cap(l) = c tanh(l / c), above 0, so that no product passes +-c; None leaves it
@@ -50,7 +49,8 @@ def dot_product_attention(
 
     Returns: (B, T, H, features of the values), in the dtype of the query; the softmax is in at
       least float32. A query that sees no key gives 0, and has no gradient.
-    Raises: ValueError if the shapes do not fit.
+    Raises: ValueError if the shapes do not fit, and for a softcap of 0 or less that is known while
+      tracing.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1; Ainslie et al. 2023,
       arXiv:2305.13245 (grouped queries); Gemma Team 2024, arXiv:2408.00118, section 2 (softcap).
       A row without keys: 0 as in PyTorch; JAX and Flax give the mean of all values there.
@@ -82,7 +82,7 @@ def attention_weights(
 
     Args: as there.
     Returns: (B, H, T, S), in at least float32; a row sums to 1, or is 0 if its query sees no key.
-    Raises: ValueError if the shapes do not fit.
+    Raises: as there.
 
     >>> attention_weights(jnp.ones((1, 1, 1, 2)), jnp.zeros((1, 4, 1, 2))).tolist()
     [[[[0.25, 0.25, 0.25, 0.25]]]]
@@ -104,6 +104,7 @@ def _logits(
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     logits = jnp.asarray(scale, logits.dtype) * logits
     if softcap is not None:
+        _expect_positive(softcap)
         cap = jnp.asarray(softcap, logits.dtype)
         logits = cap * jnp.tanh(logits / cap)
     if bias is not None:
@@ -128,6 +129,13 @@ def _grouped_product(rows: Array, matrices: Array) -> Array:
         preferred_element_type=at_least_float32(rows),
     )
     return product.reshape(batch, heads, length, outer)
+
+
+def _expect_positive(softcap: Scalar) -> None:
+    if isinstance(softcap, (int, float)) and softcap <= 0:
+        raise ValueError(
+            f"dot_product_attention: expected a softcap above 0, got {softcap}; None leaves it out"
+        )
 
 
 def _expect_fitting(

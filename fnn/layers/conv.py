@@ -218,16 +218,23 @@ def separable_conv(
 
 
 def add_bias(params: Params, y: Array) -> Array:
-    """y plus the bias over its last axis, if there is one."""
+    """y plus the bias over its last axis, if there is one.
+
+    >>> add_bias({'bias': jnp.array([1.0])}, jnp.zeros((1, 2, 1))).ravel().tolist()
+    [1.0, 1.0]
+    """
     if "bias" not in params:
         return y
     return y + jnp.expand_dims(params["bias"], tuple(range(y.ndim - 1)))
 
 
 def expect_fit(where: str, x: Array, kernel: Array, groups: int) -> None:
-    """Raise a ValueError, which begins with `where`, unless x suits the kernel."""
+    """Raise a ValueError, which begins with `where`, unless x suits the kernel.
+
+    >>> expect_fit('conv', jnp.ones((1, 5, 4)), jnp.ones((3, 2, 6)), 2)
+    """
     features = kernel.shape[-2] * groups
-    if x.ndim != kernel.ndim or x.shape[-1] != features:
+    if x.ndim != kernel.ndim or x.shape[-1] != features or kernel.shape[-1] % groups:
         raise ValueError(
             f"{where}: expected x of shape (batch, {kernel.ndim - 2} window axes, {features}), got "
             f"{x.shape}; the kernel is {kernel.shape} with groups={groups}: give it the inputs "

@@ -23,6 +23,11 @@ def convolve(x: Array, kernel: Array, window: Window, zeros: Pairs, groups: int)
       zeros: how many to add (before, after) along each window axis; negative numbers cut.
 
     Returns: (batch, *places, out) in the dtype of x.
+
+    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
+    >>> x, kernel = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((2, 1, 1))
+    >>> convolve(x, kernel, window, ((0, 0),), 1).ravel().tolist()
+    [1.0, 3.0]
     """
     return _by_platform(window, zeros, groups)(x, kernel)
 

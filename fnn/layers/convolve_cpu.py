@@ -27,7 +27,13 @@ _COLUMNS = 128
 
 
 def convolve_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, kernel: Array) -> Array:
-    """`convolve` for a CPU; differentiable in reverse any number of times."""
+    """`convolve` for a CPU; differentiable in reverse any number of times.
+
+    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
+    >>> x, kernel = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((2, 1, 1))
+    >>> convolve_on_cpu(window, ((0, 0),), 1, x, kernel).ravel().tolist()
+    [1.0, 3.0]
+    """
     if groups == 1:
         return _dense(window, zeros, x, kernel)
     if kernel.shape[-2] == 1:

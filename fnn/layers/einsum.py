@@ -1,7 +1,8 @@
 """The einsum layer: a linear map written as an equation of named axes."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,9 @@ from jaxtyping import Array, Float
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.types import Params, PRNGKey
+
+_TERM = r"([a-zA-Z]*(?:\.{3})?[a-zA-Z]*)"
+_EQUATION = re.compile(rf"{_TERM},([a-zA-Z]+)->{_TERM}")
 
 
 class _Axes(NamedTuple):
@@ -48,7 +52,11 @@ def einsum_init(
     ((6, 2, 3), (2, 3))
     """
     axes = _parse(equation)
-    _expect_sizes(equation, axes, sizes)
+    if missing := [a for a in axes.kernel if a not in sizes]:
+        raise ValueError(
+            f"einsum_init: expected the size of every axis of the kernel {axes.kernel!r}, got none "
+            f"for {missing}; add them to sizes"
+        )
     shared = [a for a in axes.kernel if a in axes.x and a in axes.y]
     summed = [a for a in axes.kernel if a not in axes.y]
     made = [a for a in axes.kernel if a not in axes.x]
@@ -79,10 +87,60 @@ def einsum(params: Params, equation: str, x: Float[Array, "..."]) -> Float[Array
     """
     axes = _parse(equation)
     kernel = params["kernel"]
-    _expect_shapes(equation, axes, x, kernel)
+    known = sizes_of_axes(equation, x.shape)
+    if kernel.ndim != len(axes.kernel) or any(
+        known.get(a, n) != n for a, n in zip(axes.kernel, kernel.shape, strict=True)
+    ):
+        raise ValueError(
+            f"einsum: expected x and the kernel to fit {equation!r}, got {x.shape} and "
+            f"{kernel.shape}; give the shapes that the equation names"
+        )
     y = jnp.einsum(equation, x, kernel)
     if "bias" not in params:
         return y
-    trailing = axes.y.replace("...", "", 1) if "..." in axes.y else axes.y
-    del trailing
-    return y
+    names = _name_axes(axes.y, y.ndim)
+    shape = [n if name in axes.kernel else 1 for name, n in zip(names, y.shape, strict=True)]
+    return y + params["bias"].reshape(shape)
+
+
+def sizes_of_axes(equation: str, shape: Sequence[int]) -> dict[str, int]:
+    """The sizes of the axes of x that the equation names.
+
+    Raises: ValueError if x has too few axes, or too many, for the equation.
+
+    >>> sizes_of_axes('b...d,dh->b...h', (2, 7, 5))
+    {'b': 2, 'd': 5}
+    """
+    term = _parse(equation).x
+    letters = len(term.replace("...", ""))
+    if len(shape) < letters or ("..." not in term and len(shape) > letters):
+        raise ValueError(
+            f"einsum: expected x with the axes {term!r} of {equation!r}, got shape "
+            f"{tuple(shape)}; give one axis for each letter"
+        )
+    names = _name_axes(term, len(shape))
+    return {name: n for name, n in zip(names, shape, strict=True) if name != "."}
+
+
+def _name_axes(term: str, axes: int) -> str:
+    """One character for each axis, with dots for those of the ellipsis."""
+    return term.replace("...", "." * (axes - len(term.replace("...", ""))))
+
+
+def _parse(equation: str) -> _Axes:
+    plain = equation.replace(" ", "")
+    match = _EQUATION.fullmatch(plain)
+    axes = _Axes(*match.groups()) if match else None
+    if axes is None or not _is_linear_map(axes):
+        raise ValueError(
+            f"einsum: expected an equation 'x,kernel->y' such as '...d,dh->...h', got "
+            f"{equation!r}; name every axis once in a term, the kernel's also in x or y, and y's "
+            "in x or the kernel"
+        )
+    return axes
+
+
+def _is_linear_map(axes: _Axes) -> bool:
+    x, kernel, y = (set(term) - {"."} for term in axes)
+    once = all(len(term.replace("...", "")) == len(set(term) - {"."}) for term in axes)
+    return once and kernel <= x | y and y <= x | kernel and (("..." in axes.x) == ("..." in axes.y))

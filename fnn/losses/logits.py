@@ -40,7 +40,6 @@ def cost_at(z: Logits, labels: Integer[Array, "*batch"]) -> Float[Array, "*batch
 def logit_at(z: Logits, labels: Integer[Array, "*batch"]) -> Float[Array, "*batch"]:
     """z at the label of each row; NaN for a label outside [0, classes)."""
     labels = labels.astype(jnp.int32)
-    outside = jnp.where(
-        labels < 0, z.shape[-1], labels
-    )  # a negative index would count from the end
+    # A negative index would count from the end.
+    outside = jnp.where(labels < 0, z.shape[-1], labels)
     return jnp.take_along_axis(z, outside[..., None], axis=-1, mode="fill")[..., 0]

@@ -12,18 +12,17 @@ MINIMUM = 0.1
 
 
 def example_params() -> Params:
-    """Matrices and vectors in dicts and a list, with normal values.
+    """Two matrices of one shape in a list, and a vector, with normal values.
 
-    >>> jax.tree.map(jnp.shape, example_params()['head'])
-    {'kernel': (4, 2)}
+    >>> jax.tree.map(jnp.shape, example_params())
+    {'bias': (3,), 'body': [{'kernel': (4, 3)}, {'kernel': (4, 3)}]}
     """
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
         return jnp.asarray(generator.normal(size=shape), jnp.float32)
 
-    body = [{"kernel": normal(n, 4), "bias": normal(4)} for n in (3, 4)]
-    return {"body": body, "head": {"kernel": normal(4, 2)}}
+    return {"body": [{"kernel": normal(4, 3)}, {"kernel": normal(4, 3)}], "bias": normal(3)}
 
 
 def gradient(params: Params) -> Params:
@@ -50,13 +49,17 @@ def loss(params: Params) -> float:
     return sum(float(jnp.vdot(p - MINIMUM, g)) / 2 for p, g in pairs)
 
 
-def noise(params: Params, steps: int) -> Params:
-    """Numbers to add to the gradient at each step, so that signs and moments keep changing.
+def noise(params: Params, noisy_steps: int, steps: int) -> Params:
+    """Numbers to add to the gradient at each step: normal first, so that signs and moments change.
 
-    >>> noise({'w': jnp.zeros(2)}, 5)['w'].shape
-    (5, 2)
+    >>> noise({'w': jnp.zeros(2)}, 5, 20)['w'].shape
+    (20, 2)
     """
     generator = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda p: jnp.asarray(generator.normal(size=(steps, *p.shape)), p.dtype), params
-    )
+
+    def leaf(p: Any) -> Any:
+        numbers = generator.normal(size=(steps, *p.shape))
+        numbers[noisy_steps:] = 0
+        return jnp.asarray(numbers, p.dtype)
+
+    return jax.tree.map(leaf, params)

@@ -121,51 +121,79 @@ def fit(
         expect_positive("fit", patience=patience)
     check(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     keys, data = run_keys(key), jax.tree.map(jnp.asarray, data)
-    chunk = partial(_chunk, recipe, batch_size)
-    evaluate = partial(_evaluate, recipe, eval_batch_size)
     made_by = fingerprint(key, hyper, data, batch_size=batch_size, eval_every=eval_every)
-    record, pace, stopping = Record(store, made_by), _Pace(), EarlyStopping()
-    state = _init(recipe, keys.init, hyper, jax.tree.map(lambda a: a[:batch_size], data.train[0]))
-    best = good = _copy(state)
-    if store is not None and store.has("last"):
-        if not resume:
-            raise ValueError(
-                "fit: expected an empty store, got one that holds a run; "
-                "pass resume=True to go on with it, or give another store"
-            )
-        state, best, stopping = record.resume(state)
-        good = _copy(state)
+    record, pace = Record(store, made_by), _Pace()
 
     with interrupts() as interrupted, progress(steps) as show:
-        step = int(state.step)
-        while step < steps and not stopping.exhausted(patience) and not interrupted():
+        at = _start(recipe, keys, hyper, data, batch_size, record, resume)
+        step = saved = int(at.state.step)
+        while step < steps and not at.stopping.exhausted(patience) and not interrupted():
             most = min(eval_every - step % eval_every, steps - step)
-            state, values = pace.time(
-                lambda s, n: chunk(s, keys, hyper, data.train, n), state, most
-            )
-            values = _up_to_first_non_finite(values)
+            chunk = partial(_chunk, recipe, batch_size, at.state, keys, hyper, data.train)
+            state, values = pace.time(chunk, most)
+            at = at._replace(state=state)
             record.steps(step, values)
             step += len(values)
             if not np.isfinite(values[-1, 0]):
                 indices = np.asarray(block_indices(keys, step - 1, data.train, batch_size, 1))[0]
-                raise NonFiniteError(step - 1, indices, good, record.history())
+                raise NonFiniteError(step - 1, indices, at.good, record.history())
             if step % eval_every == 0 or step == steps:
-                valid = {k: v.item() for k, v in evaluate(state, data.valid, hyper).items()}
+                valid = _evaluate(recipe, eval_batch_size, state, data.valid, hyper)
                 record.evaluation(step, valid)
-                stopping, good = stopping.see(step, score(valid), min_delta=min_delta), _copy(state)
-                if stopping.best_step == step:
-                    best = good
-                    record.save("best", best, stopping)
-            if step % eval_every == 0 or step == steps or interrupted():
-                record.save("last", state, stopping)
+                at = _evaluated(at, step, score(valid), min_delta)
+                if at.stopping.best_step == step:
+                    record.save("best", at.best, at.stopping)
+                record.save("last", state, at.stopping)
+                saved = step
             show(shown.Report(step, steps, pace.rate, float(values[-1, 0]), record.latest_valid))
+        if saved != step:  # interrupted between two evaluations
+            record.save("last", at.state, at.stopping)
 
-    if stopping.exhausted(patience):
+    if at.stopping.exhausted(patience):
         stop = Stop.PATIENCE
     else:
         stop = Stop.DONE if step >= steps else Stop.INTERRUPTED
-    restored = best if patience is not None and stopping.best_step else state
-    return FitResult(restored, record.history(), stopping.best_step, stop)
+    restored = at.best if patience is not None and at.stopping.best_step else at.state
+    return FitResult(restored, record.history(), at.stopping.best_step, stop)
+
+
+class _Position(NamedTuple):
+    """Where a fit is."""
+
+    state: TrainState
+    good: TrainState  # at the last evaluation; the first state before it
+    best: TrainState  # at the best evaluation; the first state before it
+    stopping: EarlyStopping
+
+
+def _start(
+    recipe: RecipeFunction,
+    keys: RunKeys,
+    hyper: Hyper,
+    data: Data,
+    batch_size: int,
+    record: Record,
+    resume: bool,
+) -> _Position:
+    """The first position, or the one that the store holds."""
+    state = _init(recipe, keys.init, hyper, jax.tree.map(lambda a: a[:batch_size], data.train[0]))
+    if not record.holds_a_run():
+        first = _copy(state)
+        return _Position(state, first, first, EarlyStopping())
+    if not resume:
+        raise ValueError(
+            "fit: expected an empty store, got one that holds a run; "
+            "pass resume=True to go on with it, or give another store"
+        )
+    state, best, stopping = record.resume(state)
+    return _Position(state, _copy(state), best, stopping)
+
+
+def _evaluated(at: _Position, step: int, score: float, min_delta: float) -> _Position:
+    """The position after an evaluation; its state is kept, since the next step overwrites it."""
+    stopping, good = at.stopping.see(step, score, min_delta=min_delta), _copy(at.state)
+    best = good if stopping.best_step == step else at.best
+    return at._replace(good=good, best=best, stopping=stopping)
 
 
 class _Pace:
@@ -176,15 +204,12 @@ class _Pace:
         self.rate = 0.0  # steps per second
 
     def time(
-        self,
-        chunk: Callable[[TrainState, int], tuple[TrainState, Array]],
-        state: TrainState,
-        most: int,
+        self, chunk: Callable[[int], tuple[TrainState, Array]], most: int
     ) -> tuple[TrainState, np.ndarray]:
         """The state after one chunk of at most `most` steps, and the metrics of its steps."""
         length = min(self._length, most)
         start = time.monotonic()
-        state, rows = chunk(state, length)
+        state, rows = chunk(length)
         values = np.array(np.asarray(rows)[:length])
         seconds = max(time.monotonic() - start, 1e-9)
         if self._compiled:  # the first chunk's time is the compiler's
@@ -192,7 +217,7 @@ class _Pace:
             wanted = int(self.rate * _CHUNK_SECONDS)
             self._length = max(1, min(wanted, 16 * length, _MOST_STEPS))
         self._compiled = True
-        return state, values
+        return state, _up_to_first_non_finite(values)
 
 
 def _up_to_first_non_finite(values: np.ndarray) -> np.ndarray:
@@ -236,10 +261,18 @@ def _chunk(
     return jax.lax.fori_loop(0, blocks, block, (state, rows))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _evaluate(
     recipe: RecipeFunction, batch_size: int, state: TrainState, valid: Pair, hyper: Hyper
-):
+) -> dict[str, float]:
+    """The validation metrics as numbers, the loss first."""
+    values = _evaluate_compiled(recipe, batch_size, state, valid, hyper)
+    return {name: values[name].item() for name in sorted(values, key=lambda n: (n != "loss", n))}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _evaluate_compiled(
+    recipe: RecipeFunction, batch_size: int, state: TrainState, valid: Pair, hyper: Hyper
+) -> dict[str, Array]:
     return pure_evaluate(recipe, batch_size)(state, valid, hyper)
 
 

@@ -63,6 +63,10 @@ class Record:
             }
             self._store.save(name, state, meta)
 
+    def holds_a_run(self) -> bool:
+        """Whether the store has something to resume."""
+        return self._store is not None and self._store.has("last")
+
     def resume(self, like: TrainState) -> tuple[TrainState, TrainState, EarlyStopping]:
         """The last state, the best state and the early stopping that the store holds.
 

@@ -56,4 +56,12 @@ MODELS = [
     ModelRow(name="last_step", make=models.last_step, x=(normal(3, 4, 2), LENGTHS)),
 ]
 
-HELPERS = ["models.layers.recurrent.split_lengths"]
+HELPERS = [  # tests/test_recurrent.py, tests/test_recurrent_torch.py
+    "layers.gru_cell",
+    "layers.linear_recurrence_cell",
+    "layers.lstm_cell",
+    "layers.rnn_cell",
+    "layers.scan_cell",
+    "layers.stacked",
+    "models.layers.recurrent.split_lengths",
+]

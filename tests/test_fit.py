@@ -159,7 +159,9 @@ def test_a_store_that_holds_a_run_is_not_overwritten(tmp_path):
 
 
 def test_a_signal_while_the_progress_is_shown_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("fnn.train.fit._MOST_STEPS", 1)  # so that every step is shown
+    monkeypatch.setattr(
+        sys.modules["fnn.train.fit"], "_MOST_STEPS", 1
+    )  # so that every step is shown
 
     @contextmanager
     def interrupting(steps):

@@ -138,7 +138,7 @@ def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """x Phi(x), with Phi the distribution function of the standard normal; the exact form.
 
     PyTorch and Keras mean this form by gelu; JAX and Flax mean `gelu_tanh`, which differs from it
-    by up to 0.0005. Written with erf, which XLA on a CPU computes four times faster than the erfc
+    by up to 0.0005. Written with erf, which XLA on a CPU computes three times faster than the erfc
     of jax.nn.
 
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.

@@ -150,7 +150,7 @@ def add(params: PyTree, updates: PyTree) -> PyTree:
     [1.5, 1.5]
     """
 
-    def leaf(p: Array, u: Array) -> Array:
+    def leaf(p, u):
         wide = at_least_float32(p)
         return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 

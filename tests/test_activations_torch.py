@@ -9,16 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given
 
 from fnn import activations, layers
-from tests.against_torch import (
-    TOLERANCE,
-    cotangent,
-    drawn,
-    expect_close,
-    expect_like_torch,
-    numbers,
-    of_torch,
-    ordinary,
-)
+from tests.against_torch import TOLERANCE, cotangent, expect_close, expect_like_torch, of_torch
+from tests.draws import drawn, numbers, ordinary
 
 IN_TORCH = {
     "relu": (activations.relu, F.relu),
@@ -110,7 +102,7 @@ def test_numbers_of_1e4_give_what_torch_gives(name):
 
 
 @over(IN_TORCH | SNAKES)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_number_gives_a_nan_in_value_or_gradient(name, dtype):
     largest = float(jnp.finfo(dtype).max) / 2  # the weights of the gradient go up to 1.4
     y, gradient = at(name, [0, 1e4, -1e4, largest, -largest, np.inf, -np.inf], dtype)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from hypothesis import given
 
 from fnn import losses
-from tests.against_torch import drawn, expect_like_torch, integers, numbers, ordinary
+from tests.against_torch import expect_like_torch
+from tests.draws import drawn, integers, numbers, ordinary
 
 B, T, S, C = 4, 6, 4, 3  # two labels besides the blank: most draws repeat one
 

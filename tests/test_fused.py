@@ -10,16 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fnn import losses
-from tests.against_torch import drawn, ordinary
+from tests.draws import drawn, ordinary
 
 N, D, V = 10, 3, 7
 KEPT = np.arange(N) != 4
 OPTIONS = {
     "plain": {},
-    "smoothed": {"label_smoothing": 0.2},
-    "with z-loss": {"z_loss": 0.1},
-    "one ignored": {"ignore_index": 2, "z_loss": 0.1},
-    "masked": {"where": KEPT, "label_smoothing": 0.2},
+    "smoothed, with z-loss": {"label_smoothing": 0.2, "z_loss": 0.1},
+    "masked, one ignored": {"where": KEPT, "ignore_index": 2, "label_smoothing": 0.2},
 }
 
 

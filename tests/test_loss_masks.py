@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fnn import losses
-from tests.against_torch import ordinary
+from tests.draws import ordinary
 
 RTOL = 1e-6  # the same numbers, summed in another order
 

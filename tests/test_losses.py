@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from fnn import losses
-from tests.against_torch import drawn, integers, numbers, ordinary, probabilities
+from tests.draws import drawn, integers, numbers, ordinary, probabilities
 
 ROUNDING = 1e-6  # a dozen float32 roundings of numbers of about 1
 

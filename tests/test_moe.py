@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fnn import layers, models
 from fnn.activations import gelu, relu, silu
-from tests.against_torch import expect_like_torch, ordinary
-from tests.compiled import compiled, expect_same, with_gradients
+from tests.compiled import compiled, expect_like_torch, expect_same, with_gradients
+from tests.registry.rows import normal
 
 N, IN, HIDDEN, OUT, E = 13, 4, 5, 3, 4  # tokens, inputs, hidden, outputs, experts
-X = ordinary(N, IN)
+X = normal(N, IN)
 
 
 def make(experts=E, gated=True, seed=0):
@@ -27,9 +27,9 @@ def make(experts=E, gated=True, seed=0):
         **({"gate": (IN, HIDDEN)} if gated else {}),
     }
     return {
-        "router": {"kernel": ordinary(IN, experts, seed=seed)},
+        "router": {"kernel": normal(IN, experts, seed=seed)},
         "experts": {
-            name: {"kernel": ordinary(experts, *shape, seed=seed + i + 1)}
+            name: {"kernel": normal(experts, *shape, seed=seed + i + 1)}
             for i, (name, shape) in enumerate(kernels.items())
         },
     }
@@ -66,7 +66,7 @@ def twin(params, x, k, normalised=False):
 
 
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
-@pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalised_gates), (3, None)])
+@pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalised_gates)])
 def test_moe_is_the_formula_of_the_papers(k, gates, dtype, rtol):
     with jax.enable_x64(dtype == np.float64):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
@@ -94,35 +94,35 @@ def test_the_gradients_are_those_of_the_dense_form(dtype, rtol):
     expect_same(got, expected, rtol)
 
 
-def test_gradients_under_vmap_are_those_of_a_loop():
-    def slopes(params):
-        return jax.grad(lambda p: jnp.square(layers.moe(p, jnp.asarray(X))[0]).sum())(params)
+def test_gradients_under_vmap_are_those_of_the_dense_form():
+    def slopes(function):
+        return jax.vmap(jax.grad(lambda params: jnp.square(function(params, jnp.asarray(X))).sum()))
 
-    both, one = [PARAMS, make(seed=20)], compiled(slopes)
-    stacked, loop = (
-        jax.tree.map(lambda *leaves: np.stack(leaves), *trees) for trees in (both, map(one, both))
-    )
-    expect_same(compiled(jax.vmap(slopes))(stacked), loop)
+    both = jax.tree.map(lambda *leaves: np.stack(leaves), PARAMS, make(seed=20))
+    got = compiled(slopes(lambda params, x: layers.moe(params, x)[0]))(both)
+    expect_same(got, compiled(slopes(partial(dense, k=2)))(both), 1e-5)
 
 
 # One-hot tokens that the router sends where the test wants them.
 STEERED = {**make(experts=E), "router": {"kernel": 9 * np.eye(IN, E, dtype=np.float32)}}
 
 
+# 40 tokens make blocks of 3: the largest number of blocks is reached by 1, 1, 1 and 37 tokens.
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.integers(0, E - 1), min_size=N, max_size=N))
+@given(st.lists(st.integers(0, E - 1), min_size=40, max_size=40))
+@example([0, 1, 2] + [3] * 37)
+@example([2] * 40)
 def test_no_token_is_dropped_however_they_are_spread(expert):
     x = np.eye(IN, dtype=np.float32)[expert]
     y, aux = moe(STEERED, x, top_k=1)
     expect_same(y, twin(STEERED, x, 1)[0])
-    expect_same(aux["load"], np.bincount(expert, minlength=E) / N)
+    expect_same(aux["load"], np.bincount(expert, minlength=E) / 40)
 
 
 def test_a_token_does_not_depend_on_those_beside_it():
     y, _ = moe(PARAMS, X)
     order = np.random.default_rng(0).permutation(N)
     expect_same(moe(PARAMS, X[order])[0], y[order])
-    expect_same(moe(PARAMS, X[:5])[0], y[:5])
     expect_same(moe(PARAMS, X[:1])[0], y[:1])
     axes, _ = moe(PARAMS, X[:12].reshape(2, 3, 2, IN))
     expect_same(axes, y[:12].reshape(2, 3, 2, OUT))
@@ -150,11 +150,6 @@ def test_the_order_of_the_experts_does_not_matter():
     (y, aux), (again, other) = moe(PARAMS, X), moe(permuted, X)
     expect_same(again, y)
     expect_same(other, {**aux, "load": aux["load"][order]})
-
-
-def test_all_experts_chosen_and_normalised_gates_agree():
-    (y, _), (again, _) = (moe(PARAMS, X, top_k=E, gates=g) for g in (None, layers.normalised_gates))
-    expect_same(again, y)
 
 
 def test_the_load_balance_is_1_for_equal_shares_and_grows_with_the_skew():
@@ -185,12 +180,14 @@ def test_the_losses_push_towards_balance_and_small_logits():
 
 def test_bfloat16_stays_bfloat16_with_the_router_in_float32():
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (PARAMS, X))
-    got = with_gradients(lambda params, x: layers.moe(params, x)[0], *narrow)
-    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(got))
+    slope = jax.grad(lambda params, x: layers.moe(params, x)[0].sum().astype(jnp.float32))
+    gradients = jax.eval_shape(slope, *narrow)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients))
     y, aux = moe(*narrow)
+    assert y.dtype == jnp.bfloat16
+    assert all(leaf.dtype == np.float32 for leaf in aux.values())
     wide, expected = moe(*jax.tree.map(lambda leaf: leaf.astype(np.float32), narrow))
-    assert aux["load_balance"].dtype == np.float32
-    expect_same(aux, expected, 1e-6)
+    expect_same(aux, expected)
     expect_same(y, wide, 4 * 2**-8)  # a bfloat16 is rounded by up to 2^-9, a few times
 
 
@@ -239,20 +236,17 @@ def gated_in_torch(activation):
     return reference
 
 
-def test_gated_mlps_are_those_of_torch():
+@pytest.mark.parametrize("function, activation", [(layers.swiglu, F.silu), (layers.geglu, F.gelu)])
+def test_gated_mlps_are_those_of_torch(function, activation):
     shapes = [(2, 3, IN), (IN, HIDDEN), (HIDDEN,), (IN, HIDDEN), (HIDDEN,), (HIDDEN, OUT), (OUT,)]
-    inputs = [ordinary(*shape, seed=i) for i, shape in enumerate(shapes)]
-    names = ("gate", "up", "down")
-    cases = {
-        "swiglu": (with_layers(layers.swiglu, names), gated_in_torch(F.silu)),
-        "geglu": (with_layers(layers.geglu, names), gated_in_torch(F.gelu)),
-    }
-    expect_like_torch(cases, *inputs, moving=7)
+    inputs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+    given = with_layers(function, ("gate", "up", "down"))
+    expect_like_torch(given, gated_in_torch(activation), *inputs)
 
 
 def test_a_closed_gate_lets_nothing_through():
     sizes = {"gate": (IN, HIDDEN), "up": (IN, HIDDEN), "down": (HIDDEN, OUT)}
-    params = {name: {"kernel": jnp.asarray(ordinary(*size))} for name, size in sizes.items()}
+    params = {name: {"kernel": jnp.asarray(normal(*size))} for name, size in sizes.items()}
     y = layers.gated_mlp(params, jnp.asarray(X), jnp.zeros_like)
     assert y.shape == (N, OUT) and (y == 0).all()
 
@@ -265,15 +259,15 @@ def test_squeeze_excite_is_that_of_torch():
         return x * scale.permute(0, 2, 3, 1)
 
     shapes = [(2, 3, 5, 4), (4, 2), (2,), (2, 4), (4,)]
-    inputs = [ordinary(*shape, seed=i) for i, shape in enumerate(shapes)]
+    inputs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
     given = with_layers(layers.squeeze_excite, ("reduce", "expand"))
-    expect_like_torch({"squeeze_excite": (given, reference)}, *inputs, moving=5)
+    expect_like_torch(given, reference, *inputs)
 
 
 def test_squeeze_excite_takes_a_window_of_any_rank_and_refuses_none():
-    kernels = {"reduce": ordinary(4, 2), "expand": ordinary(2, 4)}
+    kernels = {"reduce": normal(4, 2), "expand": normal(2, 4)}
     params = {name: {"kernel": jnp.asarray(kernel)} for name, kernel in kernels.items()}
-    excite, x = compiled(partial(layers.squeeze_excite, activation=gelu)), ordinary(2, 12, 4)
+    excite, x = compiled(partial(layers.squeeze_excite, activation=gelu)), normal(2, 12, 4)
     expect_same(excite(params, x.reshape(2, 2, 3, 2, 4)).reshape(x.shape), excite(params, x))
     with pytest.raises(ValueError, match=r"squeeze_excite: expected x of shape .* \(2, 4\)"):
         layers.squeeze_excite(params, jnp.ones((2, 4)))

@@ -19,18 +19,18 @@ from fnn.layers import (
     segment_mask,
     window_mask,
 )
-from tests.against_torch import expect_like_torch, ordinary
-from tests.compiled import compiled, expect_same, with_gradients
+from tests.compiled import compiled, expect_like_torch, expect_same, with_gradients
+from tests.registry.rows import normal
 
 B, T, E = 2, 6, 8
-X = ordinary(B, T, E)
+X = normal(B, T, E)
 
 
 def make(heads=2, **options):
     """Parameters of the shapes that init gives, with random numbers in every leaf."""
     init = partial(layers.multi_head_attention_init, num_heads=heads, in_features=E, **options)
     shapes, tree = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
-    leaves = [ordinary(*leaf.shape, seed=i) / 2 for i, leaf in enumerate(shapes)]
+    leaves = [normal(*leaf.shape, seed=i) / 2 for i, leaf in enumerate(shapes)]
     return jax.tree.unflatten(tree, leaves)
 
 
@@ -93,9 +93,8 @@ def test_multi_head_attention_is_that_of_torch(memory_features):
     kernels = [params[name]["kernel"] for name in ("query", "key", "value", "out")]
     # The biases as one array: the gradient by that of the keys is 0, and thus all rounding.
     biases = np.stack([params[name]["bias"] for name in ("query", "key", "value")])
-    inputs = (X[:, :3], ordinary(B, 4, memory_features, seed=1), *kernels, biases)
-    cases = {"multi_head_attention": (ours, of_torch)}
-    expect_like_torch(cases, *inputs, params["out"]["bias"], moving=8)
+    inputs = (X[:, :3], normal(B, 4, memory_features, seed=1), *kernels, biases)
+    expect_like_torch(ours, of_torch, *inputs, params["out"]["bias"])
 
 
 def test_a_future_token_never_changes_a_past_output():
@@ -238,29 +237,35 @@ def test_only_distances_count_under_a_rotation():
 
 
 def test_cross_attention_reads_the_memory_alone():
-    memory = ordinary(B, 4, E, seed=7)
+    memory = normal(B, 4, E, seed=7)
     expect_same(plain(PARAMS, X, memory[:, ::-1]), plain(PARAMS, X, memory))
     expect_same(full(PARAMS, X, X), full(PARAMS, X), 0.0)
     one = full(PARAMS, X, memory[:, :1])  # a single key: every query reads the same
     expect_same(one, np.broadcast_to(one[:, :1], one.shape))
 
 
-def test_dropout_acts_on_the_weights_and_needs_a_key():
-    params, key = make(), jax.random.key(1)
-    apply = compiled(models.self_attention(2, rate=0.5).apply, static_argnames="train")
-    y, _ = apply(params, (), X, key=key, train=True)
+def test_dropout_acts_on_the_weights():
+    apply = models.self_attention(2, rate=0.5).apply
 
-    def attend(query, heads, value, *, mask, bias):
-        weights = layers.attention_weights(query, heads)
-        weights = layers.dropout(jax.random.clone(key), weights, 0.5)
-        return jnp.einsum("bhts,bshd->bthd", weights, value)
+    @compiled
+    def both(params, key):
+        def attend(query, heads, value, *, mask, bias):
+            weights = layers.attention_weights(query, heads)
+            weights = layers.dropout(jax.random.clone(key), weights, 0.5)
+            return jnp.einsum("bhts,bshd->bthd", weights, value)
 
-    expect_same(y, compiled(partial(layers.multi_head_attention, attend=attend))(params, X))
-    expect_same(apply(params, (), X)[0], plain(params, X))
+        y, _ = apply(params, (), jnp.asarray(X), key=key, train=True)
+        return y, layers.multi_head_attention(params, jnp.asarray(X), attend=attend)
+
+    expect_same(*both(make(), jax.random.key(1)))
+
+
+def test_dropout_needs_a_key_in_training_unless_the_rate_is_0():
+    half, none = (models.self_attention(2, rate=rate).apply for rate in (0.5, 0.0))
     with pytest.raises(ValueError, match="self_attention: expected a key with train=True"):
-        apply(params, (), X, train=True)
-    without = compiled(models.self_attention(2, rate=0.0).apply, static_argnames="train")
-    expect_same(without(params, (), X, train=True)[0], plain(params, X))
+        jax.eval_shape(partial(half, train=True), make(), (), X)
+    jax.eval_shape(partial(none, train=True), make(), (), X)
+    jax.eval_shape(half, make(), (), X)
 
 
 def test_models_are_the_functions():
@@ -269,7 +274,7 @@ def test_models_are_the_functions():
     )
     assert state == ()
     expect_same(y, causal(X))
-    memory, params = ordinary(B, 3, 5), make(memory_features=5)
+    memory, params = normal(B, 3, 5), make(memory_features=5)
     y, _ = compiled(models.cross_attention(2).apply)(params, (), (X, memory))
     expect_same(y, plain(params, X, memory))
 

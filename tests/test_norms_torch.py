@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import parametrizations
 
@@ -117,7 +117,12 @@ def problems(draw):
 
 
 @given(problem=problems())
-@settings(max_examples=4, derandomize=True, deadline=None)
+@settings(
+    max_examples=3,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.generate],  # an example takes seconds to compile: too long to shrink
+)
 def test_norms_and_their_gradients_are_those_of_torch(problem):
     shape, groups, seed = problem
     params = {

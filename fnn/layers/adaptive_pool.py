@@ -50,9 +50,10 @@ def adaptive_max_pool(
     # The last axis first, as in `max_pool`: of equal entries, the first in row-major order wins.
     for axis in reversed(range(1, x.ndim - 1)):
         first, last = _bounds(x.shape[axis], counts[axis - 1])
-        longest = int((last - first).max())
-        taps = (jnp.take(x, np.minimum(first + i, last - 1), axis=axis) for i in range(longest))
-        x = functools.reduce(first_maximum, taps)
+        # Windows shorter than the longest repeat their last entry, which changes no maximum.
+        offsets = np.arange((last - first).max())[:, None]
+        entries = jnp.take(x, np.minimum(first + offsets, last - 1), axis=axis)
+        x = functools.reduce(first_maximum, jnp.unstack(entries, axis=axis))
     return x
 
 

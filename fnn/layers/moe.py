@@ -178,7 +178,8 @@ def _run_experts(
 def _plan(expert: Array, num_experts: int) -> tuple[Array, Array, int]:
     """Where each row goes: its place among the blocks, the expert of each block, a block's size."""
     size = max(1, -(-expert.size // (4 * num_experts)))
-    blocks = jnp.arange(expert.size // size + num_experts, dtype=jnp.int32)  # enough for any split
+    most = (expert.size + num_experts * (size - 1)) // size  # blocks, for the worst split
+    blocks = jnp.arange(most, dtype=jnp.int32)
     counts = _counts(expert, num_experts)
     of_expert = (counts + size - 1) // size
     ends = jnp.cumsum(of_expert, dtype=jnp.int32)

@@ -109,8 +109,7 @@ def spectral_norm(
     if train:
         for _ in range(iterations):
             state = _power_iteration(lax.stop_gradient(matrix), state)
-    left, right = (lax.stop_gradient(state[name]) for name in ("left", "right"))
-    sigma = left @ matrix @ right
+    sigma = state["left"] @ matrix @ state["right"]
     sigma = jnp.where(sigma == 0, 1, sigma)
     return (matrix / sigma).reshape(kernel.shape).astype(kernel.dtype), state
 

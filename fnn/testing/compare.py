@@ -47,6 +47,24 @@ def is_float(leaf: Any) -> bool:
     return not is_key(leaf) and bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
+def rows(tree: PyTree, index: Any) -> PyTree:
+    """The given rows of every leaf, or one row of it; in NumPy, which compiles nothing.
+
+    >>> rows({'x': jnp.arange(3)}, [2, 0])['x'].tolist()
+    [2, 0]
+    """
+    return jax.tree.map(lambda leaf: leaf[index] if is_key(leaf) else np.asarray(leaf)[index], tree)
+
+
+def stacked(trees: list[PyTree]) -> PyTree:
+    """Trees as one tree with a first axis over them; in NumPy, which compiles nothing.
+
+    >>> stacked([{'x': jnp.zeros(2)}, {'x': jnp.ones(2)}])['x'].tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+
+
 def expect_same(
     law: str,
     expected: PyTree,
@@ -103,24 +121,6 @@ def _expect_close(
         f"{where} at {index}: {names[0]} is {a[index]}, {names[1]} is {b[index]}; "
         f"they must be {rule}; {hint}"
     )
-
-
-def rows(tree: PyTree, index: Any) -> PyTree:
-    """The given rows of every leaf, or one row of it; in NumPy, which compiles nothing.
-
-    >>> rows({'x': jnp.arange(3)}, [2, 0])['x'].tolist()
-    [2, 0]
-    """
-    return jax.tree.map(lambda leaf: leaf[index] if is_key(leaf) else np.asarray(leaf)[index], tree)
-
-
-def stacked(trees: list[PyTree]) -> PyTree:
-    """Trees as one tree with a first axis over them; in NumPy, which compiles nothing.
-
-    >>> stacked([{'x': jnp.zeros(2)}, {'x': jnp.ones(2)}])['x'].tolist()
-    [[0.0, 0.0], [1.0, 1.0]]
-    """
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
 
 
 def expect_same_specs(

@@ -102,10 +102,8 @@ def state_is_stable(make: Make, scalars: Scalars) -> None:
         params = jax.tree.map(lambda p, d=dtype: p.astype(d), example_params())
         state = jax.eval_shape(optimizer.init, params)
         updates, new = jax.eval_shape(optimizer.update, params, state, params, 0.1)
-        names, hint = (
-            ("the old state", "the new"),
-            "make it of arrays with a dtype, as jnp.int32(0)",
-        )
+        hint = "make it of arrays with a dtype, as jnp.int32(0), and keep that"
+        names = ("the old state", "the new")
         expect_same_specs(law, state, new, names=names, hint=hint, weak=True)
         names, hint = ("the parameters", "with the updates added"), "give one update a parameter"
         added = jax.eval_shape(tree.add, params, updates)

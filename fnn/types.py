@@ -84,10 +84,21 @@ class Metric(NamedTuple):
     value: Callable[[PyTree], Float[Array, ""]]
 
 
+def no_penalty(params: Params, model_state: ModelState) -> float:
+    """Nothing to add to the loss.
+
+    >>> no_penalty({}, ())
+    0.0
+    """
+    return 0.0
+
+
 class Recipe(NamedTuple):
     """All that training needs to know, made by a function `recipe(hyper)` inside the trace.
 
-    `metrics` are evaluated beside the loss; their names become columns of the history.
+    `metrics` are evaluated beside the loss; their names become columns of the history. `penalty`
+    is added to the mean loss of a step: L1 or L2 of the parameters, or what a layer leaves in the
+    model state, such as the load balance of a mixture of experts.
     """
 
     model: Model
@@ -95,6 +106,7 @@ class Recipe(NamedTuple):
     optimizer: Optimizer
     schedule: Schedule
     metrics: Mapping[str, Metric] = {}
+    penalty: Callable[[Params, ModelState], Scalar] = no_penalty
 
 
 class Batch(NamedTuple):

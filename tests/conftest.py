@@ -3,7 +3,9 @@
 float64 stays off; a test that needs it enters `jax.enable_x64`.
 """
 
+import importlib.util
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -17,3 +19,14 @@ jax.config.update("jax_debug_key_reuse", True)
 # Compilations make the first examples slow, and a test must not fail by the luck of its draws.
 settings.register_profile("fnn", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("fnn")
+
+HERE = Path(__file__).parent
+NO_TORCH = importlib.util.find_spec("torch") is None
+collect_ignore = (
+    [p.name for p in HERE.glob("test_*.py") if "torch" in p.read_text()] if NO_TORCH else []
+)
+
+
+def pytest_report_header():
+    if NO_TORCH:
+        return f"without torch, these are left out: {', '.join(sorted(collect_ignore))}"

@@ -132,6 +132,18 @@ def test_an_unknown_key_in_hyper():
     )
 
 
+def test_keys_that_are_read_late_or_by_a_map_over_hyper_are_no_error():
+    def late(hyper):
+        return recipe(hyper)._replace(penalty=lambda params, state: hyper["penalty"])
+
+    check(late, DATA, key=KEY, hyper=HYPER | {"penalty": 0.1}, batch_size=BATCH)
+
+    def mapped(hyper):
+        return recipe({k: v for k, v in jax.tree.map(jnp.abs, hyper).items() if k in HYPER})
+
+    check(mapped, DATA, key=KEY, hyper=HYPER | {"other": 0.1}, batch_size=BATCH)
+
+
 def test_a_missing_key_in_hyper_with_the_nearest_name():
     hyper = {("warmup_step" if k == "warmup_steps" else k): v for k, v in HYPER.items()}
     refused(r"recipe: expected hyper\['warmup_steps'\].*did you mean 'warmup_step'", hyper=hyper)

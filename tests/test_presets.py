@@ -219,10 +219,14 @@ def test_keras_presets_of_the_other_parameters_follow_its_documentation():
     keras = presets.keras
     table = np.asarray(keras.embedding()["table_init"](key(), (40, 60)))
     assert 0.0495 <= abs(table).max() <= 0.05
-    for layer, gates in {"lstm": 4, "gru": 3}.items():
+    cells = {
+        lambda key: layers.lstm_cell_init(key, 2, 6, **keras.lstm()): 4,
+        lambda key: layers.gru_cell_init(key, 2, 6, **keras.gru()): 3,
+    }
+    for init, gates in cells.items():
         # One matrix with orthonormal rows for all gates, where Flax has one for each.
-        draw = jax.jit(getattr(keras, layer)()["recurrent_init"], static_argnums=1)
-        kernel = draw(key(), (6, 6 * gates))
+        kernel = jax.jit(init)(key())["hidden"]["kernel"]
+        assert kernel.shape == (6, 6 * gates)
         np.testing.assert_allclose(kernel @ kernel.T, np.eye(6), atol=1e-5)
     assert keras.lstm()["forget_bias"] == 1.0
     assert keras.layer_norm() == {"eps": 1e-3}
@@ -237,6 +241,10 @@ def test_layers_take_the_presets_as_their_arguments(library):
     sized = (lambda *sizes: sizes) if library == "torch" else lambda *sizes: ()
     inits = [
         lambda: layers.linear_init(key(), 3, 4, **preset.linear(*sized(3))),
+        lambda: layers.conv_init(key(), 3, 4, (2, 2), **preset.conv(*sized((2, 2), 3))),
+        lambda: layers.conv_transpose_init(
+            key(), 3, 4, (2, 2), **preset.conv_transpose(*sized((2, 2), 4))
+        ),
         lambda: layers.rnn_cell_init(key(), 3, 4, **preset.rnn(*sized(4))),
         lambda: layers.lstm_cell_init(key(), 3, 4, **preset.lstm(*sized(4))),
         lambda: layers.gru_cell_init(key(), 3, 4, **preset.gru(*sized(4))),

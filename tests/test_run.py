@@ -171,6 +171,25 @@ def test_metrics_are_what_their_names_say():
     )
 
 
+def test_a_penalty_is_added_to_the_loss_of_the_step_and_not_to_the_evaluation():
+    def penalised(hyper):
+        return recipe(hyper)._replace(
+            schedule=schedules.constant(0.0), penalty=lambda params, state: hyper["penalty"]
+        )
+
+    state = make_init(recipe)(KEY, HYPER, DATA.train.x[:BATCH])
+    batch = (DATA.train.x[:BATCH], DATA.train.y[:BATCH])
+    more = HYPER | {"penalty": 2.0}
+    losses = {
+        h["penalty"]: make_step(penalised)(jax.tree.map(jnp.copy, state), batch, KEY, h)[1].loss
+        for h in (more, more | {"penalty": 0.0})
+    }
+    np.testing.assert_allclose(losses[2.0] - losses[0.0], 2.0, rtol=1e-6)
+    evaluate = make_evaluate(penalised)
+    without = evaluate(state, DATA.valid, more | {"penalty": 0.0})["loss"]
+    assert evaluate(state, DATA.valid, more)["loss"] == without
+
+
 def test_evaluation_weighs_every_example_the_same_whatever_the_batches():
     state = make_init(recipe)(KEY, HYPER, DATA.train.x[:BATCH])
     whole = make_evaluate(recipe, batch_size=21)(state, DATA.valid, HYPER)

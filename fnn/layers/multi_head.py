@@ -33,6 +33,7 @@ def multi_head_attention_init(
     bias: bool = True,
     qk_norm: bool = False,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Params:
     """Parameters of `multi_head_attention`.
@@ -47,6 +48,7 @@ def multi_head_attention_init(
       qk_norm: whether queries and keys are normalised.
       kernel_init, bias_init: initializers of the four projections. A kernel is drawn as the
         matrix that it is, (in, heads * features), so its fans are those of a linear layer.
+      out_kernel_init: of the last projection; kernel_init if None.
 
     Returns: {'query': {'kernel': (in, H, D), 'bias': (H, D)}, 'key' and 'value': the same from
       memory_features to K heads, 'out': {'kernel': (H, D, out), 'bias': (out,)}}, float32; with
@@ -71,7 +73,8 @@ def multi_head_attention_init(
     params: Params = {}
     for name, (into, outof) in shapes.items():
         own = fold_name(key, name)
-        matrix = kernel_init(fold_name(own, "kernel"), (math.prod(into), math.prod(outof)))
+        draw = (out_kernel_init or kernel_init) if name == "out" else kernel_init
+        matrix = draw(fold_name(own, "kernel"), (math.prod(into), math.prod(outof)))
         params[name] = {"kernel": matrix.reshape(*into, *outof)}
         if bias:
             params[name]["bias"] = bias_init(fold_name(own, "bias"), outof)

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 from fnn.types import Hyper, Recipe
 
 RecipeFunction = Callable[[Any], Recipe]
@@ -45,22 +47,41 @@ class _Watched(dict):
         return super().items()
 
 
+# A recipe may map over its hyperparameters as over any pytree; all of them count as read then.
+jax.tree_util.register_pytree_node(
+    _Watched,
+    lambda hyper: ([hyper[name] for name in sorted(hyper)], sorted(hyper)),
+    lambda names, leaves: _Watched(dict(zip(names, leaves, strict=True))),
+)
+
+
+def watch(hyper: Hyper) -> Hyper:
+    """`hyper`, which notes what is read of it if it is a dict; see `expect_all_read`."""
+    return _Watched(hyper) if type(hyper) is dict else hyper
+
+
+def expect_all_read(hyper: Hyper) -> None:
+    """Refuse a watched dict with keys that nothing has read by the end of a step.
+
+    Raises: ValueError with the keys.
+    """
+    if isinstance(hyper, _Watched) and hyper.unread:
+        raise ValueError(
+            "recipe: expected only keys that recipe(hyper) reads, got also "
+            f"{sorted(hyper.unread)}; correct the name, or leave it out"
+        )
+
+
 def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
     """The recipe for `hyper`.
 
-    Raises: ValueError if a dict of hyperparameters has a key that the recipe does not read, or
-      lacks one that it does; or if the recipe does not return a Recipe.
+    Raises: ValueError if the recipe reads a key that a dict of hyperparameters lacks, or does not
+      return a Recipe.
     """
-    watched = _Watched(hyper) if isinstance(hyper, dict) else hyper
-    built = recipe(watched)
+    built = recipe(watch(hyper))
     if not isinstance(built, Recipe):
         raise ValueError(
             f"recipe: expected a Recipe from recipe(hyper), got {type(built).__name__}; "
             "return Recipe(model=, loss=, optimizer=, schedule=)"
-        )
-    if isinstance(watched, _Watched) and watched.unread:
-        raise ValueError(
-            "recipe: expected only keys that recipe(hyper) reads, got also "
-            f"{sorted(watched.unread)}; correct the name, or leave it out"
         )
     return built

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fnn import tree
 from fnn.train.pack import pack
-from fnn.train.recipe import RecipeFunction, build
+from fnn.train.recipe import RecipeFunction, build, expect_all_read, watch
 from fnn.train.state import optimizer_state
 from fnn.types import Hyper, Loss, Metrics, Pair, PRNGKey, TrainState
 
@@ -50,7 +50,8 @@ def pure_step(recipe: RecipeFunction) -> Step:
     """The step of `make_step`, not jitted: for use inside scans, vmaps and other programs."""
 
     def step(state, batch, key, hyper):
-        model, loss, optimizer, schedule, _ = build(recipe, hyper)
+        hyper = watch(hyper)
+        model, loss, optimizer, schedule, _, penalty = build(recipe, hyper)
         x, y = batch
         noise = jax.random.fold_in(key, state.step)
 
@@ -58,12 +59,14 @@ def pure_step(recipe: RecipeFunction) -> Step:
             predictions, model_state = model.apply(
                 params, state.model_state, x, key=noise, train=True
             )
-            return per_example(loss, predictions, y).mean(), model_state
+            total = per_example(loss, predictions, y).mean() + penalty(params, model_state)
+            return total, model_state
 
         (value, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         lr = schedule(state.step)
         opt_state = optimizer_state(optimizer, state)
         updates, opt_state = optimizer.update(grads, opt_state, state.params, lr)
+        expect_all_read(hyper)
         params = tree.add(state.params, updates)
         state = TrainState(
             step=state.step + 1, params=params, model_state=model_state, opt_state=pack(opt_state)

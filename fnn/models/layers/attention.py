@@ -25,6 +25,7 @@ def self_attention(
     rate: Scalar = 0.0,
     attend: Attend = layers.dot_product_attention,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
     """Multi-head attention of x to itself, as a model; see `layers.multi_head_attention`.
@@ -60,6 +61,7 @@ def self_attention(
             bias=bias,
             qk_norm=qk_norm,
             kernel_init=kernel_init,
+            out_kernel_init=out_kernel_init,
             bias_init=bias_init,
         )
         return params, ()
@@ -90,6 +92,7 @@ def cross_attention(
     rate: Scalar = 0.0,
     attend: Attend = layers.dot_product_attention,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
     """Multi-head attention of x to a memory, as a model; see `layers.multi_head_attention`.
@@ -118,6 +121,7 @@ def cross_attention(
             bias=bias,
             qk_norm=qk_norm,
             kernel_init=kernel_init,
+            out_kernel_init=out_kernel_init,
             bias_init=bias_init,
         )
         return params, ()

@@ -70,6 +70,12 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     Returns: the tree, and the meta data.
     Raises: ValueError if the file is damaged (naming the leaf), or if its leaves are not those of
       `like` (naming every missing, extra and differing one).
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / 'state.safetensors'
+    >>> save(path, {'w': jnp.ones(2)})
+    >>> load(path, {'w': jax.ShapeDtypeStruct((2,), jnp.float32)})[0]['w'].tolist()
+    [1.0, 1.0]
     """
     path = Path(path)
     arrays, meta = _read(path)

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.optim.base import bias_correction, decay_weights, from_direction, moving_average
+from fnn.optim.base import (
+    bias_correction,
+    decay_weights,
+    from_direction,
+    mean_square,
+    moving_average,
+)
 from fnn.tree import Mask, safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
@@ -31,7 +37,7 @@ def rmsprop(*, decay: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
     """
 
     def direction(grads, v, params):
-        v = jax.tree.map(lambda v, g: moving_average(decay, v, g * g), v, grads)
+        v = jax.tree.map(lambda v, g: mean_square(decay, v, g), v, grads)
         return jax.tree.map(
             lambda g, v: g / (safe_sqrt(v) + jnp.asarray(eps, v.dtype)), grads, v
         ), v
@@ -119,7 +125,7 @@ def _adam_direction(
 ) -> tuple[Params, AdamState]:
     t = state.step + 1
     m = jax.tree.map(lambda m, g: moving_average(b1, m, g), state.m, grads)
-    v = jax.tree.map(lambda v, g: moving_average(b2, v, g * g), state.v, grads)
+    v = jax.tree.map(lambda v, g: mean_square(b2, v, g), state.v, grads)
 
     def leaf(m: Array, v: Array) -> Array:
         # Reciprocals of the scalars: a division per element would be materialised on a CPU.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
-from fnn.tree import Mask
+from fnn.tree import Mask, safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
@@ -62,6 +62,18 @@ def moving_average(decay: Scalar, old: Array, new: Array) -> Array:
     """
     # 1 - decay is taken in Python's float64 where decay is a plain float.
     return jnp.asarray(decay, old.dtype) * old + jnp.asarray(1 - decay, old.dtype) * new
+
+
+def mean_square(decay: Scalar, old: Array, new: Array) -> Array:
+    """decay * old + (1 - decay) * new^2, in the dtype of `old`.
+
+    >>> mean_square(0.75, jnp.array(0.0), jnp.array(4.0)).item()
+    4.0
+    """
+    # The factor goes inside the square: a plain new^2, which the norm of the gradient needs too,
+    # would be written out for both on a CPU.
+    inside = (1 - decay) ** 0.5 if isinstance(decay, (int, float)) else safe_sqrt(1 - decay)
+    return jnp.asarray(decay, old.dtype) * old + jnp.square(jnp.asarray(inside, old.dtype) * new)
 
 
 def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Array, ""]:

@@ -111,8 +111,8 @@ def model_jit_equals_eager(
 
     `check_model` calls it with train=False only: op by op, a model takes longest of all laws.
 
-    >>> from fnn.models import dense
-    >>> model_jit_equals_eager(dense(2), jnp.ones((3, 1)))
+    >>> from fnn.combinators import lift
+    >>> model_jit_equals_eager(lift(jnp.sin), jnp.ones((3, 1)))
     """
     params, state = _start(model, x)
     key = {"key": _key(2)} if train else {}
@@ -132,8 +132,8 @@ def model_keeps_structures_and_dtypes(model: Model, x: Any) -> None:
     Float32 inputs and parameters give float32, bfloat16 gives bfloat16, and any size of the batch
     is accepted. Nothing is computed: the shapes follow from a trace.
 
-    >>> from fnn.models import dense
-    >>> model_keeps_structures_and_dtypes(dense(2), jnp.ones((3, 1)))
+    >>> from fnn.combinators import lift
+    >>> model_keeps_structures_and_dtypes(lift(jnp.sin), jnp.ones((3, 1)))
     """
     params, state = jax.eval_shape(model.init, _key(), x)
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -196,8 +196,8 @@ def model_vmap_equals_loop(model: Model, x: Any, *, rtol: float = RTOL) -> None:
 
     This is what a sweep over seeds or hyperparameters rests on.
 
-    >>> from fnn.models import dense
-    >>> model_vmap_equals_loop(dense(2), jnp.ones((3, 1)))
+    >>> from fnn.combinators import lift
+    >>> model_vmap_equals_loop(lift(jnp.sin), jnp.ones((3, 1)))
     """
     params, state = _start(model, x)
     both = [params, _perturbed(params, seed=1)]
@@ -219,8 +219,8 @@ def examples_are_independent(model: Model, x: Any, *, rtol: float = RTOL) -> Non
     Permuting the batch permutes the outputs, and a batch of copies of one example gives copies of
     that example's output.
 
-    >>> from fnn.models import dense
-    >>> examples_are_independent(dense(2), jnp.array([[1.0], [2.0], [4.0]]))
+    >>> from fnn.combinators import lift
+    >>> examples_are_independent(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))
     """
     params, state = _start(model, x)
     batch = len(jax.tree.leaves(x)[0])
@@ -279,8 +279,8 @@ def noise_follows_the_key(model: Model, x: Any) -> None:
 def model_gradients_are_right(model: Model, x: Any) -> None:
     """Derivatives by parameters and inputs agree with central differences, in float64.
 
-    >>> from fnn.models import dense
-    >>> model_gradients_are_right(dense(2), jnp.array([[1.0], [2.0], [4.0]]))
+    >>> from fnn.combinators import lift
+    >>> model_gradients_are_right(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))
     """
     params, state = _start(model, x)
 

@@ -11,4 +11,3 @@ from fnn.train.run import make_run as make_run
 from fnn.train.state import make_init as make_init
 from fnn.train.state import optimizer_state as optimizer_state
 from fnn.train.step import make_step as make_step
-from fnn.train.step import pure_step as pure_step

@@ -27,7 +27,11 @@ Progress = Callable[[int], AbstractContextManager[Callable[[Report], None]]]  # 
 
 @contextmanager
 def silent(steps: int) -> Iterator[Callable[[Report], None]]:
-    """Show nothing."""
+    """Show nothing.
+
+    >>> with silent(10) as show:
+    ...     show(Report(5, 10, 1.0, 0.5, {}))
+    """
     yield lambda report: None
 
 

@@ -71,3 +71,5 @@ MODELS = [
         name="bilinear", make=lambda: models.bilinear(3), x=(normal(3, 2), normal(3, 4, seed=1))
     ),
 ]
+
+HELPERS = ["layers.patches"]  # tests/test_conv.py

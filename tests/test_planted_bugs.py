@@ -217,6 +217,11 @@ def test_an_example_that_knows_its_place():
         model_laws.examples_are_independent(place, X)
 
 
+def test_two_examples_are_too_few_to_tell_a_mix_from_a_swap():
+    with pytest.raises(ValueError, match="expected a batch of at least 3, got 2; add examples"):
+        model_laws.examples_are_independent(lift(jnp.sin), X[:2])
+
+
 def test_statistics_that_move_in_evaluation():
     norm = models.batch_norm()
     moving = Model(

@@ -174,8 +174,8 @@ def main(config: Config) -> None:
         Task(sizes=(784, 512, 256, 10), batch_size=128),
     )
     step_by_step(tiny, 2000, config.rounds, 1.10)
-    step_by_step(mlp, 50, config.rounds, 1.05)
     whole_runs(tiny, config.scan_steps, config.rounds)
+    step_by_step(mlp, 50, config.rounds, 1.05)
     import_time(5)
 
 

@@ -25,6 +25,11 @@ from fnn.tree import at_least_float32
 _BUFFER_BYTES = 16 * 2**20
 _COLUMNS = 128
 
+# Measured: the sums that make a kernel's gradient are two to four times as quick when they run
+# over about so many entries at a time, but not over fewer examples than these.
+_ENTRIES = 2048
+_EXAMPLES = 8
+
 
 def convolve_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, kernel: Array) -> Array:
     """`convolve` for a CPU; differentiable in reverse any number of times.
@@ -91,6 +96,26 @@ def _input_gradient(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
+    batch, places = len(x), g.shape[1:-1]
+    some = max(_EXAMPLES, _ENTRIES // math.prod(places))
+    if batch <= some:
+        return _kernel_gradient_of_some(window, zeros, x, g)
+    parts = -(-batch // some)
+    some = -(-batch // parts)
+
+    def split(a: Array) -> Array:
+        padded = jnp.pad(a, [(0, parts * some - batch)] + [(0, 0)] * (a.ndim - 1))
+        return padded.reshape(parts, some, *a.shape[1:])
+
+    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + _kernel_gradient_of_some(window, zeros, *part).astype(total.dtype), None
+
+    shape = (*window.shape, x.shape[-1], g.shape[-1])
+    total, _ = lax.scan(add, jnp.zeros(shape, at_least_float32(x)), (split(x), split(g)))
+    return total.astype(x.dtype)
+
+
+def _kernel_gradient_of_some(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
     """The convolution of x with g as its kernel, the batch taking the part of the features."""
     places = g.shape[1:-1]
     after = [

@@ -1,5 +1,6 @@
 """Everything that can be known to be wrong before the first step, said before the first step."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from fnn.keys import run_keys
 from fnn.train.recipe import RecipeFunction, build
 from fnn.train.state import init_state
 from fnn.train.step import per_example, pure_step
-from fnn.types import Data, Hyper, Loss, Pair, PRNGKey
+from fnn.types import Data, Hyper, Loss, Metrics, Pair, PRNGKey, TrainState
 
 
 def check(
@@ -135,20 +136,37 @@ def _check_shapes(
 ) -> None:
     keys = run_keys(key)
     batch = _batch_of(data.train, batch_size)
-    state = jax.eval_shape(lambda k, h: init_state(recipe, k, h, batch[0]), keys.init, hyper)
-    after, _ = jax.eval_shape(pure_step(recipe), state, batch, keys.noise, hyper)
+    state = _first_state.eval_shape(recipe, keys.init, hyper, batch[0])
+    after, _ = _step.eval_shape(recipe, state, batch, keys.noise, hyper)
     tree.expect_alike("step: the states before and after it", state, after, dtypes=True)
-
-    def predict(state, hyper, x, y):
-        built = build(recipe, hyper)
-        predictions, _ = built.model.apply(state.params, state.model_state, x)
-        per_example(built.loss, predictions, y)
-        return predictions
-
     for name in ("train", "valid"):
         x, y = getattr(data, name)
-        predictions = jax.eval_shape(predict, state, hyper, x, y)
+        predictions = _predict.eval_shape(recipe, state, hyper, x, y)
         _check_labels(f"data.{name}.y", build(recipe, hyper).loss, predictions, y)
+
+
+# Jitted although nothing here is computed: JAX then keeps the shapes, and checking the same recipe
+# again, as each fit of a loop over seeds does, costs no second tracing.
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
+    return init_state(recipe, key, hyper, x)
+
+
+@partial(jax.jit, static_argnums=0)
+def _step(
+    recipe: RecipeFunction, state: TrainState, batch: Pair, key: PRNGKey, hyper: Hyper
+) -> tuple[TrainState, Metrics]:
+    return pure_step(recipe)(state, batch, key, hyper)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(recipe: RecipeFunction, state: TrainState, hyper: Hyper, x: Any, y: Any) -> Any:
+    built = build(recipe, hyper)
+    predictions, _ = built.model.apply(state.params, state.model_state, x)
+    per_example(built.loss, predictions, y)
+    return predictions
 
 
 def _batch_of(examples: Pair, batch_size: int) -> tuple[Any, Any]:

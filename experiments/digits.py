@@ -34,7 +34,7 @@ from fnn import activations, losses, metrics, models, optim, report, schedules, 
 from fnn.checkpoint import RunDir
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
-from fnn.train import FitResult, Stop, fit
+from fnn.train import FitResult, Stop, fit, trained_params
 from fnn.types import Batch, Data, PRNGKey, Recipe
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
@@ -147,15 +147,15 @@ def run(config: Config, recipe: RecipeFunction, store: RunDir) -> tuple[float, S
     made, kept = len(result.history.train.values), int(result.state.step)
     print(f"stopped at step {made} ({result.stop.value}), with the weights of step {kept}")
 
-    model = recipe(config.hyper).model
-    logits, _ = model.apply(result.state.params, result.state.model_state, test.x)
+    model, params = recipe(config.hyper).model, trained_params(recipe, result.state, config.hyper)
+    logits, _ = model.apply(params, result.state.model_state, test.x)
     wrong, total = int((logits.argmax(axis=1) != test.y).sum()), len(test.y)
     accuracy = 1 - wrong / total
     headline = {
         "Test accuracy": f"{100 * accuracy:.1f} %",
         "Mistakes": f"{wrong} in {total}",
         "Weights of step": f"{kept:,} of {made:,}",
-        "Parameters": f"{tree.count(result.state.params):,}",
+        "Parameters": f"{tree.count(params):,}",
         "Time": f"{time.monotonic() - start:.1f} s",
     }
     page = write_report(store.path, config, result, headline, test, activations.softmax(logits))

@@ -58,15 +58,40 @@ class Transform(NamedTuple):
     update: Callable[[Params, Any, Params], tuple[Params, Any]]
 
 
+class Objective(NamedTuple):
+    """The loss of a step's batch as a function, for optimizers that look at it once more.
+
+    A line search and sharpness-aware minimisation ask for it at other parameters than the step's;
+    what is not asked for is not computed.
+    """
+
+    value: Float[Array, ""]  # at the step's parameters
+    at: Callable[[Params], tuple[Float[Array, ""], Params]]  # parameters -> loss, gradients
+
+
+def current_weights(state: Any, params: Params) -> Params:
+    """The parameters that are trained are those that are used.
+
+    >>> current_weights((), {'w': 1.0})
+    {'w': 1.0}
+    """
+    return params
+
+
 class Optimizer(NamedTuple):
     """Gradients to updates: `params + updates` are the new parameters.
 
-    `init(params) -> state` and `update(grads, state, params, lr) -> (updates, state)`. The
-    learning rate is an argument, so it can be read, logged, swept and differentiated.
+    `init(params) -> state` and `update(grads, state, params, lr, objective) -> (updates, state)`.
+    The learning rate is an argument, so it can be read, logged, swept and differentiated. The
+    objective has the default None, and most optimizers do not look at it.
+
+    `weights(state, params)` are the parameters to evaluate and to keep, where they are not those
+    that are trained: an average of them, say.
     """
 
     init: Callable[[Params], Any]
-    update: Callable[[Params, Any, Params, Any], tuple[Params, Any]]
+    update: Callable[..., tuple[Params, Any]]
+    weights: Callable[[Any, Params], Params] = current_weights
 
 
 Schedule = Callable[[Any], Float[Array, ""]]  # step (counted from 0) -> learning rate

@@ -321,7 +321,7 @@ def adam_like(direction):
         return jnp.int32(0), tree.zeros_like(params), tree.zeros_like(params)
 
     def make(b1=0.9, b2=0.999):
-        def update(grads, state, params, lr):
+        def update(grads, state, params, lr, objective=None):
             t = state[0] + 1
             m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state[1], grads)
             v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state[2], grads)
@@ -355,9 +355,9 @@ def test_adam_with_swapped_betas_and_its_eps_or_its_step_in_the_wrong_place():
 def test_decay_that_is_coupled_to_the_gradient():
     coupled = optim.adam()
 
-    def update(grads, state, params, lr):
+    def update(grads, state, params, lr, objective=None):
         grads = jax.tree.map(lambda g, p: g + 0.1 * p, grads, params)
-        return coupled.update(grads, state, params, lr)
+        return coupled.update(grads, state, params, lr, objective)
 
     with refused("Not equal to tolerance"):
         expect_updates(Optimizer(coupled.init, update), partial(adam_twin, decay=0.1))
@@ -371,7 +371,7 @@ def test_a_correction_that_cancels():
 def stepping(direction, init=lambda params: ()):
     """An optimizer from `direction(grads, state, params) -> direction, state`."""
 
-    def update(grads, state, params, lr):
+    def update(grads, state, params, lr, objective=None):
         step, state = direction(grads, state, params)
         return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, step), state
 

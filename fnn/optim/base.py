@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from fnn import tree
 from fnn.tree import Mask, safe_sqrt
-from fnn.types import Optimizer, Params, Scalar
+from fnn.types import Objective, Optimizer, Params, Scalar
 
 Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
 
@@ -30,7 +30,9 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
     [-1.0]
     """
 
-    def update(grads: Params, state: Any, params: Params, lr: Any) -> tuple[Params, Any]:
+    def update(
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
+    ) -> tuple[Params, Any]:
         tree.expect_alike(f"{name}: params and grads", params, grads)
         grads = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
         step, state = direction(grads, state, params)

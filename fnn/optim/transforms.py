@@ -82,6 +82,11 @@ def chain(*parts: Transform | Optimizer) -> Any:
             states.append(part_state)
         return grads, tuple(states)
 
-    if isinstance(parts[-1], Optimizer):
-        return Optimizer(init, lambda g, s, p, lr: through(g, s, p, (lr,)))
+    last = parts[-1]
+    if isinstance(last, Optimizer):
+        return Optimizer(
+            init,
+            lambda g, s, p, lr, objective=None: through(g, s, p, (lr, objective)),
+            lambda state, params: last.weights(state[-1], params),
+        )
     return Transform(init, lambda g, s, p: through(g, s, p, ()))

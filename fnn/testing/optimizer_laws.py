@@ -24,8 +24,8 @@ from fnn.testing.compare import (
 )
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, donation_is_safe
-from fnn.testing.quadratic import example_params, gradient, loss, noise
-from fnn.types import Optimizer, Params, Transform
+from fnn.testing.quadratic import example_params, gradient, loss, noise, objective
+from fnn.types import Objective, Optimizer, Params, Transform
 
 Make = Callable[..., Optimizer]
 Scalars = Mapping[str, float]
@@ -87,7 +87,9 @@ def descend_by(transform: Transform) -> Optimizer:
     [-0.5]
     """
 
-    def update(grads: Params, state: Any, params: Params, lr: Any) -> tuple[Params, Any]:
+    def update(
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
+    ) -> tuple[Params, Any]:
         grads, state = transform.update(grads, state, params)
         return jax.tree.map(lambda g: -jnp.asarray(lr, g.dtype) * g, grads), state
 
@@ -108,7 +110,8 @@ def state_is_stable(make: Make, scalars: Scalars) -> None:
         law = f"state_is_stable for {jnp.dtype(dtype).name}"
         params = jax.tree.map(lambda p, d=dtype: p.astype(d), example_params())
         state = jax.eval_shape(optimizer.init, params)
-        updates, new = jax.eval_shape(optimizer.update, params, state, params, 0.1)
+        step = functools.partial(_step, optimizer, lr=0.1)
+        updates, new = jax.eval_shape(step, params, state, params)
         hint = "make it of arrays with a dtype, as jnp.int32(0), and keep that"
         names = ("the old state", "the new")
         expect_same_specs(law, state, new, names=names, hint=hint, weak=True)
@@ -299,9 +302,15 @@ def _update(make: Make) -> Callable[..., tuple[Params, Any]]:
 
     def update(carry: tuple[Params, Any], hyper: PyTree, grads: Params) -> tuple[Params, Any]:
         params, state = carry
-        return _built(make, hyper).update(grads, state, params, hyper["lr"])
+        return _step(_built(make, hyper), grads, state, params, hyper["lr"])
 
     return update
+
+
+def _step(optimizer: Optimizer, grads: Params, state: Any, params: Params, lr: Any) -> Any:
+    """An update on the quadratic, tilted so that its gradient at `params` is `grads`."""
+    shift = jax.tree.map(jnp.subtract, grads, gradient(params))
+    return optimizer.update(grads, state, params, lr, objective(params, shift))
 
 
 def _compiled(make: Make) -> Callable[..., tuple[Params, Any]]:

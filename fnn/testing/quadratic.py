@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from fnn.types import Params
+from fnn.tree import at_least_float32
+from fnn.types import Objective, Params
 
 MINIMUM = 0.1
 
@@ -39,14 +41,34 @@ def gradient(params: Params) -> Params:
     return jax.tree.map(leaf, params)
 
 
-def loss(params: Params) -> float:
+def loss(params: Params) -> Float[Array, ""]:
     """What `gradient` is the gradient of: the sum of c (p - 0.1)^2 / 2.
 
-    >>> round(loss({'w': jnp.full(2, 1.1)}), 3)
+    >>> loss({'w': jnp.full(2, 1.1)}).round(3).item()
     1.25
     """
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(gradient(params)), strict=True)
-    return sum(float(jnp.vdot(p - MINIMUM, g)) / 2 for p, g in pairs)
+    away = jax.tree.map(lambda p: p - jnp.asarray(MINIMUM, p.dtype), params)
+    return _dot(away, gradient(params)) / 2
+
+
+def _dot(a: Params, b: Params) -> Float[Array, ""]:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return jnp.stack([jnp.vdot(x, y).astype(at_least_float32(x)) for x, y in pairs]).sum()
+
+
+def objective(params: Params, shift: Params) -> Objective:
+    """The loss plus the sum of shift * p, whose gradient is `gradient` plus the shift.
+
+    >>> params, shift = {'w': jnp.full(2, 1.1)}, {'w': jnp.ones(2)}
+    >>> objective(params, shift).at(params)[1]['w'].tolist()
+    [1.5, 3.0]
+    """
+
+    def at(params: Params) -> tuple[Array, Params]:
+        value = loss(params) + _dot(params, shift)
+        return value, jax.tree.map(jnp.add, gradient(params), shift)
+
+    return Objective(at(params)[0], at)
 
 
 def noise(params: Params, noisy_steps: int, steps: int) -> Params:

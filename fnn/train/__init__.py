@@ -10,4 +10,5 @@ from fnn.train.progress import silent as silent
 from fnn.train.run import make_run as make_run
 from fnn.train.state import make_init as make_init
 from fnn.train.state import optimizer_state as optimizer_state
+from fnn.train.state import trained_params as trained_params
 from fnn.train.step import make_step as make_step

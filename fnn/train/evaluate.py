@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from fnn import metrics
 from fnn.train.recipe import RecipeFunction, build
+from fnn.train.state import optimizer_state
 from fnn.train.step import per_example
 from fnn.types import Hyper, Metric, Pair, TrainState
 
@@ -16,8 +17,8 @@ Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
 def make_evaluate(recipe: RecipeFunction, *, batch_size: int = 1024) -> Evaluate:
     """`evaluate(state, examples, hyper) -> {'loss': ..., metric: ...}`, jitted.
 
-    The model runs with train=False, over batches of `batch_size` and one smaller rest; sums and
-    counts are added, so every example weighs the same.
+    The model runs with train=False and the optimizer's `weights`, over batches of `batch_size` and
+    one smaller rest; sums and counts are added, so every example weighs the same.
 
     >>> from fnn import losses, models, optim, schedules
     >>> from fnn.types import Recipe
@@ -39,10 +40,11 @@ def pure_evaluate(recipe: RecipeFunction, batch_size: int) -> Evaluate:
         built = build(recipe, hyper)
         loss = metrics.mean_loss(lambda p, t: per_example(built.loss, p, t))
         named: dict[str, Metric] = {"loss": loss, **built.metrics}
+        params = built.optimizer.weights(optimizer_state(built.optimizer, state), state.params)
 
         def measure(batch):
             x, y = batch
-            predictions, _ = built.model.apply(state.params, state.model_state, x)
+            predictions, _ = built.model.apply(params, state.model_state, x)
             return {name: metric.measure(predictions, y) for name, metric in named.items()}
 
         sums = _over_batches(measure, tuple(examples), batch_size)

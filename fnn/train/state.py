@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from fnn.train.pack import pack, unpack
 from fnn.train.recipe import RecipeFunction, build
-from fnn.types import Hyper, Optimizer, PRNGKey, TrainState
+from fnn.types import Hyper, Optimizer, Params, PRNGKey, TrainState
 
 
 def init_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
@@ -49,3 +49,21 @@ def optimizer_state(optimizer: Optimizer, state: TrainState) -> PyTree:
     [0.0, 0.0]
     """
     return unpack(state.opt_state, jax.eval_shape(optimizer.init, state.params))
+
+
+def trained_params(recipe: RecipeFunction, state: TrainState, hyper: Hyper) -> Params:
+    """The parameters to use after training: the optimizer's `weights`, such as an average.
+
+    For most optimizers these are `state.params`.
+
+    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn.types import Recipe
+    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    ...                               schedules.constant(hyper['lr']))
+    >>> hyper = {'lr': 0.1}
+    >>> state = make_init(recipe)(jax.random.key(0), hyper, jnp.zeros((4, 3)))
+    >>> trained_params(recipe, state, hyper) is state.params
+    True
+    """
+    optimizer = build(recipe, hyper).optimizer
+    return optimizer.weights(optimizer_state(optimizer, state), state.params)

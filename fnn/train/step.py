@@ -1,6 +1,7 @@
 """One training step, the whole of it: loss, gradient, update, metrics."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from fnn import tree
 from fnn.train.pack import pack
 from fnn.train.recipe import RecipeFunction, build, expect_all_read, watch
 from fnn.train.state import optimizer_state
-from fnn.types import Hyper, Loss, Metrics, Pair, PRNGKey, TrainState
+from fnn.types import Hyper, Loss, Metrics, Objective, Pair, Params, PRNGKey, TrainState
 
 Step = Callable[[TrainState, Pair, PRNGKey, Hyper], tuple[TrainState, Metrics]]
 
@@ -62,10 +63,12 @@ def pure_step(recipe: RecipeFunction) -> Step:
             total = per_example(loss, predictions, y).mean() + penalty(params, model_state)
             return total, model_state
 
-        (value, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        loss_and_grads = jax.value_and_grad(mean_loss, has_aux=True)
+        (value, model_state), grads = loss_and_grads(state.params)
+        objective = Objective(value, partial(_without_state, loss_and_grads))
         lr = schedule(state.step)
         opt_state = optimizer_state(optimizer, state)
-        updates, opt_state = optimizer.update(grads, opt_state, state.params, lr)
+        updates, opt_state = optimizer.update(grads, opt_state, state.params, lr, objective)
         expect_all_read(hyper)
         updates = _computed_once(updates, lr)
         params = tree.add(state.params, updates)
@@ -76,6 +79,11 @@ def pure_step(recipe: RecipeFunction) -> Step:
         return state, _metrics(value, lr, grads, updates, params)
 
     return step
+
+
+def _without_state(loss_and_grads: Callable, params: Params) -> tuple[Array, Params]:
+    (value, _), grads = loss_and_grads(params)
+    return value, grads
 
 
 def _computed_once(updates: Any, lr: Array) -> Any:

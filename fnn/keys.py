@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from fnn.types import PRNGKey
+from fnn.types import PRNGKey, Scalar
 
 
 def fold_name(key: PRNGKey, name: str) -> PRNGKey:
@@ -39,3 +39,26 @@ def run_keys(key: PRNGKey) -> RunKeys:
     ()
     """
     return RunKeys(*(fold_name(key, name) for name in RunKeys._fields))
+
+
+def key_of_noise(where: str, amount: Scalar, key: PRNGKey | None, train: bool) -> PRNGKey | None:
+    """The key that a layer draws its noise from; None where it adds none.
+
+    That is outside of training, and for an amount that is a plain 0 (a traced 0 cannot be seen).
+
+    Raises: ValueError, which begins with `where`, if there is to be noise and the key is None.
+
+    >>> key_of_noise('dropout', 0.5, None, False) is key_of_noise('dropout', 0.0, None, True)
+    True
+    >>> key_of_noise('dropout', 0.5, None, True)
+    Traceback (most recent call last):
+        ...
+    ValueError: dropout: expected a key with train=True, got None; pass key= to the model's apply
+    """
+    if not train or (isinstance(amount, (int, float)) and amount == 0):
+        return None
+    if key is None:
+        raise ValueError(
+            f"{where}: expected a key with train=True, got None; pass key= to the model's apply"
+        )
+    return key

@@ -20,7 +20,8 @@ from fnn.layers import (
     segment_mask,
     window_mask,
 )
-from tests.compiled import compiled, expect_like_torch, expect_same, with_gradients
+from tests.against_torch import expect_like_torch
+from tests.compiled import compiled, expect_same, with_gradients
 from tests.registry.rows import normal
 
 attend = compiled(dot_product_attention)
@@ -72,7 +73,8 @@ def ours(query, key, value, bias, mask):
 @example(LARGE)
 @example(dict.fromkeys(LARGE, 1))
 def test_dot_product_attention_is_that_of_torch(sizes):
-    expect_like_torch(ours, of_torch, *problem(**sizes))
+    cases = {"dot_product_attention": (ours, of_torch)}
+    expect_like_torch(cases, *problem(**sizes), moving=4)
 
 
 def twin(query, key, value, bias, mask, scale, cap):

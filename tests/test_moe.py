@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fnn import layers, models
 from fnn.activations import gelu, relu, silu
-from tests.compiled import compiled, expect_like_torch, expect_same, with_gradients
+from tests.against_torch import expect_like_torch
+from tests.compiled import compiled, expect_same, with_gradients
 from tests.registry.rows import normal
 
 N, IN, HIDDEN, OUT, E = 13, 4, 5, 3, 4  # tokens, inputs, hidden, outputs, experts
@@ -241,7 +242,8 @@ def test_gated_mlps_are_those_of_torch(function, activation):
     shapes = [(2, 3, IN), (IN, HIDDEN), (HIDDEN,), (IN, HIDDEN), (HIDDEN,), (HIDDEN, OUT), (OUT,)]
     inputs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
     given = with_layers(function, ("gate", "up", "down"))
-    expect_like_torch(given, gated_in_torch(activation), *inputs)
+    cases = {function.__name__: (given, gated_in_torch(activation))}
+    expect_like_torch(cases, *inputs, moving=len(inputs))
 
 
 def test_a_closed_gate_lets_nothing_through():
@@ -261,7 +263,7 @@ def test_squeeze_excite_is_that_of_torch():
     shapes = [(2, 3, 5, 4), (4, 2), (2,), (2, 4), (4,)]
     inputs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
     given = with_layers(layers.squeeze_excite, ("reduce", "expand"))
-    expect_like_torch(given, reference, *inputs)
+    expect_like_torch({"squeeze_excite": (given, reference)}, *inputs, moving=len(inputs))
 
 
 def test_squeeze_excite_takes_a_window_of_any_rank_and_refuses_none():

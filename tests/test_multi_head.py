@@ -19,7 +19,8 @@ from fnn.layers import (
     segment_mask,
     window_mask,
 )
-from tests.compiled import compiled, expect_like_torch, expect_same, with_gradients
+from tests.against_torch import expect_like_torch
+from tests.compiled import compiled, expect_same, with_gradients
 from tests.registry.rows import normal
 
 B, T, E = 2, 6, 8
@@ -94,7 +95,9 @@ def test_multi_head_attention_is_that_of_torch(memory_features):
     # The biases as one array: the gradient by that of the keys is 0, and thus all rounding.
     biases = np.stack([params[name]["bias"] for name in ("query", "key", "value")])
     inputs = (X[:, :3], normal(B, 4, memory_features, seed=1), *kernels, biases)
-    expect_like_torch(ours, of_torch, *inputs, params["out"]["bias"])
+    inputs = (*inputs, params["out"]["bias"])
+    cases = {"multi_head_attention": (ours, of_torch)}
+    expect_like_torch(cases, *inputs, moving=len(inputs))
 
 
 def test_a_future_token_never_changes_a_past_output():

@@ -77,7 +77,8 @@ def init_accepts_shapes(model: Model, x: Any) -> None:
 def init_follows_the_key(model: Model, x: Any) -> None:
     """The same key gives the same bits; another key, and another leaf, other values.
 
-    Leaves whose numbers are all equal (zeros, ones) are left out.
+    Leaves of one value, or of two that repeat (zeros, ones, an LSTM's bias of both), are no draws
+    and are left out.
 
     >>> from fnn.models import dense
     >>> init_follows_the_key(dense(2), jnp.ones((3, 1)))
@@ -89,7 +90,7 @@ def init_follows_the_key(model: Model, x: Any) -> None:
     other = jax.tree.leaves(init(_key(1), x)[0])
     seen: dict[tuple[Any, bytes], str] = {}
     for (keys, leaf), elsewhere in zip(jax.tree.leaves_with_path(params), other, strict=True):
-        if (numbers := np.asarray(leaf)).size < 2 or (numbers == numbers.flat[0]).all():
+        if not _looks_drawn(numbers := np.asarray(leaf)):
             continue
         path = path_of(keys)
         if (numbers == np.asarray(elsewhere)).all():
@@ -102,6 +103,10 @@ def init_follows_the_key(model: Model, x: Any) -> None:
                 f"{law}: leaves '{twin}' and '{path}' are equal; give each its own key, by "
                 "fold_name or split"
             )
+
+
+def _looks_drawn(numbers: np.ndarray) -> bool:
+    return len(np.unique(numbers)) > min(2, numbers.size - 1)
 
 
 def model_jit_equals_eager(

@@ -6,6 +6,7 @@ from typing import Any
 
 from fnn import layers
 from fnn.initializers import Initializer, lecun_normal, zeros
+from fnn.keys import key_of_noise
 from fnn.layers.attention import Attend
 from fnn.layers.multi_head import Rotate
 from fnn.types import Model, PRNGKey, Scalar
@@ -157,10 +158,7 @@ def _pair(x: Any) -> tuple[Any, Any]:
 def _with_dropout(
     where: str, attend: Attend, rate: Scalar, key: PRNGKey | None, train: bool
 ) -> Attend:
-    if not train or (isinstance(rate, (int, float)) and rate == 0):
+    noise_key = key_of_noise(where, rate, key, train)
+    if noise_key is None:
         return attend
-    if key is None:
-        raise ValueError(
-            f"{where}: expected a key with train=True, got None; pass key= to the model's apply"
-        )
-    return partial(attend, drop=partial(layers.dropout, key, rate=rate))
+    return partial(attend, drop=partial(layers.dropout, noise_key, rate=rate))

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.combinators import Layer, residual, sequential
+from fnn.keys import key_of_noise
 from fnn.types import Model, PRNGKey, Scalar
 
 Noise = Callable[[PRNGKey, Float[Array, "..."], Scalar], Float[Array, "..."]]
@@ -117,12 +118,7 @@ def stochastic_depth(layer: Layer, rate: Scalar) -> Model:
 
 def _training_only(name: str, noise: Noise, amount: Scalar) -> Model:
     def apply(params, model_state, x, *, key=None, train=False):
-        if not train or (isinstance(amount, (int, float)) and amount == 0):
-            return x, model_state
-        if key is None:
-            raise ValueError(
-                f"{name}: expected a key with train=True, got None; pass key= to the model's apply"
-            )
-        return noise(key, x, amount), model_state
+        noise_key = key_of_noise(name, amount, key, train)
+        return x if noise_key is None else noise(noise_key, x, amount), model_state
 
     return Model(init=lambda key, x: ({}, ()), apply=apply)

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnn import checkpoint
-from fnn.data import Standardiser, fit_standardiser, split
+from fnn.data import (
+    Standardiser,
+    class_weights,
+    fit_standardiser,
+    grouped_split,
+    k_fold,
+    split,
+    stratified_split,
+)
 
 SHARES = (0.7, 0.15, 0.15)
 
@@ -138,3 +146,55 @@ def test_other_features_than_those_it_was_fitted_on_are_refused(name, shape):
     standardiser = fit_standardiser(jnp.asarray(X))
     with pytest.raises(ValueError, match=rf"Standardiser.{name}: expected x to fit .* \(1, 3\)"):
         getattr(standardiser, name)(jnp.zeros(shape))
+
+
+@settings(max_examples=30)
+@given(st.integers(20, 200), st.integers(2, 6), st.integers(0, 99))
+def test_a_stratified_split_gives_every_part_its_share_of_every_class(n, classes, seed):
+    labels = np.random.default_rng(seed).integers(classes, size=n)
+    parts = stratified_split(jax.random.key(seed), labels, SHARES)
+    plain = split(jax.random.key(seed), n, SHARES)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(n))
+    assert [len(part) for part in parts] == [len(part) for part in plain]
+    for part, share in zip(parts, SHARES, strict=True):
+        counts = np.bincount(labels[part], minlength=classes)
+        assert (np.abs(counts - share * np.bincount(labels, minlength=classes)) < 2).all()
+
+
+def test_a_stratified_split_is_shuffled_and_follows_from_its_key():
+    labels = np.repeat([0, 1], 50)
+    once, again, other = (
+        stratified_split(jax.random.key(seed), labels, SHARES)[0] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(once, again)
+    assert set(once.tolist()) != set(other.tolist())
+    assert 10 < np.abs(np.diff(labels[once])).sum() < 60  # one change, were the classes in order
+
+
+def test_a_grouped_split_keeps_groups_together():
+    groups = np.random.default_rng(0).integers(20, size=100)
+    parts = grouped_split(jax.random.key(0), groups, SHARES)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    found = [set(groups[part].tolist()) for part in parts]
+    assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
+
+
+def test_k_folds_validate_every_example_once():
+    folds = k_fold(jax.random.key(0), 10, 3)
+    assert sorted(np.concatenate([valid for _, valid in folds]).tolist()) == list(range(10))
+    for train, valid in folds:
+        assert sorted([*train.tolist(), *valid.tolist()]) == list(range(10))
+        assert len(valid) in (3, 4)
+    for folds in (1, 11):
+        with pytest.raises(ValueError, match="k_fold: expected 2 to 10 folds"):
+            k_fold(jax.random.key(0), 10, folds)
+
+
+def test_class_weights_give_every_class_the_same_part():
+    labels = np.array([0, 0, 0, 2, 2, 0])
+    weights = class_weights(labels, 4)
+    np.testing.assert_allclose(weights[labels].mean(), 1, rtol=1e-6)
+    np.testing.assert_allclose(weights * np.bincount(labels, minlength=4), [3, 0, 3, 0], rtol=1e-6)
+    for wrong in (np.array([4]), np.array([-1]), np.array([], int)):
+        with pytest.raises(ValueError, match=r"class_weights: expected labels in \[0, 4\)"):
+            class_weights(wrong, 4)

@@ -1,0 +1,145 @@
+"""Text as integers: bytes, characters, or subwords."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+Tokens = Int[np.ndarray, " tokens"]
+
+
+def encode_bytes(text: str) -> Tokens:
+    """The UTF-8 bytes of a text, int32 in [0, 256).
+
+    >>> encode_bytes('aé').tolist()
+    [97, 195, 169]
+    """
+    return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+
+def decode_bytes(tokens: Sequence[int] | np.ndarray) -> str:
+    """The text of UTF-8 bytes; what is no UTF-8 becomes the replacement character.
+
+    >>> decode_bytes(encode_bytes('aé'))
+    'aé'
+    """
+    return bytes(np.asarray(tokens, np.uint8)).decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Characters:
+    """A character each, numbered in the order given.
+
+    >>> characters = Characters.of('hello')
+    >>> characters.symbols, characters.encode('hole').tolist()
+    ('ehlo', [1, 3, 2, 0])
+    >>> characters.decode([1, 0])
+    'he'
+    """
+
+    symbols: str
+
+    @classmethod
+    def of(cls, text: str) -> "Characters":
+        """Those that occur in a text, sorted."""
+        return cls("".join(sorted(set(text))))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, text: str) -> Tokens:
+        """int32 in [0, len).
+
+        Raises: ValueError for a character that is not among the symbols.
+        """
+        places = {symbol: i for i, symbol in enumerate(self.symbols)}
+        unknown = sorted(set(text) - places.keys())
+        if unknown:
+            raise ValueError(
+                f"Characters.encode: expected characters of {self.symbols!r}, got {unknown}; "
+                "make the Characters of all texts"
+            )
+        return np.fromiter((places[symbol] for symbol in text), np.int32, len(text))
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of some tokens."""
+        return "".join(self.symbols[int(token)] for token in tokens)
+
+
+class Subwords:
+    """Byte pair encoding of bytes: any text has tokens, and frequent words have few.
+
+    Made by `train_subwords` or from a file that it saved; the work is done by the package
+    tokenizers (the extra 'text').
+    """
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> Tokens:
+        """int32 in [0, len)."""
+        return np.asarray(self._tokenizer.encode(text).ids, np.int32)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of some tokens."""
+        return self._tokenizer.decode([int(token) for token in tokens])
+
+    def save(self, path: str | Path) -> None:
+        """Write the vocabulary as JSON, in the format of the package tokenizers."""
+        self._tokenizer.save(str(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Subwords":
+        """What `save` wrote."""
+        return cls(_tokenizers("Subwords.load").Tokenizer.from_file(str(path)))
+
+
+def train_subwords(text: str, vocabulary: int) -> Subwords:
+    """The byte pair encoding with so many tokens that fits a text.
+
+    Args:
+      vocabulary: number of tokens, at least the 256 bytes.
+
+    Raises: ValueError for fewer; ModuleNotFoundError without tokenizers.
+    Source: Sennrich, Haddow & Birch 2016, arXiv:1508.07909, over bytes as in GPT-2.
+
+    >>> subwords = train_subwords('low lower lowest ' * 10, 260)
+    >>> tokens = subwords.encode('slow')
+    >>> len(tokens), subwords.decode(tokens)
+    (2, 'slow')
+    """
+    if vocabulary < 256:
+        raise ValueError(
+            f"train_subwords: expected at least the 256 bytes as vocabulary, got {vocabulary}"
+        )
+    package = _tokenizers("train_subwords")
+    tokenizer = package.Tokenizer(package.models.BPE())
+    tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = package.decoders.ByteLevel()
+    trainer = package.trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        initial_alphabet=package.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return Subwords(tokenizer)
+
+
+def _tokenizers(where: str) -> Any:
+    try:
+        import tokenizers
+        import tokenizers.decoders
+        import tokenizers.models
+        import tokenizers.pre_tokenizers
+        import tokenizers.trainers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{where}: needs tokenizers; pip install 'fnn[text]'", name="tokenizers"
+        ) from error
+    return tokenizers

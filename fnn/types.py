@@ -78,6 +78,15 @@ def current_weights(state: Any, params: Params) -> Params:
     return params
 
 
+def unscaled(state: Any) -> float:
+    """The loss is differentiated as it is.
+
+    >>> unscaled(())
+    1.0
+    """
+    return 1.0
+
+
 class Optimizer(NamedTuple):
     """Gradients to updates: `params + updates` are the new parameters.
 
@@ -87,15 +96,29 @@ class Optimizer(NamedTuple):
 
     `weights(state, params)` are the parameters to evaluate and to keep, where they are not those
     that are trained: an average of them, say.
+
+    `loss_scale(state)` is what a step multiplies the loss by before it takes the gradient, and
+    divides the gradient by before `update` sees it, so that float16 does not round it to 0.
     """
 
     init: Callable[[Params], Any]
     update: Callable[..., tuple[Params, Any]]
     weights: Callable[[Any, Params], Params] = current_weights
+    loss_scale: Callable[[Any], Scalar] = unscaled
 
 
 Schedule = Callable[[Any], Float[Array, ""]]  # step (counted from 0) -> learning rate
 Loss = Callable[[Any, Any], Float[Array, "batch ..."]]  # (predictions, targets) -> per example
+
+
+class Batch(NamedTuple):
+    """Inputs and targets with the same first axis; a plain pair `(x, y)` serves as well."""
+
+    x: Any
+    y: Any
+
+
+Pair = tuple[Any, Any]  # (inputs, targets): a Batch, or any other pair
 
 
 class Metric(NamedTuple):
@@ -118,12 +141,22 @@ def no_penalty(params: Params, model_state: ModelState) -> float:
     return 0.0
 
 
+def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
+    """The batch as it is.
+
+    >>> no_augmentation(None, (1.0, 2.0))
+    (1.0, 2.0)
+    """
+    return batch
+
+
 class Recipe(NamedTuple):
     """All that training needs to know, made by a function `recipe(hyper)` inside the trace.
 
     `metrics` are evaluated beside the loss; their names become columns of the history. `penalty`
     is added to the mean loss of a step: L1 or L2 of the parameters, or what a layer leaves in the
-    model state, such as the load balance of a mixture of experts.
+    model state, such as the load balance of a mixture of experts. `augment` changes the batches of
+    the steps, not those of an evaluation, with a key that follows from the run's key and the step.
     """
 
     model: Model
@@ -132,16 +165,7 @@ class Recipe(NamedTuple):
     schedule: Schedule
     metrics: Mapping[str, Metric] = {}
     penalty: Callable[[Params, ModelState], Scalar] = no_penalty
-
-
-class Batch(NamedTuple):
-    """Inputs and targets with the same first axis; a plain pair `(x, y)` serves as well."""
-
-    x: Any
-    y: Any
-
-
-Pair = tuple[Any, Any]  # (inputs, targets): a Batch, or any other pair
+    augment: Callable[[PRNGKey, Pair], Pair] = no_augmentation
 
 
 @jax.tree_util.register_dataclass

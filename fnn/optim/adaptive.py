@@ -1,20 +1,9 @@
 """Optimizers that divide by a running estimate of the gradient's size."""
 
-from dataclasses import dataclass
-
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Int
-
 from fnn import tree
-from fnn.optim.base import (
-    bias_correction,
-    decay_weights,
-    from_direction,
-    mean_square,
-    moving_average,
-)
-from fnn.tree import Mask, safe_sqrt
+from fnn.optim.base import decay_weights, from_direction
+from fnn.optim.moments import AdamState, adam_init, gather, mean_squares, over_root, unbiased
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -37,22 +26,10 @@ def rmsprop(*, decay: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
     """
 
     def direction(grads, v, params):
-        v = jax.tree.map(lambda v, g: mean_square(decay, v, g), v, grads)
-        return jax.tree.map(
-            lambda g, v: g / (safe_sqrt(v) + jnp.asarray(eps, v.dtype)), grads, v
-        ), v
+        v = mean_squares(decay, v, grads)
+        return over_root(grads, v, eps), v
 
     return from_direction("rmsprop", tree.zeros_like, direction)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class AdamState:
-    """Moments of the gradient."""
-
-    step: Int[Array, ""]  # updates made so far, int32
-    m: Params  # first moment, in at least float32
-    v: Params  # second moment, in at least float32
 
 
 def adam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
@@ -78,7 +55,7 @@ def adam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimiz
     def direction(grads, state, params):
         return _adam_direction(grads, state, b1, b2, eps)
 
-    return from_direction("adam", _adam_init, direction)
+    return from_direction("adam", adam_init, direction)
 
 
 def adamw(
@@ -113,24 +90,12 @@ def adamw(
         step, state = _adam_direction(grads, state, b1, b2, eps)
         return decay_weights(step, params, weight_decay, mask), state
 
-    return from_direction("adamw", _adam_init, direction)
-
-
-def _adam_init(params: Params) -> AdamState:
-    return AdamState(step=jnp.int32(0), m=tree.zeros_like(params), v=tree.zeros_like(params))
+    return from_direction("adamw", adam_init, direction)
 
 
 def _adam_direction(
     grads: Params, state: AdamState, b1: Scalar, b2: Scalar, eps: Scalar
 ) -> tuple[Params, AdamState]:
-    t = state.step + 1
-    m = jax.tree.map(lambda m, g: moving_average(b1, m, g), state.m, grads)
-    v = jax.tree.map(lambda v, g: mean_square(b2, v, g), state.v, grads)
-
-    def leaf(m: Array, v: Array) -> Array:
-        # Reciprocals of the scalars: a division per element would be materialised on a CPU.
-        m_hat = m * (1 / bias_correction(b1, t, m.dtype))
-        v_hat = v * (1 / bias_correction(b2, t, v.dtype))
-        return m_hat / (safe_sqrt(v_hat) + jnp.asarray(eps, v.dtype))
-
-    return jax.tree.map(leaf, m, v), AdamState(step=t, m=m, v=v)
+    state = gather(grads, state, b1, b2)
+    m, v = unbiased(state.m, b1, state.step), unbiased(state.v, b2, state.step)
+    return over_root(m, v, eps), state

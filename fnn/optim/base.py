@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from fnn import tree
 from fnn.tree import Mask, safe_sqrt
-from fnn.types import Objective, Optimizer, Params, Scalar
+from fnn.types import Objective, Optimizer, Params, Scalar, unscaled
 
 Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
 
@@ -39,6 +39,20 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
         return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, step), state
 
     return Optimizer(init=init, update=update)
+
+
+def expect_unscaled(where: str, *optimizers: Optimizer) -> None:
+    """Refuse optimizers with a loss scale, where it is not clear whose scale the loss would get.
+
+    >>> expect_unscaled('groups', Optimizer(None, None, None, lambda state: 8.0))
+    Traceback (most recent call last):
+        ...
+    ValueError: groups: expected optimizers without a loss scale, got one; put it around groups
+    """
+    if any(optimizer.loss_scale is not unscaled for optimizer in optimizers):
+        raise ValueError(
+            f"{where}: expected optimizers without a loss scale, got one; put it around {where}"
+        )
 
 
 def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask | None) -> Params:
@@ -72,10 +86,19 @@ def mean_square(decay: Scalar, old: Array, new: Array) -> Array:
     >>> mean_square(0.75, jnp.array(0.0), jnp.array(4.0)).item()
     4.0
     """
+    return jnp.asarray(decay, old.dtype) * old + square_share(decay, new)
+
+
+def square_share(decay: Scalar, new: Array) -> Array:
+    """(1 - decay) * new^2: what a mean of squares gains.
+
+    >>> square_share(0.75, jnp.array(4.0)).item()
+    4.0
+    """
     # The factor goes inside the square: a plain new^2, which the norm of the gradient needs too,
     # would be written out for both on a CPU.
     inside = (1 - decay) ** 0.5 if isinstance(decay, (int, float)) else safe_sqrt(1 - decay)
-    return jnp.asarray(decay, old.dtype) * old + jnp.square(jnp.asarray(inside, old.dtype) * new)
+    return jnp.square(jnp.asarray(inside, new.dtype) * new)
 
 
 def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Array, ""]:

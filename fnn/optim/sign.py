@@ -1,12 +1,63 @@
-"""Optimizers that step by the sign of a running mean."""
+"""Optimizers that step by the sign of the gradient, or of a running mean of it."""
 
 import jax
 import jax.numpy as jnp
 
 from fnn import tree
-from fnn.optim.base import decay_weights, from_direction, moving_average
+from fnn.optim.base import decay_weights, from_direction
+from fnn.optim.moments import means
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
+
+
+def sign_sgd() -> Optimizer:
+    """A step of lr against the sign of every gradient.
+
+        update = -lr sign(g)
+
+    Begin with lr 1e-3, and let it fall to 0: steps of one size never settle.
+
+    State: ().
+    Source: Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1. As Optax.
+
+    >>> opt, params = sign_sgd(), {'w': jnp.zeros(3)}
+    >>> opt.update({'w': jnp.array([3.0, -1e-9, 0.0])}, (), params, 0.5)[0]['w'].tolist()
+    [-0.5, 0.5, -0.0]
+    """
+    return from_direction(
+        "sign_sgd",
+        lambda params: (),
+        lambda grads, state, params: (jax.tree.map(jnp.sign, grads), state),
+    )
+
+
+def signum(*, momentum: Scalar = 0.9) -> Optimizer:
+    """A step of lr against the sign of the mean gradient.
+
+        m <- momentum m + (1 - momentum) g
+        update = -lr sign(m)
+
+    Begin with lr 1e-3 to 0.01, and let it fall to 0.
+
+    Args:
+      momentum: share of the mean that a step keeps, in [0, 1). At 0 it is `sign_sgd`.
+
+    State: m like params, in at least float32.
+    Source: Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2. As Optax.
+
+    >>> opt, params = signum(), {'w': jnp.zeros(1)}
+    >>> state = opt.init(params)
+    >>> for g in (3.0, -1.0):
+    ...     updates, state = opt.update({'w': jnp.array([g])}, state, params, 0.5)
+    >>> updates['w'].tolist()
+    [-0.5]
+    """
+
+    def direction(grads, m, params):
+        m = means(momentum, m, grads)
+        return jax.tree.map(jnp.sign, m), m
+
+    return from_direction("signum", tree.zeros_like, direction)
 
 
 def lion(
@@ -36,8 +87,7 @@ def lion(
     """
 
     def direction(grads, m, params):
-        step = jax.tree.map(lambda m, g: jnp.sign(moving_average(b1, m, g)), m, grads)
-        m = jax.tree.map(lambda m, g: moving_average(b2, m, g), m, grads)
-        return decay_weights(step, params, weight_decay, mask), m
+        step = jax.tree.map(jnp.sign, means(b1, m, grads))
+        return decay_weights(step, params, weight_decay, mask), means(b2, m, grads)
 
     return from_direction("lion", tree.zeros_like, direction)

@@ -9,10 +9,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.keys import fold_name
 from fnn.train.pack import pack
 from fnn.train.recipe import RecipeFunction, build, expect_all_read, watch
 from fnn.train.state import optimizer_state
-from fnn.types import Hyper, Loss, Metrics, Objective, Pair, Params, PRNGKey, TrainState
+from fnn.types import (
+    Hyper,
+    Loss,
+    Metrics,
+    Objective,
+    Optimizer,
+    Pair,
+    Params,
+    PRNGKey,
+    TrainState,
+    unscaled,
+)
 
 Step = Callable[[TrainState, Pair, PRNGKey, Hyper], tuple[TrainState, Metrics]]
 
@@ -52,9 +64,9 @@ def pure_step(recipe: RecipeFunction) -> Step:
 
     def step(state, batch, key, hyper):
         hyper = watch(hyper)
-        model, loss, optimizer, schedule, _, penalty = build(recipe, hyper)
-        x, y = batch
+        model, loss, optimizer, schedule, _, penalty, augment = build(recipe, hyper)
         noise = jax.random.fold_in(key, state.step)
+        x, y = augment(fold_name(noise, "augment"), batch)
 
         def mean_loss(params):
             predictions, model_state = model.apply(
@@ -63,11 +75,11 @@ def pure_step(recipe: RecipeFunction) -> Step:
             total = per_example(loss, predictions, y).mean() + penalty(params, model_state)
             return total, model_state
 
-        loss_and_grads = jax.value_and_grad(mean_loss, has_aux=True)
+        opt_state = optimizer_state(optimizer, state)
+        loss_and_grads = _loss_and_grads(mean_loss, optimizer, opt_state)
         (value, model_state), grads = loss_and_grads(state.params)
         objective = Objective(value, partial(_without_state, loss_and_grads))
         lr = schedule(state.step)
-        opt_state = optimizer_state(optimizer, state)
         updates, opt_state = optimizer.update(grads, opt_state, state.params, lr, objective)
         expect_all_read(hyper)
         updates = _computed_once(updates, lr)
@@ -79,6 +91,27 @@ def pure_step(recipe: RecipeFunction) -> Step:
         return state, _metrics(value, lr, grads, updates, params)
 
     return step
+
+
+def _loss_and_grads(mean_loss: Callable, optimizer: Optimizer, opt_state: Any) -> Callable:
+    """The loss with its model state, and its gradient, taken at the optimizer's loss scale."""
+    if optimizer.loss_scale is unscaled:
+        return jax.value_and_grad(mean_loss, has_aux=True)
+    scale = jnp.asarray(optimizer.loss_scale(opt_state))
+
+    def scaled_loss(params: Params) -> tuple[Array, Any]:
+        value, model_state = mean_loss(params)
+        return value * scale.astype(value.dtype), (value, model_state)
+
+    def unscale(g: Array) -> Array:
+        wide = tree.at_least_float32(g)  # float16 would round what is below 6e-8 to 0
+        return g.astype(wide) / scale.astype(wide)
+
+    def loss_and_grads(params: Params) -> Any:
+        (_, aux), grads = jax.value_and_grad(scaled_loss, has_aux=True)(params)
+        return aux, jax.tree.map(unscale, grads)
+
+    return loss_and_grads
 
 
 def _without_state(loss_and_grads: Callable, params: Params) -> tuple[Array, Params]:

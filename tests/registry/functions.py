@@ -1,16 +1,15 @@
-"""Rows of the initializers, activations, losses, metrics and schedules."""
+"""Rows of the initializers, activations, losses and metrics."""
 
 import math
 
 import numpy as np
 
-from fnn import activations, initializers, losses, metrics, schedules
+from fnn import activations, initializers, losses, metrics
 from tests.registry.rows import (
     FunctionRow,
     InitializerRow,
     LossRow,
     MetricRow,
-    ScheduleRow,
     integers,
     normal,
 )
@@ -141,47 +140,6 @@ INITIALIZERS = [
         initializer=initializers.orthogonal(2.0),
         shape=(40, 60),
         std=2 * math.sqrt(1 / 60),
-    ),
-]
-
-SCHEDULES = [
-    ScheduleRow(
-        name="constant",
-        make=schedules.constant,
-        scalars={"value": 0.1},
-        values={0: 0.1, 1000: 0.1},
-    ),
-    ScheduleRow(
-        name="step_decay",
-        make=schedules.step_decay,
-        scalars={"start": 0.8, "factor": 0.5, "every_steps": 10.0},
-        values={0: 0.8, 9: 0.8, 10: 0.4, 19: 0.4, 20: 0.2},
-    ),
-    ScheduleRow(
-        name="exponential_decay",
-        make=schedules.exponential_decay,
-        scalars={"start": 0.8, "factor": 0.25, "every_steps": 10.0},
-        values={0: 0.8, 5: 0.4, 10: 0.2, 20: 0.05},
-    ),
-    ScheduleRow(
-        name="cosine",
-        make=schedules.cosine,
-        scalars={"start": 1.0, "total_steps": 90.0, "end": 0.1},
-        values={0: 1.0, 30: 0.775, 45: 0.55, 60: 0.325, 90: 0.1, 1000: 0.1},
-    ),
-    ScheduleRow(
-        name="warmup_cosine",
-        make=schedules.warmup_cosine,
-        scalars={"peak": 1.0, "warmup_steps": 10.0, "total_steps": 100.0, "start": 0.2, "end": 0.1},
-        values={0: 0.2, 5: 0.6, 10: 1.0, 40: 0.775, 55: 0.55, 100: 0.1, 101: 0.1},
-    ),
-    ScheduleRow(
-        name="warmup_cosine without warm-up",
-        make=lambda peak, total_steps: schedules.warmup_cosine(
-            peak, warmup_steps=0, total_steps=total_steps
-        ),
-        scalars={"peak": 0.5, "total_steps": 10.0},
-        values={0: 0.5, 5: 0.25, 10: 0.0},
     ),
 ]
 

@@ -1,0 +1,155 @@
+"""The update of fnn's optimizers against that of optax's: ratios of time and memory in one process.
+
+    python experiments/benchmarks/optimizers.py
+    python experiments/benchmarks/optimizers.py --only adam muon --trees gpt2
+
+Two trees of float32 parameters: `gpt2`, the shapes of GPT-2 small (124 M numbers in 148 leaves),
+and `small`, 1,000 leaves of 16 to 256 numbers. A program takes gradients, state and parameters and
+gives the new state and parameters, which overwrite the old; fnn's and optax's programs alternate,
+round by round. A ratio of times is a median over the rounds, with the quartiles beside it. The
+memory is that of the compiled program: temporary buffers, and results that overwrite nothing. Run
+nothing else meanwhile.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from fnn import optim, tree
+from fnn.types import Optimizer
+
+LR = 1e-3
+
+PAIRS: dict[str, Callable[[], tuple[Optimizer, Any]]] = {
+    "sgd": lambda: (optim.sgd(), optax.sgd(LR)),
+    "momentum": lambda: (optim.momentum(), optax.sgd(LR, momentum=0.9)),
+    "nesterov": lambda: (optim.nesterov(), optax.sgd(LR, momentum=0.9, nesterov=True)),
+    "rmsprop": lambda: (optim.rmsprop(), optax.rmsprop(LR, eps_in_sqrt=False)),
+    "adam": lambda: (optim.adam(), optax.adam(LR)),
+    "adamw": lambda: (optim.adamw(weight_decay=0.1), optax.adamw(LR, weight_decay=0.1)),
+    "clip, adamw": lambda: (
+        optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(weight_decay=0.1)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(LR, weight_decay=0.1)),
+    ),
+    "lion": lambda: (optim.lion(weight_decay=0.1), optax.lion(LR, weight_decay=0.1)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    rounds: int = 15
+    only: tuple[str, ...] = tuple(PAIRS)  # optimizers
+    trees: tuple[str, ...] = ("gpt2", "small")
+    calls: int = 30  # of the program for the small tree, per round
+
+
+def gpt2() -> dict[str, Any]:
+    width, hidden = 768, 4 * 768
+
+    def dense(i: int, o: int) -> dict[str, tuple[int, ...]]:
+        return {"kernel": (i, o), "bias": (o,)}
+
+    def norm() -> dict[str, tuple[int, ...]]:
+        return {"scale": (width,), "bias": (width,)}
+
+    block = {
+        "norm_1": norm(), "attention": dense(width, 3 * width), "out": dense(width, width),
+        "norm_2": norm(), "up": dense(width, hidden), "down": dense(hidden, width),
+    }  # fmt: skip
+    tables = {"tokens": (50257, width), "positions": (1024, width)}
+    return {**tables, "blocks": [block] * 12, "norm": norm()}
+
+
+def small() -> dict[str, Any]:
+    return {"layers": [{"kernel": (16, 16), "bias": (16,)}] * 500}
+
+
+TREES = {"gpt2": gpt2, "small": small}
+
+
+def numbers(shapes: Any, scale: float) -> Any:
+    """Normal numbers; one draw serves all leaves, whose values do not matter here."""
+    draw = np.random.default_rng(0).normal(scale=scale, size=50257 * 768).astype(np.float32)
+
+    def leaf(shape: tuple[int, ...]) -> jax.Array:
+        return jnp.asarray(draw[: np.prod(shape)].reshape(shape))
+
+    return jax.tree.map(leaf, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+class Side:
+    """One library's program and its state."""
+
+    def __init__(self, init: Callable, update: Callable, shapes: Any):
+        params = numbers(shapes, 0.02)
+        self.carry = params, jax.jit(init)(params)
+        self.grads = numbers(shapes, 1e-3)
+        step = jax.jit(update, donate_argnums=1)
+        self.program = step.lower(self.grads, self.carry).compile()
+
+    def seconds(self, calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.carry = self.program(self.grads, self.carry)
+        jax.block_until_ready(self.carry)
+        return (time.perf_counter() - start) / calls
+
+    @property
+    def memory(self) -> int:
+        """Bytes beyond the arguments."""
+        used = self.program.memory_analysis()
+        assert used is not None
+        return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+
+
+def of_fnn(optimizer: Optimizer, shapes: Any) -> Side:
+    def update(grads, carry):
+        params, state = carry
+        updates, state = optimizer.update(grads, state, params, LR)
+        return tree.add(params, updates), state
+
+    return Side(optimizer.init, update, shapes)
+
+
+def of_optax(optimizer: Any, shapes: Any) -> Side:
+    def update(grads, carry):
+        params, state = carry
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return Side(optimizer.init, update, shapes)
+
+
+def compare(name: str, shapes: Any, rounds: int, calls: int) -> None:
+    ours, theirs = PAIRS[name]()
+    fnn, peer = of_fnn(ours, shapes), of_optax(theirs, shapes)
+    pairs = [(fnn.seconds(calls), peer.seconds(calls)) for _ in range(rounds + 1)]
+    times = np.array(pairs[1:])  # the first warms up
+    low, middle, high = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75])
+    each, mib = 1e3 * np.median(times, axis=0), 2**-20
+    print(
+        f"{name:14} {middle:6.3f} ({low:.3f}-{high:.3f})  {each[0]:9.3f} ms against "
+        f"{each[1]:9.3f}   {fnn.memory * mib:8.1f} MiB against {peer.memory * mib:8.1f}",
+        flush=True,
+    )
+
+
+def main(config: Config) -> None:
+    print(f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].device_kind}")
+    for kind in config.trees:
+        shapes = TREES[kind]()
+        leaves = len(jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple)))
+        print(f"\n{kind}: {leaves} leaves; ratio of times fnn / optax (quartiles)")
+        for name in config.only:
+            compare(name, shapes, config.rounds, 1 if kind == "gpt2" else config.calls)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,288 @@
+"""Every optimizer of fnn on the same work: one table, and one picture of their paths.
+
+    python experiments/optimizers.py                       all of them
+    python experiments/optimizers.py --only adam muon      some
+
+For each optimizer one compiled program trains an MLP 64-128-64-10 on scikit-learn's digits for all
+learning rates of a grid and all seeds at once: a `vmap` over `lr` inside one over keys. The rate is
+chosen on the validation part (15 %), and the table gives the mean and deviation of the accuracy on
+the test part (25 %) over the seeds. Beside it stands the lowest value of the 10-dimensional
+Rosenbrock function after 2,000 updates without noise, over the same rates. The picture has the
+paths of 300 updates over two functions of two numbers, at the rate that ends lowest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Float
+from sklearn.datasets import load_digits
+
+from fnn import losses, metrics, models, optim, schedules, tree
+from fnn.data import fit_standardiser, split
+from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
+from fnn.train import make_evaluate, make_run
+from fnn.types import Batch, Data, Objective, Optimizer, Recipe
+
+RATES = tuple(10.0 ** (power / 2) for power in range(-8, 2))  # 1e-4 to 3
+DECAY = 0.01
+
+KEY = jax.random.key(2)  # of the optimizers that draw
+
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "sgd": optim.sgd,
+    "momentum": optim.momentum,
+    "nesterov": optim.nesterov,
+    "sign_sgd": optim.sign_sgd,
+    "signum": optim.signum,
+    "lion": optim.lion,
+    "rprop": optim.rprop,
+    "adagrad": optim.adagrad,
+    "adadelta": optim.adadelta,
+    "rmsprop": optim.rmsprop,
+    "adam": optim.adam,
+    "adamw": lambda: optim.adamw(weight_decay=DECAY),
+    "nadam": optim.nadam,
+    "nadamw": lambda: optim.nadamw(weight_decay=DECAY),
+    "algoperf_nadamw": optim.algoperf_nadamw,
+    "radam": optim.radam,
+    "adamax": optim.adamax,
+    "amsgrad": optim.amsgrad,
+    "adabelief": optim.adabelief,
+    "yogi": optim.yogi,
+    "adan": optim.adan,
+    "ademamix": lambda: optim.ademamix(b3=0.99),
+    "adopt": optim.adopt,
+    "lamb": optim.lamb,
+    "lars": lambda: optim.lars(trust=0.01),
+    "adafactor": optim.adafactor,
+    "adafactor_absolute": optim.adafactor_absolute,
+    "sophia": lambda: optim.sophia(key=KEY),
+    "muon": lambda: optim.muon(companion=optim.adam(), companion_lr=0.2),
+    "shampoo": optim.shampoo,
+    "soap": optim.soap,
+    "kron": lambda: optim.kron(key=KEY),
+    "lbfgs": optim.lbfgs,
+    "schedule_free_sgd": optim.schedule_free_sgd,
+    "schedule_free_adamw": optim.schedule_free_adamw,
+    "algoperf_schedule_free_adamw": optim.algoperf_schedule_free_adamw,
+    "prodigy": optim.prodigy,
+    "dadapt_adam": optim.dadapt_adam,
+    "lookahead of adam": lambda: optim.lookahead(optim.adam()),
+    "sam of momentum": lambda: optim.sam(optim.momentum()),
+    "asam of momentum": lambda: optim.asam(optim.momentum()),
+    "cautious of adam": lambda: optim.cautious(optim.adam()),
+    "ema of adam": lambda: optim.ema(optim.adam(), decay=0.99),
+    "swa of momentum": lambda: optim.swa(optim.momentum(), start=450),
+}
+WHOLE_BATCH = ("rprop", "lbfgs")  # made for gradients without noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Train with every optimizer, print one table and draw one picture."""
+
+    only: tuple[str, ...] = tuple(OPTIMIZERS)  # rows of the table
+    seeds: int = 5
+    steps: int = 600  # of the MLP
+    batch_size: int = 64  # but all of the training part for rprop and lbfgs
+    warmup_steps: int = 50
+    valley_steps: int = 2000  # on the Rosenbrock function of the table
+    path_steps: int = 300  # in the picture
+    columns: int = 5  # optimizers side by side in the picture, each with two panels
+    out: Path = Path("docs/optimizers.png")  # the picture
+
+
+def load(key) -> tuple[Data, Batch]:
+    """The digits as training and validation parts, and the test part, standardised."""
+    pictures, labels = load_digits(return_X_y=True)
+    x, y = pictures.astype(np.float32), labels.astype(np.int32)
+    parts = split(key, len(x), (0.6, 0.15, 0.25))
+    standardiser = fit_standardiser(x[parts[0]], axis=None)
+    train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
+    return Data(train=train, valid=valid), test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits:
+    """What training on the digits came to."""
+
+    lr: float
+    accuracy: Float[np.ndarray, "seeds"]  # on the test part
+
+
+def train_on_digits(name: str, config: Config) -> Digits:
+    def recipe(hyper):
+        return Recipe(
+            model=models.mlp(
+                models.MLPConfig(widths=(128, 64), out_features=10, norm=models.batch_norm)
+            ),
+            loss=losses.cross_entropy,
+            optimizer=OPTIMIZERS[name](),
+            schedule=schedules.warmup_cosine(
+                hyper["lr"], warmup_steps=config.warmup_steps, total_steps=config.steps
+            ),
+            metrics={"accuracy": metrics.accuracy()},
+        )
+
+    data, test = load(jax.random.key(0))
+    batch_size = len(data.train[1]) if name in WHOLE_BATCH else config.batch_size
+    run = make_run(recipe, steps=config.steps, batch_size=batch_size)
+    over_seeds = jax.vmap(run, (0, None, None))
+    over_rates = jax.jit(jax.vmap(over_seeds, (None, {"lr": 0}, None)))
+    keys = jax.random.split(jax.random.key(1), config.seeds)
+    states, history = over_rates(keys, {"lr": jnp.array(RATES)}, data)
+    best = int(history.valid["accuracy"][:, :, -1].mean(axis=1).argmax())
+    chosen, hyper = jax.tree.map(lambda leaf: leaf[best], states), {"lr": RATES[best]}
+    evaluate = jax.vmap(make_evaluate(recipe), (0, None, None))
+    return Digits(lr=RATES[best], accuracy=np.asarray(evaluate(chosen, test, hyper)["accuracy"]))
+
+
+def rosenbrock(x: Float[Array, "n 1"]) -> Float[Array, ""]:
+    """A narrow curved valley with its lowest point, 0, at (1, ..., 1)."""
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def descend(
+    optimizer: Optimizer,
+    function: Callable[[Array], Array],
+    start: Float[Array, "n 1"],
+    lr: Float[Array, ""] | float,
+    steps: int,
+) -> Float[Array, "steps n"]:
+    """The path of an optimizer: the parameters that it would be judged by, after each update."""
+
+    def at(params):
+        value, grads = jax.value_and_grad(lambda p: function(p["kernel"]))(params)
+        return value, grads
+
+    def step(carry, _):
+        params, state = carry
+        value, grads = at(params)
+        updates, state = optimizer.update(grads, state, params, lr, Objective(value, at))
+        params = tree.add(params, updates)
+        return (params, state), optimizer.weights(state, params)["kernel"][:, 0]
+
+    params = {"kernel": start}
+    return jax.lax.scan(step, (params, optimizer.init(params)), None, length=steps)[1]
+
+
+def cross_the_valley(make: Callable[[], Optimizer], config: Config) -> tuple[float, float]:
+    """The best rate of the grid, and the value at the end of the path that it gives."""
+    start = jnp.tile(jnp.array([-1.2, 1.0]), 5)[:, None]
+
+    def end(lr):
+        path = descend(make(), rosenbrock, start, lr, config.valley_steps)
+        return rosenbrock(path[-1][:, None])
+
+    values = np.asarray(jax.jit(jax.vmap(end))(jnp.array(RATES)))
+    best = int(np.where(np.isfinite(values), values, np.inf).argmin())
+    return RATES[best], float(values[best])
+
+
+def beale(x: Float[Array, "2 1"]) -> Float[Array, ""]:
+    """A plateau between walls, with its lowest point, 0, at (3, 0.5)."""
+    a, b = x[0, 0], x[1, 0]
+    terms = (1.5 - a + a * b, 2.25 - a + a * b**2, 2.625 - a + a * b**3)
+    return sum((term**2 for term in terms), jnp.zeros(()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """A function, where its paths start and end, and the part of the plane to show."""
+
+    name: str
+    function: Callable[[Array], Array]
+    start: tuple[float, float]
+    minimum: tuple[float, float]
+    across: tuple[float, float]
+    up: tuple[float, float]
+
+
+LANDSCAPES = (
+    Landscape(
+        name="Rosenbrock", function=rosenbrock, start=(-1.2, 1.0), minimum=(1.0, 1.0),
+        across=(-2.0, 2.0), up=(-1.0, 3.0),
+    ),
+    Landscape(
+        name="Beale", function=beale, start=(1.0, 1.5), minimum=(3.0, 0.5),
+        across=(-0.5, 4.5), up=(-1.0, 2.5),
+    ),
+)  # fmt: skip
+
+
+def best_path(
+    make: Callable[[], Optimizer], land: Landscape, steps: int
+) -> tuple[float, float, np.ndarray]:
+    """The rate that ends lowest, the value there, and the path, (steps + 1, 2)."""
+    start = jnp.array(land.start)[:, None]
+    rates = jnp.array(RATES)
+    paths = jax.jit(jax.vmap(lambda lr: descend(make(), land.function, start, lr, steps)))(rates)
+    values = np.asarray(jax.vmap(land.function)(paths[:, -1, :, None]))
+    best = int(np.where(np.isfinite(values), values, np.inf).argmin())
+    path = np.concatenate([[land.start], np.asarray(paths[best])])
+    return RATES[best], float(values[best]), path
+
+
+def draw(axes, land: Landscape, name: str, make: Callable[[], Optimizer], steps: int) -> None:
+    lr, value, path = best_path(make, land, steps)
+    grid = np.meshgrid(np.linspace(*land.across, 120), np.linspace(*land.up, 120))
+    points = jnp.asarray(np.stack(grid, axis=-1).reshape(-1, 2, 1), jnp.float32)
+    heights = np.asarray(jax.vmap(land.function)(points)).reshape(grid[0].shape)
+    levels = np.geomspace(0.05, heights.max(), 14)
+    axes.contour(*grid, heights, levels=levels, colors=GRID, linewidths=0.7)
+    axes.plot(path[:, 0], path[:, 1], color=TRAIN, linewidth=1.1, marker=".", markersize=2)
+    axes.plot(*land.start, "o", color=INK, markersize=4)
+    axes.plot(*land.minimum, "*", color=VALID, markersize=9)
+    axes.set(xlim=land.across, ylim=land.up, xticks=[], yticks=[])
+    axes.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
+    axes.set_title(f"lr {lr:.1g}: {value:.0e}", loc="right", fontsize=7, color=INK)
+    for spine in axes.spines.values():
+        spine.set_color(GRID)
+
+
+def picture(config: Config) -> None:
+    """All paths, two panels for each optimizer."""
+    rows = -(-len(config.only) // config.columns)
+    canvas = figure(4.2 * config.columns, 2.1 * rows + 0.4)
+    panels = canvas.subplots(rows, 2 * config.columns, squeeze=False).ravel()
+    canvas.suptitle(
+        f"{config.path_steps} updates on Rosenbrock's function (left) and Beale's (right): "
+        "the rate that ends lowest, and the value there",
+        fontsize=12, color=INK,
+    )  # fmt: skip
+    for panel in panels[2 * len(config.only) :]:
+        panel.set_axis_off()
+    for i, name in enumerate(config.only):
+        for panel, land in zip(panels[2 * i : 2 * i + 2], LANDSCAPES, strict=True):
+            draw(
+                panel,
+                land,
+                name if land is LANDSCAPES[0] else "",
+                OPTIMIZERS[name],
+                config.path_steps,
+            )
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(config.out, dpi=90)
+    print(f"picture: {config.out}")
+
+
+def main(config: Config) -> None:
+    print(f"{'optimizer':28} {'lr':>8}  {'test accuracy':>16}   {'lr':>8} {'Rosenbrock':>10}")
+    for name in config.only:
+        digits = train_on_digits(name, config)
+        lr, value = cross_the_valley(OPTIMIZERS[name], config)
+        mean, std = 100 * digits.accuracy.mean(), 100 * digits.accuracy.std(ddof=1)
+        print(
+            f"{name:28} {digits.lr:8.2g}  {mean:7.2f} ± {std:4.2f} %   {lr:8.2g} {value:10.2g}",
+            flush=True,
+        )
+    picture(config)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

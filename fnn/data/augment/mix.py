@@ -1,0 +1,113 @@
+"""Two examples made into one, and their labels with them: whole batches in, whole batches out."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fnn.data.augment.base import BatchAugment, as_float, like
+from fnn.types import Pair, PRNGKey, Scalar
+
+
+def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
+    """Each example becomes a weighted mean with another one of the batch, and its target too.
+
+        x_i <- w x_i + (1 - w) x_j      y_i <- w y_i + (1 - w) y_j,   w ~ Beta(alpha, alpha)
+
+    Args:
+      alpha: the larger, the more even the mixture; a plain 0 leaves everything as it is. May be
+        traced. Drawn once for a batch, as is the permutation of the partners.
+      classes: turns integer labels into probabilities of so many classes; None for targets that
+        are numbers or probabilities already.
+
+    Returns: float targets, for a loss that takes probabilities.
+    Raises: ValueError for integer targets without `classes`.
+    Source: Zhang et al. 2018, arXiv:1710.09412.
+
+    >>> x, y = mixup(0.2, classes=2)(jax.random.key(0), (jnp.eye(2), jnp.array([0, 1])))
+    >>> bool(jnp.allclose(x, y, atol=1e-6))
+    True
+    """
+
+    def augment(key: PRNGKey, batch: Pair) -> Pair:
+        x, y = batch
+        targets = _as_probabilities("mixup", y, classes)
+        if _is_nothing(alpha):
+            return x, targets
+        share_key, order_key = jax.random.split(key)
+        share = _share(share_key, alpha)
+        partners = jax.random.permutation(order_key, targets.shape[0])
+        return jax.tree.map(lambda a: _mix(a, partners, share), (x, targets))
+
+    return augment
+
+
+def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
+    """A rectangle of each picture comes from another one, and as much of its target.
+
+    Args:
+      alpha: as in `mixup`; the rectangle covers a share 1 - w of the picture, w ~ Beta(alpha,
+        alpha), less what lies outside. A plain 0 leaves everything as it is.
+      classes: as in `mixup`.
+
+    Returns: float targets, mixed by the area that was really exchanged.
+    Raises: ValueError for integer targets without `classes`, and for x that is no batch of pictures
+      (batch, height, width, channels).
+    Source: Yun et al. 2019, arXiv:1905.04899.
+
+    >>> x, y = cutmix(1.0, classes=2)(
+    ...     jax.random.key(0), (jnp.ones((2, 4, 4, 1)), jnp.array([0, 1])))
+    >>> y.sum(axis=1).tolist()
+    [1.0, 1.0]
+    """
+
+    def augment(key: PRNGKey, batch: Pair) -> Pair:
+        x, y = batch
+        if not hasattr(x, "ndim") or x.ndim != 4:
+            raise ValueError(
+                "cutmix: expected pictures (batch, height, width, channels), got "
+                f"{getattr(x, 'shape', type(x).__name__)}; mixup takes any x"
+            )
+        targets = _as_probabilities("cutmix", y, classes)
+        if _is_nothing(alpha):
+            return x, targets
+        share_key, order_key, place_key = jax.random.split(key, 3)
+        partners = jax.random.permutation(order_key, targets.shape[0])
+        side = jnp.sqrt(1 - _share(share_key, alpha))
+        inside = []
+        for n, k in zip(x.shape[1:3], jax.random.split(place_key), strict=True):
+            middle = jax.random.randint(k, (), 0, n).astype(jnp.float32)
+            half = jnp.floor(side * n / 2)
+            places = jnp.arange(n, dtype=jnp.float32)
+            inside.append((places >= middle - half) & (places < middle + half))
+        hole = inside[0][:, None] & inside[1][None, :]
+        mixed = jnp.where(hole[None, :, :, None], x[partners], x)
+        return mixed, _mix(targets, partners, 1 - hole.mean(dtype=jnp.float32))
+
+    return augment
+
+
+def _share(key: PRNGKey, alpha: Scalar) -> Float[Array, ""]:
+    a = jnp.asarray(alpha, jnp.float32)
+    return jax.random.beta(key, a, a)
+
+
+def _mix(a: Array, partners: Array, share: Float[Array, ""]) -> Array:
+    wide = as_float(a)
+    return like(a, wide + (1 - share).astype(wide.dtype) * (wide[partners] - wide))
+
+
+def _as_probabilities(where: str, y: Any, classes: int | None) -> Array:
+    if classes is not None:
+        return jax.nn.one_hot(y, classes)
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(
+            f"{where}: expected targets that can be mixed, got {y.dtype.name}; "
+            "pass classes= to turn labels into probabilities"
+        )
+    return y
+
+
+def _is_nothing(alpha: Scalar) -> bool:
+    return isinstance(alpha, (int, float)) and alpha == 0

@@ -1,0 +1,63 @@
+"""Rows of numbers. One example is a float array (features,)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fnn.data.augment.base import Augment, as_float, like
+from fnn.types import PRNGKey, Scalar
+
+
+def feature_noise(std: Scalar) -> Augment:
+    """Normal noise on every feature; any shape of x will do.
+
+    Args:
+      std: in the unit of the features, so standardise them first; may be traced.
+
+    Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
+
+    >>> feature_noise(0.0)(jax.random.key(0), jnp.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    def augment(key: PRNGKey, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        wide = as_float(x)
+        return like(x, wide + jnp.asarray(std, wide.dtype) * jax.random.normal(key, x.shape))
+
+    return augment
+
+
+def smote(
+    key: PRNGKey, x: Float[Array, "rows features"], count: int, *, neighbours: int = 5
+) -> Float[Array, "count features"]:
+    """New rows of a rare class, each on the line between a row of it and one of its neighbours.
+
+    Args:
+      key: typed key; it is consumed.
+      x: the rows of that class alone, at least two, standardised.
+      count: how many rows to make.
+      neighbours: among how many of the nearest the partner is chosen; at most rows - 1 count.
+
+    Returns: rows of the dtype of x; put them beside the training part, never beside the others.
+    Raises: ValueError for fewer than two rows, or no neighbours.
+    Source: Chawla et al. 2002, "SMOTE: Synthetic minority over-sampling technique".
+
+    >>> new = smote(jax.random.key(0), jnp.array([[0.0], [1.0]]), 4)
+    >>> new.shape, bool(((new >= 0) & (new <= 1)).all())
+    ((4, 1), True)
+    """
+    if len(x) < 2 or neighbours < 1:
+        raise ValueError(
+            f"smote: expected at least 2 rows and 1 neighbour, got {len(x)} rows and "
+            f"{neighbours} neighbours; use class weights for a class of one row"
+        )
+    k = min(neighbours, len(x) - 1)
+    row_key, partner_key, place_key = jax.random.split(key, 3)
+    rows = jax.random.randint(row_key, (count,), 0, len(x))
+    away = jnp.square(x[rows][:, None, :] - x[None, :, :]).sum(axis=2)
+    away = jnp.where(rows[:, None] == jnp.arange(len(x))[None, :], jnp.inf, away)
+    nearest = jax.lax.top_k(-away, k)[1]
+    chosen = jax.random.randint(partner_key, (count, 1), 0, k)
+    partners = jnp.take_along_axis(nearest, chosen, axis=1)[:, 0]
+    place = jax.random.uniform(place_key, (count, 1), x.dtype)
+    return x[rows] + place * (x[partners] - x[rows])

@@ -1,0 +1,94 @@
+"""Steps from the history of squared gradients: all of it, or its recent part with units."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnn import tree
+from fnn.optim.base import from_direction
+from fnn.optim.moments import mean_squares, over_root
+from fnn.tree import safe_sqrt
+from fnn.types import Optimizer, Params, Scalar
+
+
+def adagrad(*, start: Scalar = 0.0, eps: Scalar = 1e-10) -> Optimizer:
+    """Adagrad: the gradient over the root of the sum of all squared gradients. For sparse ones.
+
+        v <- v + g^2
+        update = -lr g / (sqrt(v) + eps)
+
+    Begin with lr 0.1.
+
+    Args:
+      start: v before the first step, in the unit of g^2, at least 0.
+      eps: outside the square root, in the unit of g.
+
+    State: v like params, in at least float32.
+    Source: Duchi, Hazan & Singer 2011, Figure 1, with the diagonal matrix; their delta is eps.
+    Compat: as PyTorch. Optax and Keras start at 0.1, Optax with an eps of 1e-7 inside the root:
+      `adagrad(start=0.1)` is within 1e-6 of it.
+
+    >>> opt, params = adagrad(), {'w': jnp.zeros(1)}
+    >>> state = opt.init(params)
+    >>> for g in (3.0, 4.0):
+    ...     updates, state = opt.update({'w': jnp.array([g])}, state, params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-0.800000011920929]
+    """
+
+    def init(params):
+        zeros = tree.zeros_like(params)
+        return jax.tree.map(lambda v: jnp.full_like(v, jnp.asarray(start, v.dtype)), zeros)
+
+    def direction(grads, v, params):
+        v = jax.tree.map(lambda v, g: v + jnp.square(g), v, grads)
+        return over_root(grads, v, eps), v
+
+    return from_direction("adagrad", init, direction)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AdadeltaState:
+    """Mean squares of what came in and of what went out."""
+
+    v: Params  # of the gradients, in at least float32
+    u: Params  # of the directions, in at least float32
+
+
+def adadelta(*, decay: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
+    """Adadelta: steps in the unit of the parameters, from the size of the steps before.
+
+        v <- decay v + (1 - decay) g^2
+        d = sqrt((u + eps) / (v + eps)) g
+        u <- decay u + (1 - decay) d^2
+        update = -lr d
+
+    Args:
+      decay: share of the mean squares that a step keeps, in [0, 1). Keras's default is 0.95.
+      eps: inside the square roots, above 0; it sets the size of the first steps. lr 1 is meant,
+        and starts slowly.
+
+    State: AdadeltaState; starts at 0.
+    Source: Zeiler 2012, arXiv:1212.5701, Algorithm 1. Optax and PyTorch agree.
+
+    >>> opt, params = adadelta(decay=0.75, eps=1.0), {'w': jnp.zeros(1)}
+    >>> updates, _ = opt.update({'w': jnp.array([2.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-1.4140000343322754]
+    """
+
+    def init(params):
+        return AdadeltaState(v=tree.zeros_like(params), u=tree.zeros_like(params))
+
+    def scaled(g, v, u):
+        small = jnp.asarray(eps, g.dtype)
+        return safe_sqrt((u + small) / (v + small)) * g
+
+    def direction(grads, state, params):
+        v = mean_squares(decay, state.v, grads)
+        step = jax.tree.map(scaled, grads, v, state.u)
+        return step, AdadeltaState(v=v, u=mean_squares(decay, state.u, step))
+
+    return from_direction("adadelta", init, direction)

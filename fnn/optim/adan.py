@@ -1,0 +1,83 @@
+"""Adam with a moment of the gradient's change."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fnn import tree
+from fnn.optim.base import decay_weights, from_direction
+from fnn.optim.moments import mean_squares, means, over_root, unbiased
+from fnn.tree import Mask
+from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AdanState:
+    """Three moments and the last gradient: four times the memory of the parameters."""
+
+    step: Int[Array, ""]  # updates made so far, int32
+    m: Params  # of the gradient, in at least float32
+    v: Params  # of its change
+    n: Params  # of the square of the gradient that is foreseen
+    last: Params  # the last gradient
+
+
+def adan(
+    *,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    mask: Mask | None = None,
+) -> Optimizer:
+    """Adan: Nesterov's momentum by the change of the gradient. Bears a large lr and large batches.
+
+        d = g - last g, 0 at the first step
+        m <- b1 m + (1 - b1) g    v <- b2 v + (1 - b2) d    n <- b3 n + (1 - b3) (g + b2 d)^2
+        update = -lr ((m' + b2 v') / (sqrt(n') + eps) + weight_decay p)
+
+    where x' is x, corrected for its start at 0: x / (1 - b^t), t = 1, 2, ...
+
+    Begin with lr 3e-3.
+
+    Args:
+      b1, b2, b3: shares of the moments that a step keeps, in [0, 1); one minus the paper's.
+      eps: outside the square root, in the unit of g.
+      weight_decay: decoupled, per unit of lr; the paper's is 0.02.
+      mask: which leaves decay; None is all of them.
+
+    State: AdanState.
+    Source: Xie et al. 2022, arXiv:2208.06677, Algorithm 1. Deviates: corrected for the start, as
+      in the authors' code; the paper divides p by 1 + lr weight_decay, and here it is a part of
+      the step, as in `adamw`.
+    Compat: Optax 0.2 weighs d and v' by 1 - b2 = 0.08, where the paper and its authors' code have
+      0.92, and has a second eps of 1e-8 under the root.
+
+    >>> opt, params = adan(), {'w': jnp.zeros(1)}
+    >>> updates, _ = opt.update({'w': jnp.array([3.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-1.0]
+    """
+
+    def init(params):
+        m, v, n, last = (tree.zeros_like(params) for _ in range(4))
+        return AdanState(step=jnp.int32(0), m=m, v=v, n=n, last=last)
+
+    def ahead(a, b):
+        return jax.tree.map(lambda a, b: a + jnp.asarray(b2, b.dtype) * b, a, b)
+
+    def direction(grads, state, params):
+        t = state.step + 1
+        change = jax.tree.map(lambda g, last: jnp.where(t > 1, g - last, 0), grads, state.last)
+        m, v = means(b1, state.m, grads), means(b2, state.v, change)
+        n = mean_squares(b3, state.n, ahead(grads, change))
+        numerator = ahead(unbiased(m, b1, t), unbiased(v, b2, t))
+        step = over_root(numerator, unbiased(n, b3, t), eps)
+        state = AdanState(step=t, m=m, v=v, n=n, last=grads)
+        return decay_weights(step, params, weight_decay, mask), state
+
+    return from_direction("adan", init, direction)

@@ -1,0 +1,113 @@
+"""Adam with a second, slow mean of the gradient beside the fast one."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fnn import tree
+from fnn.optim.base import decay_weights, from_direction
+from fnn.optim.moments import AdamState, adam_init, by_dtype, gather, over_root, unbiased
+from fnn.tree import Mask
+from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AdemamixState:
+    """Adam's moments and the slow mean."""
+
+    fast: AdamState
+    slow: Params  # like params, in at least float32
+
+
+def ademamix(
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: Scalar = 0.9999,
+    alpha: Scalar = 5.0,
+    warmup_steps: Scalar = 0,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    mask: Mask | None = None,
+) -> Optimizer:
+    """AdEMAMix: Adam plus a mean over ten thousand gradients, for long runs.
+
+        m, v: as in Adam        slow <- b3(t) slow + (1 - b3(t)) g
+        update = -lr ((m / (1 - b1^t) + alpha(t) slow) / (sqrt(v / (1 - b2^t)) + eps)
+                      + weight_decay p),   t = 1, 2, ...
+        s = min(t / warmup_steps, 1)
+        alpha(t) = s alpha        1 / log b3(t) = (1 - s) / log b1 + s / log b3
+
+    Begin with lr 3e-3 and `warmup_steps` the length of the run. The slow mean must be shorter than
+    that: b3 = 0.99 for 600 steps.
+
+    Args:
+      b1, b2: shares of the fast moments that a step keeps, in (0, 1).
+      b3: the share of the slow one, in (0, 1).
+      alpha: weight of the slow mean; 4 to 10 in the paper.
+      warmup_steps: over how many steps alpha and b3 grow; the paper takes all steps of the run. At
+        0, and with an lr that suits Adam, the slow mean can throw the first steps far off.
+      eps: outside the square root, in the unit of g.
+      weight_decay: decoupled, per unit of lr.
+      mask: which leaves decay; None is all of them.
+
+    State: AdemamixState. The slow mean is not corrected for its start.
+    Source: Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137, Algorithm 1; its two warm-ups have
+      one length here. The half-life of b3(t) grows linearly (equation 4).
+    Compat: as Optax, which takes schedules of its own step, counted from 0, as alpha and b3.
+
+    >>> opt, params = ademamix(b3=0.75, alpha=4.0), {'w': jnp.zeros(1)}
+    >>> updates, _ = opt.update({'w': jnp.array([3.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()   # 1 + 4 / 4
+    [-2.0]
+    """
+
+    def init(params):
+        return AdemamixState(fast=adam_init(params), slow=tree.zeros_like(params))
+
+    def direction(grads, state, params):
+        fast = gather(grads, state.fast, b1, b2)
+        t = fast.step
+        warm = by_dtype(grads, lambda dtype: _warm(t, warmup_steps, b1, b3, alpha, dtype))
+
+        def remember(slow, g):
+            keep, take, _ = warm[slow.dtype]
+            return keep * slow + take * g
+
+        def mix(m, slow):
+            return m + warm[slow.dtype][2] * slow
+
+        slow = jax.tree.map(remember, state.slow, grads)
+        numerator = jax.tree.map(mix, unbiased(fast.m, b1, t), slow)
+        step = over_root(numerator, unbiased(fast.v, b2, t), eps)
+        state = AdemamixState(fast=fast, slow=slow)
+        return decay_weights(step, params, weight_decay, mask), state
+
+    return from_direction("ademamix", init, direction)
+
+
+def _warm(
+    step: Int[Array, ""],
+    warmup_steps: Scalar,
+    b1: Scalar,
+    b3: Scalar,
+    alpha: Scalar,
+    dtype: Any,
+) -> tuple[Array, Array, Array]:
+    """b3(t), 1 - b3(t) and alpha(t)."""
+    length = jnp.maximum(jnp.asarray(warmup_steps, dtype), 1)
+    share = jnp.minimum(step.astype(dtype) / length, 1)
+    # Both from the logarithm: float32 has three digits of 1 - 0.9999.
+    log_b3 = 1 / ((1 - share) / _log(b1, dtype) + share / _log(b3, dtype))
+    return jnp.exp(log_b3), -jnp.expm1(log_b3), share * jnp.asarray(alpha, dtype)
+
+
+def _log(decay: Scalar, dtype: Any) -> Float[Array, ""]:
+    if isinstance(decay, (int, float)):
+        return jnp.asarray(math.log(decay) if decay > 0 else -math.inf, dtype)
+    return jnp.log1p(decay - 1).astype(dtype)

@@ -1,0 +1,115 @@
+"""Averages of the weights on the way, to evaluate with and to keep."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fnn import tree
+from fnn.optim.base import bias_correction
+from fnn.optim.wrap import choose, like, wide, wide_copy, wrapping
+from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AverageState:
+    """An average of the weights, and the state of the optimizer that moves them."""
+
+    step: Int[Array, ""]  # updates made so far, int32
+    average: Params  # in at least float32; the first parameters until there is one
+    inner: Any
+
+
+def ema(optimizer: Optimizer, *, decay: Scalar = 0.999) -> Optimizer:
+    """A running mean of the weights; training itself is left as it is.
+
+        p <- p + update,   as `optimizer` has it
+        average <- average + (1 - decay) / (1 - decay^t) (p - average)
+
+    So the average after t updates is sum_i decay^(t-i) p_i / sum_i decay^(t-i): the first
+    parameters have no part in it.
+
+    Args:
+      decay: share of the average that a step keeps, in [0, 1).
+
+    State: AverageState. `weights` gives the average (of the optimizer's own `weights`).
+    Source: Polyak & Juditsky 1992; corrected for its start as Adam's moments are. Compat: the
+      same as `optax.ema(debias=True)` of the weights; PyTorch's AveragedModel with
+      `get_ema_avg_fn` and Keras begin with the first weights instead, so theirs lag at the start.
+
+    >>> from fnn.optim import sgd
+    >>> opt, params = ema(sgd(), decay=0.5), {'w': jnp.zeros(1)}
+    >>> state = opt.init(params)
+    >>> for _ in range(2):   # the weights go to 1 and then to 2
+    ...     updates, state = opt.update({'w': -jnp.ones(1)}, state, params, 1.0)
+    ...     params = tree.add(params, updates)
+    >>> opt.weights(state, params)['w'].round(4).tolist()   # (0.5 * 1 + 2) / 1.5
+    [1.6667001247406006]
+    """
+
+    def share(step, dtype):
+        return jnp.asarray(1 - decay, dtype) / bias_correction(decay, step, dtype)
+
+    def follow(step, average, weights):
+        return jax.tree.map(lambda a, w: a + share(step, a.dtype) * (w - a), average, weights)
+
+    return _averaging("ema", optimizer, follow)
+
+
+def swa(optimizer: Optimizer, *, start: Scalar, period: Scalar = 1) -> Optimizer:
+    """Stochastic weight averaging: the plain mean of the weights along the end of training.
+
+        p <- p + update,   as `optimizer` has it
+        after update number start, start + period, ...:   average <- their mean so far
+
+    It wants a constant or a cyclic lr from `start` on, higher than a schedule would end with.
+
+    Args:
+      start: updates before the first weights that count, at least 1.
+      period: updates from one to the next; for a cyclic lr the length of a cycle.
+
+    State: AverageState. `weights` gives the mean, and before `start` the current weights. Norms
+      with running statistics should be measured again for it.
+    Source: Izmailov et al. 2018, arXiv:1803.05407, Algorithm 1. Compat: PyTorch's AveragedModel,
+      updated after the same steps.
+
+    >>> from fnn.optim import sgd
+    >>> opt, params = swa(sgd(), start=2), {'w': jnp.zeros(1)}
+    >>> state = opt.init(params)
+    >>> for _ in range(3):   # the weights go to 1, 2 and 3
+    ...     updates, state = opt.update({'w': -jnp.ones(1)}, state, params, 1.0)
+    ...     params = tree.add(params, updates)
+    >>> opt.weights(state, params)['w'].tolist()
+    [2.5]
+    """
+
+    def follow(step, average, weights):
+        first, every = (jnp.asarray(n).astype(jnp.int32) for n in (start, period))
+        since = step - first
+        count = jnp.maximum(since // every + 1, 1)
+        mean = jax.tree.map(lambda a, w: a + (w - a) / count.astype(a.dtype), average, weights)
+        # Before the start the average is the current weights.
+        return choose(since < 0, weights, choose(since % every == 0, mean, average))
+
+    return _averaging("swa", optimizer, follow)
+
+
+def _averaging(name: str, optimizer: Optimizer, follow) -> Optimizer:
+    def init(params):
+        inner = optimizer.init(params)
+        return AverageState(step=jnp.int32(0), average=wide_copy(params), inner=inner)
+
+    def update(grads, state, params, lr, objective):
+        updates, inner = optimizer.update(grads, state.inner, params, lr, objective)
+        new = optimizer.weights(inner, tree.add(params, updates))
+        step = state.step + 1
+        average = follow(step, state.average, wide(new))
+        return updates, AverageState(step=step, average=average, inner=inner)
+
+    def weights(state, params):
+        return like(state.average, params)
+
+    return wrapping(name, optimizer, init, update, weights=weights)

@@ -1,0 +1,71 @@
+"""Momentum with a step that is a share of each leaf's norm, for large batches."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from fnn import tree
+from fnn.optim.base import decay_weights, from_direction
+from fnn.tree import Mask, global_norm
+from fnn.types import Optimizer, Scalar
+
+
+def lars(
+    *,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
+    mask: Mask | None = None,
+    trust: Scalar = 1e-3,
+    scaled: Mask | None = None,
+) -> Optimizer:
+    """LARS: momentum over gradients that are as long as a share of their leaf.
+
+        ratio = trust ||p|| / (||g|| + weight_decay ||p||)       for each leaf, with its L2 norms
+        v <- momentum v + ratio (g + weight_decay p)
+        update = -lr v
+
+    Args:
+      momentum: share of the velocity that a step keeps, in [0, 1).
+      weight_decay: added to the gradient before momentum; 5e-4 in the paper.
+      mask: which leaves decay; None is all of them.
+      trust: eta, how far a leaf trusts its gradient: a step's share of the leaf's norm at lr 1.
+      scaled: which leaves are scaled by the ratio; None is all of them. The others follow
+        momentum: usual for biases and the scales of norms, with lr in mind.
+
+    A leaf whose norm is 0, or whose gradient is 0, has the ratio 1, or it could never leave 0.
+
+    State: v like params, in at least float32.
+    Source: You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1. Deviates: lr outside of v,
+      as in `momentum`, so that changing it acts at once; the ratio at zero norms.
+    Compat: Optax divides by ||g + weight_decay p|| and keeps lr inside v: it is the same without
+      decay and at a constant lr.
+
+    >>> opt, params = lars(trust=0.1), {'w': jnp.array([3.0, 4.0])}
+    >>> opt.update({'w': jnp.array([2.0, 0.0])}, opt.init(params), params, 1.0)[0]['w'].tolist()
+    [-0.5, -0.0]
+    """
+
+    def direction(grads, velocity, params):
+        decaying = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
+        marked = jax.tree.map(lambda _: True, params) if scaled is None else scaled(params)
+
+        def ratio(g: Array, p: Array, decays: bool, is_scaled: bool) -> Array:
+            if not is_scaled:
+                return jnp.ones((), g.dtype)
+            return _ratio(g, p, trust, weight_decay if decays else 0.0)
+
+        ratios = jax.tree.map(ratio, grads, params, decaying, marked)
+        step = decay_weights(grads, params, weight_decay, mask)
+        velocity = jax.tree.map(
+            lambda v, s, r: jnp.asarray(momentum, v.dtype) * v + r * s, velocity, step, ratios
+        )
+        return velocity, velocity
+
+    return from_direction("lars", tree.zeros_like, direction)
+
+
+def _ratio(g: Array, p: Array, trust: Scalar, decay: Scalar) -> Array:
+    slope, size = global_norm(g).astype(g.dtype), global_norm(p).astype(g.dtype)
+    known = (size > 0) & (slope > 0)
+    length = slope + jnp.asarray(decay, g.dtype) * size
+    return jnp.where(known, jnp.asarray(trust, g.dtype) * size / jnp.where(known, length, 1), 1)

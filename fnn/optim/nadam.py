@@ -1,0 +1,82 @@
+"""Adam with Nesterov's momentum."""
+
+from fnn.optim.base import decay_weights, from_direction
+from fnn.optim.moments import AdamState, adam_init, gather, means, over_root, unbiased
+from fnn.tree import Mask
+from fnn.types import Optimizer, Params, Scalar
+
+
+def nadam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
+    """Nadam: Adam whose momentum looks one step ahead.
+
+        m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
+        ahead = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)
+        update = -lr ahead / (sqrt(v / (1 - b2^t)) + eps),   t = 1, 2, ...
+
+    Begin with lr 3e-3.
+
+    Args:
+      b1, b2: shares of the moments that a step keeps, in [0, 1).
+      eps: outside the square root, in the unit of g.
+
+    State: AdamState.
+    Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", Algorithm 2. Deviates: b1 is
+      constant, and v is not multiplied by b2 once more.
+    Compat: as Optax. PyTorch's NAdam lets the momentum grow from b1 / 2 to b1 with a time
+      constant, `momentum_decay`, as the paper does in its experiments; with a very large
+      `momentum_decay` it is this.
+
+    >>> opt, params = nadam(b1=0.5), {'w': jnp.zeros(1)}
+    >>> updates, _ = opt.update({'w': jnp.array([3.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()   # 1 + b1 / (1 + b1) at the first step
+    [-1.3329999446868896]
+    """
+
+    def direction(grads, state, params):
+        return _nadam_direction(grads, state, b1, b2, eps)
+
+    return from_direction("nadam", adam_init, direction)
+
+
+def nadamw(
+    *,
+    weight_decay: Scalar,
+    mask: Mask | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+) -> Optimizer:
+    """Nadam with decoupled weight decay; tuned in `algoperf_nadamw`.
+
+        update = -lr (nadam's direction + weight_decay p)
+
+    Begin with lr 3e-3.
+
+    Args:
+      weight_decay: per unit of lr; no default, as in `adamw`.
+      mask: which leaves decay, e.g. `tree.matching('*kernel')`; None is all of them.
+      b1, b2, eps: as in `nadam`.
+
+    State: AdamState.
+    Source: Dozat 2016 and Loshchilov & Hutter 2019, arXiv:1711.05101; see `nadam` and `adamw`.
+
+    >>> opt, params = nadamw(weight_decay=0.1), {'w': jnp.ones(1)}
+    >>> updates, _ = opt.update({'w': jnp.zeros(1)}, opt.init(params), params, 0.5)
+    >>> updates['w'].round(3).tolist()
+    [-0.05000000074505806]
+    """
+
+    def direction(grads, state, params):
+        step, state = _nadam_direction(grads, state, b1, b2, eps)
+        return decay_weights(step, params, weight_decay, mask), state
+
+    return from_direction("nadamw", adam_init, direction)
+
+
+def _nadam_direction(
+    grads: Params, state: AdamState, b1: Scalar, b2: Scalar, eps: Scalar
+) -> tuple[Params, AdamState]:
+    state = gather(grads, state, b1, b2)
+    t = state.step
+    ahead = means(b1, unbiased(state.m, b1, t + 1), unbiased(grads, b1, t))
+    return over_root(ahead, unbiased(state.v, b2, t), eps), state

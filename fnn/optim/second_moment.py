@@ -1,0 +1,178 @@
+"""Adam with another second moment: a maximum, the size of the surprise, or an additive change."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnn import tree
+from fnn.optim.base import from_direction, square_share
+from fnn.optim.moments import (
+    AdamState,
+    adam_init,
+    gather,
+    means,
+    over_root,
+    unbiased,
+)
+from fnn.types import Optimizer, Params, Scalar
+
+
+def adamax(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
+    """Adamax: the mean of the gradient over the largest recent one.
+
+        m <- b1 m + (1 - b1) g        v <- max(b2 v, |g| + eps)
+        update = -lr (m / (1 - b1^t)) / v,   t = 1, 2, ...
+
+    Begin with lr 0.01.
+
+    Args:
+      b1: share of the mean that a step keeps, in [0, 1).
+      b2: share of the maximum that a step keeps, in [0, 1].
+      eps: in the unit of g, above 0.
+
+    State: AdamState, with the maximum as v. A step is never larger than lr / (1 - b1).
+    Source: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2. Deviates: eps, which the paper lacks, as
+      Optax and PyTorch have it.
+
+    >>> opt, params = adamax(), {'w': jnp.zeros(2)}
+    >>> updates, _ = opt.update({'w': jnp.array([3.0, -2.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-1.0, 1.0]
+    """
+
+    def direction(grads, state, params):
+        def largest(v, g):
+            return jnp.maximum(jnp.asarray(b2, v.dtype) * v, jnp.abs(g) + jnp.asarray(eps, v.dtype))
+
+        t, m = state.step + 1, means(b1, state.m, grads)
+        v = jax.tree.map(largest, state.v, grads)
+        step = jax.tree.map(jnp.divide, unbiased(m, b1, t), v)
+        return step, AdamState(step=t, m=m, v=v)
+
+    return from_direction("adamax", adam_init, direction)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AmsgradState:
+    """Moments of the gradient, and the largest second moment so far."""
+
+    moments: AdamState
+    largest: Params  # like params, in at least float32
+
+
+def amsgrad(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
+    """AMSGrad: Adam whose second moment never forgets a large gradient.
+
+        m, v: as in Adam        largest <- max(largest, v)
+        update = -lr (m / (1 - b1^t)) / (sqrt(largest / (1 - b2^t)) + eps),   t = 1, 2, ...
+
+    Begin with lr 3e-3.
+
+    Args:
+      b1, b2: shares of the moments that a step keeps, in [0, 1).
+      eps: outside the square root, in the unit of g.
+
+    State: AmsgradState.
+    Source: Reddi, Kale & Kumar 2018, arXiv:1904.09237, Algorithm 2. Deviates: corrected for the
+      start of the moments, as every implementation is; the maximum is of v itself, as in the paper.
+    Compat: as PyTorch. Optax takes the maximum of v / (1 - b2^t), so that the first gradient, which
+      that is the square of, holds the steps down for good.
+
+    >>> opt, params = amsgrad(), {'w': jnp.zeros(2)}
+    >>> updates, _ = opt.update({'w': jnp.array([3.0, -2.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-1.0, 1.0]
+    """
+
+    def init(params):
+        return AmsgradState(moments=adam_init(params), largest=tree.zeros_like(params))
+
+    def direction(grads, state, params):
+        moments = gather(grads, state.moments, b1, b2)
+        largest = jax.tree.map(jnp.maximum, state.largest, moments.v)
+        m = unbiased(moments.m, b1, moments.step)
+        step = over_root(m, unbiased(largest, b2, moments.step), eps)
+        return step, AmsgradState(moments=moments, largest=largest)
+
+    return from_direction("amsgrad", init, direction)
+
+
+def adabelief(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16) -> Optimizer:
+    """AdaBelief: large steps where the gradient is as its mean foresaw, small ones where not.
+
+        m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) (g - m)^2 + eps
+        update = -lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),   t = 1, 2, ...
+
+    Begin with lr 3e-3.
+
+    Args:
+      b1, b2: shares of the moments that a step keeps, in [0, 1).
+      eps: in the unit of g^2 inside and of g outside, above 0. Gradients that never change divide
+        by little more than sqrt(eps / (1 - b2)), so a small eps means large steps.
+
+    State: AdamState, with the moment of the surprise as v.
+    Source: Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2. Deviates: nowhere; Optax has a name
+      for each of the two eps, with the same default.
+
+    >>> opt, params = adabelief(b1=0.5, b2=0.75), {'w': jnp.zeros(1)}
+    >>> opt.update({'w': jnp.array([3.0])}, opt.init(params), params, 1.0)[0]['w'].tolist()
+    [-2.0]
+    """
+
+    def surprise(v, g, m):
+        # eps is not last: XLA would compute twice what ends with a scalar, and copy its input.
+        return jnp.asarray(b2, v.dtype) * v + jnp.asarray(eps, v.dtype) + square_share(b2, g - m)
+
+    def direction(grads, state, params):
+        t, m = state.step + 1, means(b1, state.m, grads)
+        v = jax.tree.map(surprise, state.v, grads, m)
+        step = over_root(unbiased(m, b1, t), unbiased(v, b2, t), eps)
+        return step, AdamState(step=t, m=m, v=v)
+
+    return from_direction("adabelief", adam_init, direction)
+
+
+def yogi(
+    *, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-3, start: Scalar = 1e-6
+) -> Optimizer:
+    """Yogi: Adam whose second moment moves towards g^2 by at most (1 - b2) g^2.
+
+        m <- b1 m + (1 - b1) g        v <- v - (1 - b2) sign(v - g^2) g^2
+        update = -lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),   t = 1, 2, ...
+
+    Begin with lr 0.01.
+
+    Args:
+      b1, b2: shares of the moments that a step keeps, in [0, 1).
+      eps: outside the square root, in the unit of g.
+      start: v before the first step, in the unit of g^2.
+
+    State: AdamState, whose v begins at `start`. A rare large gradient is forgotten slowly.
+    Source: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization", Algorithm 2.
+      Deviates: corrected for the start of the moments, as the authors' code and Optax.
+    Compat: Optax starts m at 1e-6 too, and so moves where the gradient is zero.
+
+    >>> opt, params = yogi(b1=0.0, b2=0.0, eps=0.0), {'w': jnp.zeros(1)}
+    >>> updates, _ = opt.update({'w': jnp.array([3.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-1.0]
+    """
+
+    def init(params):
+        state = adam_init(params)
+        v = jax.tree.map(lambda v: jnp.full_like(v, jnp.asarray(start, v.dtype)), state.v)
+        return AdamState(step=state.step, m=state.m, v=v)
+
+    def additive(v, g):
+        square = jnp.square(g)
+        return v - jnp.asarray(1 - b2, v.dtype) * jnp.sign(v - square) * square
+
+    def direction(grads, state, params):
+        t, m = state.step + 1, means(b1, state.m, grads)
+        v = jax.tree.map(additive, state.v, grads)
+        step = over_root(unbiased(m, b1, t), unbiased(v, b2, t), eps)
+        return step, AdamState(step=t, m=m, v=v)
+
+    return from_direction("yogi", init, direction)

@@ -1,0 +1,95 @@
+"""Schedules that fall by factors, and never arrive."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fnn.schedules.base import periods, scalars
+from fnn.types import Scalar, Schedule
+
+
+def step_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedule:
+    """`start * factor^floor(step / every_steps)`: a staircase.
+
+    Args:
+      start: lr of the first stair.
+      factor: what each stair multiplies the lr by, above 0.
+      every_steps: length of a stair, in steps, at least 1.
+
+    >>> lr = step_decay(1.0, factor=0.5, every_steps=10)
+    >>> [lr(step).item() for step in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+
+    def schedule(step: Scalar) -> Float[Array, ""]:
+        t, lr, f, n = scalars(step, start, factor, every_steps)
+        return lr * f ** periods(t, n)
+
+    return schedule
+
+
+def multi_step(start: Scalar, *, factor: Scalar, boundaries: Sequence[Scalar]) -> Schedule:
+    """A staircase with stairs of any length: each boundary multiplies the lr by `factor`.
+
+    Args:
+      start: lr before the first boundary.
+      factor: above 0.
+      boundaries: the steps with which new stairs begin, in any order; their number is fixed, their
+        values may be traced.
+
+    >>> lr = multi_step(1.0, factor=0.5, boundaries=[10, 15])
+    >>> [lr(step).item() for step in (0, 9, 10, 14, 15)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    def schedule(step: Scalar) -> Float[Array, ""]:
+        t, lr, f, *begins = scalars(step, start, factor, *boundaries)
+        for begin in begins:
+            lr = jnp.where(t >= begin, lr * f, lr)
+        return lr
+
+    return schedule
+
+
+def exponential_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedule:
+    """`start * factor^(step / every_steps)`: the staircase of `step_decay`, smoothed.
+
+    >>> lr = exponential_decay(1.0, factor=0.25, every_steps=10)
+    >>> [lr(step).item() for step in (0, 5, 10)]
+    [1.0, 0.5, 0.25]
+    """
+
+    def schedule(step: Scalar) -> Float[Array, ""]:
+        t, lr, f, n = scalars(step, start, factor, every_steps)
+        return lr * f ** (t / n)
+
+    return schedule
+
+
+def inverse_sqrt(peak: Scalar, *, warmup_steps: Scalar) -> Schedule:
+    """A line from 0 to `peak`, then a fall with the square root of the step.
+
+        t < W:   peak t / W
+        t >= W:  peak sqrt(W / t)
+
+    It does not need to know when training ends.
+
+    Args:
+      peak: the highest lr, reached at step W exactly.
+      warmup_steps: W, in steps, at least 1.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 5.3, where peak is (width W)^-0.5.
+      Deviates: steps count from 0, and the peak is named.
+
+    >>> lr = inverse_sqrt(1.0, warmup_steps=10)
+    >>> [lr(step).item() for step in (0, 5, 10, 40, 1000)]
+    [0.0, 0.5, 1.0, 0.5, 0.10000000149011612]
+    """
+
+    def schedule(step: Scalar) -> Float[Array, ""]:
+        t, top, w = scalars(step, peak, warmup_steps)
+        w = jnp.maximum(w, 1)
+        return jnp.where(t < w, top * t / w, top * jnp.sqrt(w / jnp.maximum(t, w)))
+
+    return schedule

@@ -1,0 +1,124 @@
+"""Wrappers over an optimizer in a step and in a run of training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn import losses, models, optim, schedules
+from fnn.train import make_evaluate, make_init, make_run, make_step
+from fnn.types import Data, Recipe
+from tests.tiny import KEY, assert_same_bits
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(12, 3)).astype(np.float32)
+Y = (X @ np.float32([[1.0], [-2.0], [0.5]])).astype(np.float32)
+DATA = Data(train=(X, Y), valid=(X[:5], Y[:5] + np.float32(0.1)))
+LR, STEPS = 0.05, 6
+
+
+def recipe_with(optimizer):
+    def recipe(hyper):
+        model = models.dense(1, bias=False, kernel_init=lambda key, shape: jnp.ones(shape))
+        return Recipe(model, losses.mean_squared_error, optimizer, schedules.constant(hyper["lr"]))
+
+    return recipe
+
+
+def run_with(optimizer, steps=STEPS):
+    """A run over whole batches, whose order makes no difference."""
+    run = jax.jit(make_run(recipe_with(optimizer), steps=steps, batch_size=12, eval_every=steps))
+    return run(KEY, {"lr": LR}, DATA)
+
+
+def gradient(w):
+    return 2 * X.T.astype(np.float64) @ (X @ w - Y) / len(X)
+
+
+def valid_loss(w):
+    x, y = DATA.valid
+    return np.mean((x @ w - y) ** 2)
+
+
+def descended():
+    w, path = np.ones((3, 1)), []
+    for _ in range(STEPS):
+        w = w - LR * gradient(w)
+        path.append(w)
+    return path
+
+
+AVERAGES = {
+    "ema": (optim.ema(optim.sgd(), decay=0.5), 0.5 ** np.arange(STEPS)[::-1]),
+    "swa": (optim.swa(optim.sgd(), start=2, period=2), np.array([0, 1, 0, 1, 0, 1])),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "shares"), AVERAGES.values(), ids=AVERAGES)
+def test_a_run_evaluates_with_the_average_and_trains_without_it(optimizer, shares):
+    state, history = run_with(optimizer)
+    path = descended()
+    np.testing.assert_allclose(state.params["kernel"], path[-1], rtol=1e-5)
+    average = np.average(path, axis=0, weights=shares)
+    # The loss is a difference from targets; a few roundings of 6e-8 in each.
+    np.testing.assert_allclose(history.valid["loss"][-1], valid_loss(average), rtol=1e-5)
+    assert abs(valid_loss(average) / valid_loss(path[-1]) - 1) > 0.1
+
+
+def test_a_run_by_the_sharper_gradient_is_that_of_the_paper():
+    state, history = run_with(optim.sam(optim.sgd(), rho=0.1))
+    w, losses_seen = np.ones((3, 1)), []
+    for _ in range(STEPS):
+        losses_seen.append(np.mean((X @ w - Y) ** 2))
+        g = gradient(w)
+        w = w - LR * gradient(w + 0.1 * g / np.linalg.norm(g))
+    np.testing.assert_allclose(state.params["kernel"], w, rtol=1e-5)
+    np.testing.assert_allclose(history.train.loss, losses_seen, rtol=1e-5)
+
+
+def stepped(optimizer, batches):
+    recipe = recipe_with(optimizer)
+    state, step = make_init(recipe)(KEY, {"lr": LR}, X), make_step(recipe)
+    for batch in batches:
+        state, metrics = step(state, batch, KEY, {"lr": LR})
+    return state, metrics
+
+
+def test_four_small_batches_equal_one_batch_of_four_times_the_size():
+    small = [(X[i : i + 3], Y[i : i + 3]) for i in (0, 3, 6, 9)]
+    state, metrics = stepped(optim.accumulate(optim.adamw(weight_decay=0.1), steps=4), 2 * small)
+    whole, expected = stepped(optim.adamw(weight_decay=0.1), 2 * [(X, Y)])
+    # The same sums in another order.
+    np.testing.assert_allclose(state.params["kernel"], whole.params["kernel"], rtol=1e-5)
+    np.testing.assert_allclose(metrics.update_norm, expected.update_norm, rtol=1e-5)
+
+
+def test_between_the_updates_of_an_accumulation_nothing_moves():
+    state, metrics = stepped(optim.accumulate(optim.adam(), steps=4), 3 * [(X, Y)])
+    np.testing.assert_array_equal(state.params["kernel"], 1)
+    assert metrics.update_norm == 0
+    assert state.step == 3
+
+
+def test_a_step_without_a_loss_scale_is_the_step_that_it_was():
+    """A loss scale of 1 multiplies and divides, and gives the same bits as none."""
+    one = optim.adam()._replace(loss_scale=lambda state: 1.0)
+    (state, metrics), (other, same) = (
+        stepped(optimizer, 3 * [(X, Y)]) for optimizer in (optim.adam(), one)
+    )
+    assert_same_bits(state.params, other.params)
+    assert_same_bits(metrics, same)
+
+
+def test_training_without_a_schedule_is_evaluated_at_the_mean_of_its_steps():
+    optimizer = optim.schedule_free_sgd()
+    state, history = run_with(optimizer)
+    z = x = np.ones((3, 1))
+    for t in range(1, STEPS + 1):
+        z = z - LR * gradient(0.1 * z + 0.9 * x)
+        x = x + (z - x) / t
+    np.testing.assert_allclose(history.valid["loss"][-1], valid_loss(x), rtol=1e-5)
+    evaluate = make_evaluate(recipe_with(optimizer))
+    np.testing.assert_array_equal(
+        evaluate(state, DATA.valid, {"lr": LR})["loss"], history.valid["loss"][-1]
+    )

@@ -102,7 +102,7 @@ def adafactor_absolute(
 
         update = -lr (u / max(1, rms(u) / max_rms) + weight_decay p),    u as in `adafactor`
 
-    Args: as in `adafactor`.
+    Args: as in `adafactor`. lr: as Adam's.
 
     State: AdafactorState.
     Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 4, with alpha = lr.

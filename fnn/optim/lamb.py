@@ -31,7 +31,7 @@ def lamb(
         as AdamW's: usual for biases and the scales of norms.
       b1, b2, eps: as in `adam`.
 
-    A leaf whose norm is 0, or whose u is 0, has the ratio 1, or it could never leave 0.
+    A leaf whose norm is 0, or whose u is 0, has the ratio 1, or it could never leave 0. lr: 0.01.
 
     State: AdamState.
     Source: You et al. 2020, arXiv:1904.00962, Algorithm 2, with phi(z) = z. Deviates: the ratio

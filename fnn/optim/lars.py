@@ -33,6 +33,7 @@ def lars(
         momentum: usual for biases and the scales of norms, with lr in mind.
 
     A leaf whose norm is 0, or whose gradient is 0, has the ratio 1, or it could never leave 0.
+    lr: 1 to 10.
 
     State: v like params, in at least float32.
     Source: You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1. Deviates: lr outside of v,

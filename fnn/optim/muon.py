@@ -80,7 +80,7 @@ def muon(
       scale: a function of a matrix's numbers of inputs and outputs: `width_scale`, `adamw_scale`.
       eps: of `newton_schulz`.
 
-    Matrices of one shape are made orthogonal together.
+    Matrices of one shape are made orthogonal together. lr: 0.02, with `adamw_scale` as AdamW's.
 
     State: {'matrices': m, a flat dict of the owned leaves by path in at least float32, 'rest': the
       companion's}, as in `partition`.

@@ -61,7 +61,8 @@ def shampoo(
         A root costs some 20 n^3 operations.
       eps: added to the factors, as a share of their mean eigenvalue.
 
-    The eigenvalues of all factors of one size are found together. lr and decay: as AdamW's.
+    The eigenvalues of all factors of one size are found together. lr and decay: as AdamW's. Under a
+    vmap the roots are found in every update, and those not due are dropped: it costs more.
 
     State: ShampooState.
     Source: Gupta, Koren & Singer 2018, arXiv:1802.09568; averages, grafting and momentum of Shi et

@@ -66,7 +66,8 @@ def soap(
       max_size: a side longer than this is not rotated; 0 gives Adam.
       eps: as in `adam`.
 
-    Leaves with fewer than two axes are left to Adam. All bases of one size turn together.
+    Leaves with fewer than two axes are left to Adam. All bases of one size turn together. lr: 3e-3.
+    Under a vmap the bases turn in every update, and those not due are dropped: it costs more.
 
     State: SoapState.
     Source: Vyas et al. 2024, arXiv:2409.11321, Algorithms 3 and 4; defaults and first update of the

@@ -1,0 +1,168 @@
+"""Every augmentation on real examples, in one picture.
+
+    python experiments/augmentation_gallery.py
+
+A photograph that ships inside scikit-learn, a sentence, a tone, and the measurements of irises.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from sklearn.datasets import load_sample_image
+
+from fnn import data
+from fnn.data import augment
+from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
+
+KEY = jax.random.key(7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Draw the gallery."""
+
+    size: int = 96  # pixels of a side of a picture
+    out: Path = Path("docs/augmentations.png")
+
+
+PICTURES: dict[str, Callable] = {
+    "flip": augment.flip(1.0),
+    "crop": augment.crop(24, reflect=True),
+    "rotate": augment.rotate(30.0),
+    "affine": augment.affine(degrees=15.0, shift=0.15, scale=0.3, shear=20.0),
+    "colour_jitter": augment.colour_jitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.1),
+    "turn_hue": lambda key, x: augment.turn_hue(x, 0.25),
+    "saturate": lambda key, x: augment.saturate(x, 2.5),
+    "change_contrast": lambda key, x: augment.change_contrast(x, 2.0),
+    "brighten": lambda key, x: augment.brighten(x, 1.6),
+    "autocontrast": lambda key, x: augment.autocontrast(x),
+    "equalize": lambda key, x: augment.equalize(x),
+    "solarize": lambda key, x: augment.solarize(x, 0.5),
+    "posterize": lambda key, x: augment.posterize(x, 2),
+    "sharpen": lambda key, x: augment.sharpen(x, 4.0),
+    "cutout": augment.cutout(32.0),
+    "random_erasing": augment.random_erasing(1.0, mean=128.0, std=60.0),
+    "random_augment": lambda key, x: augment.random_augment(3, 0.4)(jax.random.key(11), x),
+}
+MIXES = {"mixup": augment.mixup(1.0, classes=2), "cutmix": augment.cutmix(1.0, classes=2)}
+WORDS = "the quick brown fox jumps over the lazy dog while seven small cats sleep".split()
+
+
+def photographs(size: int) -> np.ndarray:
+    """Two photographs, cut square and thinned to `size` pixels, uint8."""
+    pictures = []
+    for name, left in (("flower.jpg", 180), ("china.jpg", 100)):
+        square = load_sample_image(name)[: 4 * size, left : left + 4 * size].astype(np.float32)
+        pictures.append(square.reshape(size, 4, size, 4, 3).mean(axis=(1, 3)))
+    return np.stack(pictures).round().astype(np.uint8)
+
+
+def sentences() -> dict[str, str]:
+    """The text augmentations on a sentence; a word each is a token, 0 pads, 1 masks."""
+    vocabulary = ["·", "___", *sorted(set(WORDS)), "swift", "hop", "tiny"]
+    place = {word: i for i, word in enumerate(vocabulary)}
+    x = jnp.array([place[word] for word in WORDS])
+    synonyms = np.full((len(vocabulary), 1), -1)
+    for word, other in (("quick", "swift"), ("jumps", "hop"), ("small", "tiny")):
+        synonyms[place[word]] = place[other]
+    changes = {
+        "as it is": lambda key, x: x,
+        "delete_tokens": augment.delete_tokens(0.3, pad=0),
+        "swap_tokens": augment.swap_tokens(3, pad=0),
+        "replace_by_synonyms": augment.replace_by_synonyms(1.0, jnp.asarray(synonyms)),
+        "mask_spans": augment.mask_spans(0.3, mask=1, pad=0),
+    }
+    return {
+        name: " ".join(vocabulary[token] for token in change(KEY, x).tolist())
+        for name, change in changes.items()
+    }
+
+
+def waves() -> dict[str, np.ndarray]:
+    """The audio augmentations on a chirp."""
+    t = jnp.arange(4000) / 8000.0
+    x = jnp.sin(2 * jnp.pi * (200 * t + 600 * t**2)) * jnp.exp(-6 * t)
+    changes = {
+        "a chirp": lambda key, x: x,
+        "noise_at 10 dB": augment.noise_at(10.0),
+        "time_stretch": lambda key, x: augment.stretch(x, 1.6),
+        "pitch_shift": augment.pitch_shift(12.0),
+    }
+    return {name: np.asarray(change(KEY, x)) for name, change in changes.items()}
+
+
+def draw_pictures(axes, size: int) -> None:
+    both = jnp.asarray(photographs(size))
+    shown = {"as it is": both[0]}
+    shown |= {name: change(KEY, both[0]) for name, change in PICTURES.items()}
+    labels = jnp.array([0, 1])
+    for name, mix in MIXES.items():
+        mixed = (mix(jax.random.key(seed), (both, labels)) for seed in range(9))
+        # A partner may be the picture itself: take a key that mixes.
+        shown[name] = next(x[0] for x, y in mixed if 0.3 < y[0, 0] < 0.7)
+    for panel, (name, picture) in zip(axes, shown.items(), strict=False):
+        panel.imshow(np.asarray(picture))
+        panel.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
+    for panel in axes:
+        panel.set_axis_off()
+
+
+def draw_waves(axes) -> None:
+    for panel, (name, wave) in zip(axes, waves().items(), strict=True):
+        panel.plot(wave, color=TRAIN, linewidth=0.4)
+        tidy(panel, name)
+        panel.set(xticks=[], yticks=[], ylim=(-1.2, 1.2))
+
+
+def draw_spectrogram(panel) -> None:
+    tones = np.abs(np.sin(np.outer(np.arange(40) / 6, np.arange(1, 31) / 5))).astype(np.float32)
+    hide = augment.chain(augment.mask_times(12), augment.mask_frequencies(10))
+    panel.imshow(np.asarray(hide(KEY, jnp.asarray(tones))).T, aspect="auto", cmap="Blues")
+    tidy(panel, "mask_times, mask_frequencies")
+    panel.set(xticks=[], yticks=[])
+
+
+def draw_rows(noisy, made) -> None:
+    flowers = data.load("iris").train
+    x = jnp.asarray(flowers.x[:, 2:])
+    rare = x[np.flatnonzero(flowers.y == 2)[:12]]
+    moved = augment.per_example(augment.feature_noise(0.15))(KEY, (x, flowers.y))[0]
+    new = augment.smote(KEY, rare, 60)
+    for panel, old, added, name in (
+        (noisy, x, moved, "feature_noise"),
+        (made, rare, new, "smote of twelve rows"),
+    ):
+        panel.scatter(*np.asarray(added).T, s=6, color=VALID, label="made")
+        panel.scatter(*np.asarray(old).T, s=10, color=TRAIN, label="given")
+        tidy(panel, name)
+        panel.legend(fontsize=7, frameon=False)
+
+
+def main(config: Config) -> None:
+    canvas = figure(14, 11.5)
+    parts = canvas.subfigures(3, 1, height_ratios=[3.1, 1.1, 1.6])
+    top, middle, bottom = np.asarray(parts).ravel().tolist()
+    draw_pictures(top.subplots(3, 7).ravel(), config.size)
+    text = middle.subplots()
+    text.set_axis_off()
+    for i, (name, sentence) in enumerate(sentences().items()):
+        height = 0.9 - 0.2 * i
+        text.text(0, height, name, fontsize=10, fontweight="bold", color=INK)
+        text.text(0.16, height, sentence, fontsize=10, color=INK, family="monospace")
+    panels = bottom.subplots(2, 4)
+    draw_waves(panels[0])
+    draw_spectrogram(panels[1, 0])
+    draw_rows(panels[1, 1], panels[1, 2])
+    panels[1, 3].set_axis_off()
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(config.out, dpi=75)
+    print(f"picture: {config.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -156,3 +156,29 @@ def test_digits_never_writes_into_a_run_that_is_there(monkeypatch, tmp_path):
     end = command(monkeypatch, "--out", str(tmp_path))
     assert "--out: expected a new directory" in str(end.code)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def script(monkeypatch, name: str, *arguments: str) -> None:
+    """Run an experiment as its command does."""
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *arguments])
+    runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")
+
+
+def test_the_table_and_the_picture_of_optimizers_are_made(monkeypatch, tmp_path, capsys):
+    sizes = ["--seeds", "2", "--steps", "4", "--valley-steps", "5", "--path-steps", "5"]
+    out = tmp_path / "new" / "paths.png"
+    script(monkeypatch, "optimizers", "--only", "sgd", *sizes, "--out", str(out))
+    said = capsys.readouterr().out
+    assert said.split("\n")[1].startswith("sgd ") and f"picture: {out}" in said
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_optimizer_that_is_not_there_is_refused(monkeypatch):
+    with pytest.raises(SystemExit, match=r"--only: expected names of .* got \['sdg'\]"):
+        script(monkeypatch, "optimizers", "--only", "sdg")
+
+
+@pytest.mark.parametrize("name", ["adult_mlp", "augment_short"])
+def test_an_experiment_says_where_it_looked_for_its_data(name, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match=f"{name}.py: data.load: expected .* in one of {tmp_path}"):
+        script(monkeypatch, name, "--root", str(tmp_path))

@@ -11,6 +11,7 @@ memory is that of the compiled program: temporary buffers, and results that over
 nothing else meanwhile.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,6 +143,8 @@ def compare(name: str, shapes: Any, rounds: int, calls: int) -> None:
 
 
 def main(config: Config) -> None:
+    if unknown := sorted(set(config.only) - PAIRS.keys()):
+        sys.exit(f"--only: expected names of {sorted(PAIRS)}, got {unknown}")
     print(f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].device_kind}")
     for kind in config.trees:
         shapes = TREES[kind]()

@@ -33,8 +33,8 @@ def rprop(
         update = 0 where turned, and the last g counts as 0 at the next step
                  -lr scale sign(g) elsewhere
 
-    Begin with lr 0.01. With batches, let the sizes change less: lr 1e-3, shrink=0.9, grow=1.05 and
-    max_scale=3.
+    Made for the whole data at each step: begin with lr 1e-4 and max_scale=10. With batches, let the
+    sizes change less: lr 1e-3, shrink=0.9, grow=1.05 and max_scale=3.
 
     Args:
       shrink, grow: factors of the step size, below and above 1.

@@ -1,0 +1,117 @@
+"""Who earns more than 50,000 dollars: an MLP on a table of numbers and categories.
+
+    python experiments/adult_mlp.py --root FOLDER      the folder that has adult/adult.data
+    python experiments/adult_mlp.py                    FNN_DATA, the user's cache, or the network
+
+UCI Adult (census of 1994): 32,561 rows to train on, of which a tenth is kept for validation, and
+16,281 in a test file of its own. Categories become units, numbers are standardised and the two
+capital columns taken as logarithms; what is missing has a unit of its own.
+
+Measured: test accuracy 85.12 % in the mean, std 0.06 %, n = 5 (85.04 to 85.20); 12 s for the five
+together on 2 cores of an Intel Xeon, compilation included, JAX 0.10.2.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+
+import jax
+import numpy as np
+import tyro
+
+from fnn import activations, data, losses, metrics, models, optim, schedules, tree
+from fnn.data import Encoder, Table
+from fnn.train import make_evaluate, make_run
+from fnn.types import Batch, Data, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyper:
+    """Arguments of the compiled program."""
+
+    lr: float = 2e-3  # peak of the learning rate
+    warmup_steps: int = 100
+    weight_decay: float = 0.1  # of kernels, per unit of lr
+    dropout_rate: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Hyper):
+    """Train an MLP on Adult, for several seeds in one program."""
+
+    root: str | None = None
+    widths: tuple[int, ...] = (128, 64)
+    steps: int = 2000
+    batch_size: int = 256
+    eval_every: int = 500
+    seeds: int = 5
+
+
+def with_logarithms(table: Table) -> Table:
+    """The capital columns, most of which are 0 and a few 99,999, as log(1 + x)."""
+    columns = dict(table.columns)
+    for name in ("capital-gain", "capital-loss"):
+        columns[name] = np.log1p(columns[name])
+    return Table(columns=columns).without("fnlwgt", "education")  # a weight; the same as -num
+
+
+def load(root: str | None) -> tuple[Data, Batch, Encoder]:
+    """Training and validation parts, the published test part, and the encoder of all three."""
+    adult = data.load("adult", root)
+    assert adult.test is not None
+    train, valid = data.stratified_split(jax.random.key(0), adult.train.y, (0.9, 0.1))
+    table, labels = with_logarithms(adult.train.x), adult.train.y
+    encoder = data.fit_encoder(table.take(train))
+    parts = (Batch(encoder.apply(table.take(part)), labels[part]) for part in (train, valid))
+    test = Batch(encoder.apply(with_logarithms(adult.test.x)), adult.test.y)
+    return Data(train=next(parts), valid=next(parts)), test, encoder
+
+
+def make_recipe(config: Config):
+    shape = models.MLPConfig(
+        widths=config.widths, out_features=2, activation=activations.gelu, norm=models.batch_norm
+    )
+
+    def recipe(hyper):
+        return Recipe(
+            model=models.mlp(shape, rate=hyper["dropout_rate"]),
+            loss=losses.cross_entropy,
+            optimizer=optim.chain(
+                optim.clip_by_global_norm(1.0),
+                optim.adamw(weight_decay=hyper["weight_decay"], mask=tree.matching("*kernel")),
+            ),
+            schedule=schedules.warmup_cosine(
+                hyper["lr"], warmup_steps=hyper["warmup_steps"], total_steps=config.steps
+            ),
+            metrics={"accuracy": metrics.accuracy()},
+        )
+
+    return recipe
+
+
+def main(config: Config) -> None:
+    try:
+        examples, test, encoder = load(config.root)
+    except FileNotFoundError as error:
+        sys.exit(f"adult_mlp.py: {error}")
+    names = asdict(Hyper())
+    hyper = {name: value for name, value in asdict(config).items() if name in names}
+    recipe = make_recipe(config)
+    run = make_run(
+        recipe, steps=config.steps, batch_size=config.batch_size, eval_every=config.eval_every
+    )
+    keys = jax.random.split(jax.random.key(1), config.seeds)
+    states, history = jax.jit(jax.vmap(run, (0, None, None)))(keys, hyper, examples)
+    evaluate = jax.vmap(make_evaluate(recipe), (0, None, None))
+    accuracy = 100 * np.asarray(evaluate(states, test, hyper)["accuracy"])
+    valid = 100 * history.valid["accuracy"].mean(axis=0)
+    print(
+        f"{len(encoder.features)} features; validation accuracy by evaluation: {valid.round(2)} %"
+    )
+    print(
+        f"test accuracy {accuracy.mean():.2f} % in the mean, std {accuracy.std(ddof=1):.2f} %, "
+        f"n = {config.seeds}: {np.sort(accuracy).round(2)}"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

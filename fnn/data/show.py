@@ -1,0 +1,115 @@
+"""A look at a batch: pictures with their labels, rows of a table, or text."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fnn.data.tables import Table
+from fnn.report.figure import GRID, INK, figure
+from fnn.types import Pair
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PICTURES, _ROWS = 24, 12  # at most so many are shown
+
+
+def show(
+    batch: Pair,
+    *,
+    classes: Sequence[str] = (),
+    features: Sequence[str] = (),
+    decode: Callable[[np.ndarray], str] | None = None,
+) -> "Figure":
+    """A figure of the first examples of a batch, which a notebook shows and `savefig` writes.
+
+    Args:
+      batch: (x, y); y None for examples without labels. Pictures are x of shape (batch, height,
+        width) or (batch, height, width, 1 or 3), uint8 or floats of any range; rows are x of shape
+        (batch, features) or a Table; text is what `decode` makes of each x.
+      classes: the name of each label.
+      features: the name of each column of rows.
+      decode: from the tokens of an example to text, such as `Characters(...).decode`.
+
+    Returns: a matplotlib Figure; nothing is opened.
+    Raises: ValueError for an empty batch, or x of another shape; ModuleNotFoundError without
+      matplotlib.
+
+    >>> pictures = np.zeros((5, 8, 8), np.uint8)
+    >>> len(show((pictures, np.arange(5)), classes='abcde').axes)
+    5
+    """
+    x, y = batch
+    if len(x) == 0:
+        raise ValueError("data.show: expected at least one example, got an empty batch")
+    labels = [_label(y, i, classes) for i in range(min(len(x), max(_PICTURES, _ROWS)))]
+    if decode is not None:
+        texts = [decode(np.asarray(one)) for one in x[:_ROWS]]
+        return _table([[repr(text)[1:-1][:100]] for text in texts], ["text"], labels)
+    if isinstance(x, Table):
+        names = list(x.columns)
+        rows = [[_number(x.columns[name][i]) for name in names] for i in range(min(len(x), _ROWS))]
+        return _table(rows, names, labels)
+    x = np.asarray(x[: max(_PICTURES, _ROWS)])
+    if x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3)):
+        return _pictures(x[:_PICTURES], labels)
+    if x.ndim == 2:
+        names = list(features) or [f"x[{i}]" for i in range(x.shape[1])]
+        return _table([[_number(v) for v in row] for row in x[:_ROWS]], names, labels)
+    raise ValueError(
+        "data.show: expected pictures (batch, height, width[, 1 or 3]) or rows (batch, features), "
+        f"got {x.shape}; pass decode= for text"
+    )
+
+
+def _pictures(x: np.ndarray, labels: list[str]) -> "Figure":
+    columns = min(len(x), 8)
+    rows = -(-len(x) // columns)
+    canvas = figure(1.2 * columns, 1.4 * rows)
+    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
+    wide = x[..., 0] if x.shape[-1] == 1 and x.ndim == 4 else x
+    low, high = (0, 255) if x.dtype == np.uint8 else (float(wide.min()), float(wide.max()))
+    scaled = np.clip((wide.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
+    for panel, picture, label in zip(panels, scaled, labels, strict=False):
+        panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        panel.set_title(label, fontsize=8, color=INK)
+        panel.set_axis_off()
+    for panel in panels[len(x) :]:
+        panel.remove()
+    return canvas
+
+
+def _table(rows: list[list[str]], names: list[str], labels: list[str]) -> "Figure":
+    """At most twelve columns; what does not fit is counted in the last."""
+    more = len(names) - 12
+    if more > 0:
+        names = [*names[:12], f"and {more} more"]
+        rows = [[*row[:12], "..."] for row in rows]
+    labelled = any(labels)
+    cells = [[*row, label] if labelled else row for row, label in zip(rows, labels, strict=False)]
+    canvas = figure(max(4, 1.1 * (len(names) + labelled)), 0.3 * (len(rows) + 1.5))
+    panel = canvas.subplots()
+    panel.set_axis_off()
+    heads = [*names, "label"] if labelled else names
+    drawn = panel.table(cells, colLabels=heads, loc="center", cellLoc="left", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(8)
+    drawn.auto_set_column_width(list(range(len(heads))))
+    for (row, _), cell in drawn.get_celld().items():
+        cell.set_edgecolor(GRID)
+        cell.get_text().set(color=INK, fontweight="bold" if row == 0 else "normal")
+    return canvas
+
+
+def _label(y: Any, i: int, classes: Sequence[str]) -> str:
+    if y is None:
+        return ""
+    value = np.asarray(y[i])
+    if classes and value.ndim == 0 and np.issubdtype(value.dtype, np.integer):
+        return str(classes[int(value)]) if 0 <= value < len(classes) else f"{value}, no class"
+    return _number(value) if value.ndim == 0 else str(value.round(2))
+
+
+def _number(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

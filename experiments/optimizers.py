@@ -256,7 +256,8 @@ def draw(axes, land: Landscape, name: str, steps: int) -> None:
     axes.plot(*land.minimum, "*", color=VALID, markersize=9)
     axes.set(xlim=land.across, ylim=land.up, xticks=[], yticks=[])
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK)
-    axes.set_title(f"lr {lr:.1g}: {value:.0e}", loc="right", fontsize=7, color=INK)
+    said = dict(transform=axes.transAxes, ha="right", fontsize=7, color=INK)
+    axes.text(0.98, 0.03, f"lr {lr:.1g}: {value:.0e}", **said)
     for spine in axes.spines.values():
         spine.set_color(GRID)
 

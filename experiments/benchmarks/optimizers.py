@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from optax import contrib
 
 from fnn import optim, tree
 from fnn.types import Optimizer
@@ -40,6 +41,28 @@ PAIRS: dict[str, Callable[[], tuple[Optimizer, Any]]] = {
         optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(LR, weight_decay=0.1)),
     ),
     "lion": lambda: (optim.lion(weight_decay=0.1), optax.lion(LR, weight_decay=0.1)),
+    "sign_sgd": lambda: (optim.sign_sgd(), optax.sign_sgd(LR)),
+    "rprop": lambda: (optim.rprop(), optax.rprop(LR)),
+    "adagrad": lambda: (optim.adagrad(), optax.adagrad(LR)),
+    "adadelta": lambda: (optim.adadelta(), optax.adadelta(LR)),
+    "nadam": lambda: (optim.nadam(), optax.nadam(LR)),
+    "nadamw": lambda: (optim.nadamw(weight_decay=0.1), optax.nadamw(LR, weight_decay=0.1)),
+    "radam": lambda: (optim.radam(), optax.radam(LR)),
+    "adamax": lambda: (optim.adamax(), optax.adamax(LR)),
+    "amsgrad": lambda: (optim.amsgrad(), optax.amsgrad(LR)),
+    "adabelief": lambda: (optim.adabelief(), optax.adabelief(LR)),
+    "yogi": lambda: (optim.yogi(), optax.yogi(LR)),
+    "adan": lambda: (optim.adan(), optax.adan(LR)),
+    "ademamix": lambda: (optim.ademamix(), contrib.ademamix(LR)),
+    "adopt": lambda: (optim.adopt(), contrib.adopt(LR)),
+    "lamb": lambda: (optim.lamb(weight_decay=0.1), optax.lamb(LR, weight_decay=0.1)),
+    "lars": lambda: (optim.lars(weight_decay=0.1), optax.lars(LR, weight_decay=0.1)),
+    "adafactor": lambda: (optim.adafactor(), optax.adafactor(LR)),
+    "muon": lambda: (optim.muon(companion=optim.adam()), contrib.muon(LR)),
+    "schedule_free_sgd": lambda: (optim.schedule_free_sgd(), contrib.schedule_free_sgd(LR)),
+    "schedule_free_adamw": lambda: (optim.schedule_free_adamw(), contrib.schedule_free_adamw(LR)),
+    "prodigy": lambda: (optim.prodigy(), contrib.prodigy(LR)),
+    "dadapt_adam": lambda: (optim.dadapt_adam(), contrib.dadapt_adamw(LR)),
 }
 
 
@@ -136,7 +159,7 @@ def compare(name: str, shapes: Any, rounds: int, calls: int) -> None:
     low, middle, high = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75])
     each, mib = 1e3 * np.median(times, axis=0), 2**-20
     print(
-        f"{name:14} {middle:6.3f} ({low:.3f}-{high:.3f})  {each[0]:9.3f} ms against "
+        f"{name:20} {middle:6.3f} ({low:.3f}-{high:.3f})  {each[0]:9.3f} ms against "
         f"{each[1]:9.3f}   {fnn.memory * mib:8.1f} MiB against {peer.memory * mib:8.1f}",
         flush=True,
     )

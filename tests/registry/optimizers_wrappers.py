@@ -64,17 +64,18 @@ OPTIMIZERS = [
         make=optim.schedule_free_adamw,
         scalars={"beta": 0.8, "b2": 0.99, "eps": _EPS},
     ),
+    # At b2 = 0.99 the result bends so much that the central difference itself is off by 3e-6.
     OptimizerRow(
         name="prodigy",
         make=optim.prodigy,
-        scalars={"b1": 0.8, "b2": 0.99, "eps": _EPS, "d0": 0.05},
+        scalars={"b1": 0.8, "b2": 0.95, "eps": _EPS, "d0": 0.05},
         lr=0.5,
         leafwise=False,
     ),
     OptimizerRow(
         name="dadapt_adam",
         make=optim.dadapt_adam,
-        scalars={"b1": 0.8, "b2": 0.99, "eps": _EPS, "d0": 0.05},
+        scalars={"b1": 0.8, "b2": 0.95, "eps": _EPS, "d0": 0.05},
         lr=0.5,
         leafwise=False,
     ),

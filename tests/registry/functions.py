@@ -170,4 +170,10 @@ METRICS = [
     ),
 ]
 
-HELPERS = ["initializers.fans", "metrics.merge", "order.order", "order.order_block"]
+HELPERS = [
+    "initializers.fans",
+    "metrics.merge",
+    "order.mixture",
+    "order.order",
+    "order.order_block",
+]

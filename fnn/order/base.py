@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, UInt32
 
 from fnn.types import PRNGKey
 
-_MOST = 2**30  # above it, the sums of two positions would leave uint32
+MOST = 2**30  # above it, the sums of two positions would leave uint32
 _FEWEST_ROUNDS = 12  # of six examples, six rounds favour some pairs by a quarter
 
 
@@ -48,8 +48,8 @@ def order(
         raise ValueError(
             "order: expected at least one example, got an empty dataset; check the data"
         )
-    if n > _MOST:
-        raise ValueError(f"order: expected at most {_MOST} examples, got {n}; split the dataset")
+    if n > MOST:
+        raise ValueError(f"order: expected at most {MOST} examples, got {n}; split the dataset")
     if not 1 <= batch_size <= n:
         raise ValueError(
             f"order: expected batch_size from 1 to the {n} examples, got {batch_size}; "
@@ -109,36 +109,63 @@ def _permute(
 ) -> UInt32[Array, " batch"]:
     if n == 1:
         return x  # nothing to shuffle; and XLA fails to compile the rounds, on a CPU
-    rounds = max(math.ceil(1.5 * math.log2(n)) + 2, _FEWEST_ROUNDS)
+    rounds = rounds_for(n)
 
-    def swap_or_not(x, keys):
+    def one_round(x, keys):
         pivots, salts = keys
         pivot = jnp.where(wrapped, pivots[1], pivots[0])
         salt = jnp.where(wrapped, salts[1], salts[0])
-        # x and its partner pivot - x (mod n) swap places, or not: each round is its own inverse.
-        partner = jnp.where(pivot >= x, pivot - x, pivot + np.uint32(n) - x)
-        swap = _hash(jnp.maximum(x, partner) ^ salt) >> np.uint32(31)
-        return jnp.where(swap == 1, partner, x), None
+        return swap_or_not(x, pivot, salt, np.uint32(n)), None
 
     # A loop over the rounds, not one long expression: on a CPU the loop's body is a vector kernel,
     # and the expression is not; for many examples at once it takes three times as long.
-    return jax.lax.scan(swap_or_not, x, _round_keys(key, epoch, rounds, n))[0]
+    return jax.lax.scan(one_round, x, _round_keys(key, epoch, rounds, n))[0]
+
+
+def rounds_for(n: int) -> int:
+    """How many rounds shuffle n examples.
+
+    >>> rounds_for(10), rounds_for(10**9)
+    (12, 47)
+    """
+    return max(math.ceil(1.5 * math.log2(n)) + 2, _FEWEST_ROUNDS)
+
+
+def swap_or_not(
+    x: UInt32[Array, "*batch"],
+    pivot: UInt32[Array, "*batch"],
+    salt: UInt32[Array, "*batch"],
+    n: np.uint32 | UInt32[Array, "*batch"],
+) -> UInt32[Array, "*batch"]:
+    """One round: x and its partner pivot - x (mod n) swap places, or not; its own inverse."""
+    partner = jnp.where(pivot >= x, pivot - x, pivot + n - x)
+    swap = hash_bits(jnp.maximum(x, partner) ^ salt) >> np.uint32(31)
+    return jnp.where(swap == 1, partner, x)
 
 
 def _round_keys(
     key: PRNGKey, epoch: UInt32[Array, ""], rounds: int, n: int
 ) -> tuple[UInt32[Array, "rounds 2"], UInt32[Array, "rounds 2"]]:
     """A pivot in [0, n) and a salt for every round, of this epoch and of the next."""
-    seed = jnp.uint32(0)
-    for word in jax.random.key_data(key).ravel():
-        seed = _hash(seed ^ word)
     epochs = epoch + jnp.arange(2, dtype=jnp.uint32)
     counter = jnp.arange(rounds, dtype=jnp.uint32) * np.uint32(0x9E3779B9)
-    salts = _hash(_hash(seed ^ epochs)[None, :] + counter[:, None])
-    return _hash(salts) % np.uint32(n), salts
+    salts = hash_bits(hash_bits(seed_of(key) ^ epochs)[None, :] + counter[:, None])
+    return hash_bits(salts) % np.uint32(n), salts
 
 
-def _hash(h: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
+def seed_of(key: PRNGKey) -> UInt32[Array, ""]:
+    """32 bits that follow from all of a key's; the key is not consumed.
+
+    >>> seed_of(jax.random.key(0)) == seed_of(jax.random.key(1))
+    Array(False, dtype=bool)
+    """
+    seed = jnp.uint32(0)
+    for word in jax.random.key_data(key).ravel():
+        seed = hash_bits(seed ^ word)
+    return seed
+
+
+def hash_bits(h: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
     """A bijective mix of 32 bits (multiply and xor-shift)."""
     h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B)

@@ -1,0 +1,125 @@
+"""By how much augmentation helps where data are short: 1,000 pictures of Fashion-MNIST.
+
+    python experiments/augment_short.py --root FOLDER   the folder that has fashion-mnist/
+    python experiments/augment_short.py                 FNN_DATA, the user's cache, or the network
+
+A small convolutional network is trained on 1,000 pictures of the training part, with flips and
+mixup and without, for the same number of steps; each arm is one program for all seeds, which differ
+in the start, the order and the noise. Tested on the 10,000 pictures of the test part. Flips and
+mixup were chosen among six combinations on another 1,000 pictures of the training part.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon, 320 s in all): without 83.37 %, std 0.31 %; with
+83.59 %, std 0.48 %; n = 5 each. It helps by 0.22 points in the mean of the pairs, std
+0.33: with pictures that all stand upright in the middle, hardly more than the noise.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from fnn import data, losses, metrics, models, optim, schedules, tree
+from fnn.activations import relu
+from fnn.combinators import sequential
+from fnn.data import augment
+from fnn.train import make_evaluate, make_run
+from fnn.types import Batch, Data, Model, Recipe, no_augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Train with augmentation and without, and compare."""
+
+    root: str | None = None
+    pictures: int = 1000
+    steps: int = 1200
+    batch_size: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.1
+    alpha: float = 0.3  # of mixup: the larger, the more even the mixtures
+    seeds: int = 5
+
+
+def load(config: Config) -> tuple[Data, Batch]:
+    """Pictures of mean 0 and deviation 1, by the statistics of the training part."""
+    fashion = data.load("fashion_mnist", config.root)
+    assert fashion.test is not None
+    few, valid = data.stratified_split(
+        jax.random.key(0), fashion.train.y[: 2 * config.pictures], (0.5, 0.5)
+    )
+    standardiser = data.fit_standardiser(fashion.train.x[few], axis=None)
+
+    def ready(batch: Batch, rows) -> Batch:
+        return Batch(standardiser.apply(batch.x[rows])[..., None], jnp.asarray(batch.y[rows]))
+
+    train, held = ready(fashion.train, few), ready(fashion.train, valid)
+    return Data(train=train, valid=held), ready(fashion.test, slice(None))
+
+
+def network() -> Model:
+    def block(features: int) -> Model:
+        conv = models.conv(features, (3, 3), bias=False)
+        return sequential(conv, models.batch_norm(), relu, models.max_pool((2, 2)))
+
+    return sequential(block(16), block(32), models.flatten(), models.dense(10))
+
+
+def make_recipe(config: Config, change):
+    def recipe(hyper):
+        return Recipe(
+            model=network(),
+            loss=losses.cross_entropy,
+            optimizer=optim.adamw(
+                weight_decay=hyper["weight_decay"], mask=tree.matching("*kernel")
+            ),
+            schedule=schedules.warmup_cosine(
+                hyper["lr"], warmup_steps=50, total_steps=config.steps
+            ),
+            metrics={"accuracy": metrics.accuracy()},
+            augment=change,
+        )
+
+    return recipe
+
+
+def accuracies(config: Config, change, examples: Data, test: Batch) -> np.ndarray:
+    """The share of the test part that each seed reads rightly, in percent."""
+    recipe = make_recipe(config, change)
+    hyper = {"lr": config.lr, "weight_decay": config.weight_decay}
+    run = make_run(recipe, steps=config.steps, batch_size=config.batch_size)
+    keys = jax.random.split(jax.random.key(1), config.seeds)
+    states, _ = jax.jit(jax.vmap(run, (0, None, None)))(keys, hyper, examples)
+    evaluate = make_evaluate(recipe, batch_size=1000)
+    one = (jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(config.seeds))
+    return 100 * np.array([evaluate(state, test, hyper)["accuracy"] for state in one])
+
+
+def main(config: Config) -> None:
+    try:
+        examples, test = load(config)
+    except FileNotFoundError as error:
+        sys.exit(f"augment_short.py: {error}")
+    flips, mix = augment.per_example(augment.flip(0.5)), augment.mixup(config.alpha, classes=10)
+    arms = {"without": no_augmentation, "with flips and mixup": augment.chain(flips, mix)}
+    found = {}
+    for name, change in arms.items():
+        start = time.monotonic()
+        found[name] = accuracies(config, change, examples, test)
+        mean, std = found[name].mean(), found[name].std(ddof=1)
+        print(
+            f"{name:22} {mean:6.2f} % in the mean, std {std:4.2f} %, n = {config.seeds}"
+            f"   {time.monotonic() - start:.0f} s",
+            flush=True,
+        )
+    gain = found["with flips and mixup"] - found["without"]
+    print(
+        f"augmentation helps by {gain.mean():.2f} points, std of the pairs {gain.std(ddof=1):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

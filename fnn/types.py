@@ -144,7 +144,7 @@ def no_penalty(params: Params, model_state: ModelState) -> float:
 def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
     """The batch as it is.
 
-    >>> no_augmentation(None, (1.0, 2.0))
+    >>> no_augmentation(jax.random.key(0), (1.0, 2.0))
     (1.0, 2.0)
     """
     return batch

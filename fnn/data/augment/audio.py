@@ -41,7 +41,7 @@ def time_stretch(change: Scalar) -> Augment:
 
     Source: Flanagan & Golden 1966, "Phase vocoder"; Laroche & Dolson 1999.
 
-    >>> time_stretch(0.2)(jax.random.key(0), jnp.zeros(2000)).shape
+    >>> jax.jit(time_stretch(0.2))(jax.random.key(0), jnp.zeros(2000)).shape
     (2000,)
     """
 
@@ -59,7 +59,7 @@ def pitch_shift(semitones: Scalar) -> Augment:
 
     Stretched in time by `stretch`, then played back faster by as much, with linear interpolation.
 
-    >>> pitch_shift(2.0)(jax.random.key(0), jnp.zeros(2000)).shape
+    >>> jax.jit(pitch_shift(2.0))(jax.random.key(0), jnp.zeros(2000)).shape
     (2000,)
     """
 
@@ -87,7 +87,7 @@ def stretch(x: Wave, speed: Scalar) -> Wave:
     >>> t = jnp.arange(4000) / 8000
     >>> tone = jnp.sin(2 * jnp.pi * 440 * t)
     >>> loudest = lambda x: jnp.abs(jnp.fft.rfft(x[:2000])).argmax().item()
-    >>> loudest(tone), loudest(stretch(tone, 1.5))
+    >>> loudest(tone), loudest(jax.jit(stretch)(tone, 1.5))
     (110, 110)
     """
     spectra = _analyse(x)

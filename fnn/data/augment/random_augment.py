@@ -31,7 +31,7 @@ def random_augment(operations: int = 2, strength: Scalar = 0.3, *, fill: Scalar 
       arXiv:1805.09501. Deviates: both shifts are one operation with both directions drawn. Under
       `vmap` every picture pays for all thirteen: on a CPU they cost more than a small model.
 
-    >>> random_augment(2)(jax.random.key(0), jnp.full((4, 4, 3), 0.5)).shape
+    >>> jax.jit(random_augment(2))(jax.random.key(0), jnp.full((4, 4, 3), 0.5)).shape
     (4, 4, 3)
     """
     if operations < 0:

@@ -159,10 +159,11 @@ def _schedule_free(
 
         def leaf(y, z, d):
             c, rate, b = (jnp.asarray(s, d.dtype) for s in (share, lr, beta))
-            return c * (z - y) - rate * (1 - b * (1 - c)) * d  # of y, by the three equations
+            # Of y, by the three equations, with the new z: the old one would have to be copied.
+            return c * (z - y) - rate * (1 - b) * (1 - c) * d
 
-        updates = jax.tree.map(leaf, wide(params), state.z, step)
         z = jax.tree.map(lambda z, d: z - jnp.asarray(lr, d.dtype) * d, state.z, step)
+        updates = jax.tree.map(leaf, wide(params), z, step)
         state = ScheduleFreeState(
             z=z, largest_lr=largest, weight_sum=total, direction=direction_state
         )

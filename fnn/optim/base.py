@@ -117,3 +117,16 @@ def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Ar
         return -jnp.expm1(t * (math.log(decay) if decay > 0 else -math.inf))
     # log1p(decay - 1), because decay - 1 is exact for decay in [0.5, 1].
     return -jnp.expm1(t * jnp.log1p(decay - 1).astype(dtype))
+
+
+def after(earlier: Array, scalar: Array) -> Array:
+    """`scalar`, to the last bit, known to the compiler only once `earlier` is.
+
+    For an update that overwrites what `earlier` was computed from: in the other order the old
+    values would have to be copied first.
+
+    >>> after(jnp.array(jnp.nan), jnp.array(3.0)).item()
+    3.0
+    """
+    nothing = 0 * jax.lax.stop_gradient(jnp.where(jnp.isfinite(earlier), earlier, 0))
+    return scalar * (1 + nothing.astype(scalar.dtype))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
-from fnn.optim.base import decay_weights, mean_square, moving_average
+from fnn.optim.base import after, decay_weights, mean_square, moving_average
 from fnn.optim.wrap import scalar_dtype, wide, wide_copy
 from fnn.tree import Mask, safe_sqrt
 from fnn.types import Objective, Optimizer, Params, Scalar
@@ -86,11 +86,12 @@ def prodigy(
         back = jax.tree.map(jnp.subtract, state.start, wide(params))
         weight = rate * d / jnp.asarray(d0, d.dtype)
         r = b3 * old.r + weight * _dot(grads, back, d.dtype)
+        rate, d_eps = after(r, rate), d * jnp.asarray(eps, d.dtype)
         s = _sum(b3, old.s, weight, grads)
         moments = jax.tree.map(lambda g: d.astype(g.dtype) * g, grads)
         m = jax.tree.map(lambda m, g: moving_average(b1, m, g), old.m, moments)
         v = jax.tree.map(lambda v, g: mean_square(b2, v, g), old.v, moments)
-        updates = _step(m, v, d * jnp.asarray(eps, d.dtype), params, weight_decay, mask)
+        updates = _step(m, v, d_eps, params, weight_decay, mask)
         distance = DistanceState(m=m, v=v, s=s, r=r, d=_larger(d, r, _absolute_sum(s, d.dtype)))
         return _times(-rate, updates), ProdigyState(start=state.start, distance=distance)
 
@@ -143,9 +144,12 @@ def dadapt_adam(
         small = jnp.asarray(eps, d.dtype)
         scaled = jax.tree.map(lambda s, v: s / (safe_sqrt(v) + small.astype(v.dtype)), state.s, v)
         r = b3 * state.r + (1 - b3) * rate * _dot(grads, scaled, d.dtype)
-        s = _sum(b3, state.s, (1 - b3) * rate, grads)
+        one = after(r, jnp.ones_like(d))
+        s = _sum(one * b3, state.s, (1 - b3) * rate, grads)
         larger = _larger(d, r, (1 - b3) * _absolute_sum(s, d.dtype))
-        step = _step(m, v, small, params, rate * jnp.asarray(weight_decay, d.dtype), mask)
+        # The root of v is taken twice, once for r: kept for both it would be a tree of its own.
+        decay = rate * jnp.asarray(weight_decay, d.dtype)
+        step = _step(m, _times(one, v), small, params, decay, mask)
         return _times(-jnp.ones_like(d), step), DistanceState(m=m, v=v, s=s, r=r, d=larger)
 
     return Optimizer(init=lambda params: _first_distance(params, d0), update=update)

@@ -102,8 +102,8 @@ def test_a_stream_may_start_at_any_step(start_step):
         np.testing.assert_array_equal(batch, of_step(jnp.int32(start_step + i)))
 
 
-@pytest.mark.parametrize("ahead", [1, 2, 5])
-def test_so_many_batches_are_fetched_ahead_and_no_more(ahead):
+@pytest.mark.parametrize(("ahead", "at_once"), [(1, 1), (2, 1), (6, 3)])
+def test_so_many_batches_are_fetched_ahead_and_no_more(ahead, at_once):
     fetched, done = [], threading.Semaphore(0)
 
     class Watched(RisingOnly):
@@ -113,11 +113,13 @@ def test_so_many_batches_are_fetched_ahead_and_no_more(ahead):
             return self.array[rows]
 
     with stream(Watched(X), KEY, 6, ahead=ahead) as batches:
-        for asked in range(3):
-            for _ in range(ahead if asked == 0 else 1):
+        for asked in range(5):
+            expected = ahead + at_once * -(-asked // at_once)
+            while len(fetched) < expected:
                 assert done.acquire(timeout=10)
-            assert not done.acquire(timeout=0.02)
-            assert len(fetched) == asked + ahead
+            while done.acquire(timeout=0.02):
+                pass
+            assert len(fetched) == expected
             next(batches)
 
 
@@ -195,7 +197,7 @@ def test_the_order_on_the_host_is_compiled_once():
         (X, {"hosts": 2, "host": 2}, "got host 2 of 2 and batch_size 6"),
         (X, {"host": -1}, "got host -1 of 1 and batch_size 6"),
         (X, {"ahead": 0}, "start_step of at least 0 and ahead of at least 1, got 0 and 0"),
-        (X, {"start_step": -1}, "start_step of at least 0 and ahead of at least 1, got -1 and 2"),
+        (X, {"start_step": -1}, "start_step of at least 0 and ahead of at least 1, got -1 and 8"),
     ],
 )
 def test_impossible_streams_are_refused_before_a_thread_starts(data, arguments, message):

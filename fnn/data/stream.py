@@ -3,13 +3,13 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
-from fnn.train.upcoming import upcoming
+from fnn.train.upcoming import placed, upcoming
 from fnn.types import PRNGKey
 
 Indices = Int[np.ndarray, " _"]
@@ -21,28 +21,38 @@ class Stream:
 
     def __init__(self, fetch: "_Fetch", step: int, ahead: int):
         self._fetch, self._step = fetch, step
+        self._together = max(1, ahead // 2)  # batches of a task: to pass one on costs 50 us
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fnn.data.stream")
-        self._waiting: deque[Future] = deque()
-        for _ in range(ahead):
+        self._ready: deque[Any] = deque()  # batches, and at the end what went wrong
+        self._tasks: deque[Future] = deque()
+        self._closed = False
+        for _ in range(ahead // self._together):
             self._ask()
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        if not self._waiting:
-            raise StopIteration
-        try:
-            batch = self._waiting.popleft().result()
-        except BaseException:  # also an interrupt, while it waits
+        if not self._ready:
+            if not self._tasks:
+                raise StopIteration
+            try:
+                self._ready.extend(self._tasks.popleft().result())
+            except BaseException:  # an interrupt, while it waits
+                self.close()
+                raise
+            self._ask()
+        batch = self._ready.popleft()
+        if isinstance(batch, _Failure):
             self.close()
-            raise
-        self._ask()
+            raise batch.error
         return batch
 
     def close(self) -> None:
         """End the thread, after the batch that it is at. No batch comes after that."""
-        self._waiting.clear()
+        self._closed = True
+        self._ready.clear()
+        self._tasks.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> "Stream":
@@ -52,8 +62,25 @@ class Stream:
         self.close()
 
     def _ask(self) -> None:
-        self._waiting.append(self._pool.submit(self._fetch, self._step))
-        self._step += 1
+        self._tasks.append(self._pool.submit(self._fetch_some, self._step))
+        self._step += self._together
+
+    def _fetch_some(self, first: int) -> list[Any]:
+        fetched: list[Any] = []
+        for step in range(first, first + self._together):
+            if self._closed:
+                break
+            try:
+                fetched.append(self._fetch(step))
+            except BaseException as error:
+                return [*fetched, _Failure(error)]
+        return fetched
+
+
+class _Failure(NamedTuple):
+    """What the thread raised where a batch was to be."""
+
+    error: BaseException
 
 
 def stream(
@@ -61,15 +88,14 @@ def stream(
     key: PRNGKey,
     batch_size: int,
     start_step: int = 0,
-    ahead: int = 2,
+    ahead: int = 8,
     hosts: int = 1,
     host: int = 0,
 ) -> Stream:
     """The batches of the steps from `start_step` on, on the device, in the order of a run.
 
     They are, to the last bit, those that `run` and `fit` take in the compiled step from arrays that
-    lie on the device: a loop of `make_step` over them repeats a run. A memory-mapped array is read
-    in the order of the file, and the rows are then put in the order of the batch.
+    lie on the device: a loop of `make_step` over them repeats a run.
 
     Args:
       data: a pytree of arrays with the same first axis, such as a `Batch`: NumPy arrays, np.memmap,
@@ -77,7 +103,7 @@ def stream(
       key: the stream of the order, `run_keys(key).order`; it is not consumed.
       batch_size: of all hosts together, a multiple of `hosts`, at most the number of examples.
       start_step: counted from 0; any step costs the same.
-      ahead: batches that are fetched before they are asked for, at least 1.
+      ahead: batches that are fetched before they are asked for, at least 1; half of them at once.
       hosts, host: how many share each batch, and which of them this is, from 0; each gets the
         `batch_size / hosts` rows that are its own, and all together, in their order, the batch.
 
@@ -116,6 +142,31 @@ def stream(
     return Stream(_Fetch(data, key, n, batch_size, own), start_step, ahead)
 
 
+class Streamed(NamedTuple):
+    """Examples that stay on the host, or on its disk, as the `train` of what `fit` takes.
+
+    `fit` then gets its batches from a `stream`, and gives the bits that it gives for the same
+    arrays on the device.
+
+    Args:
+      x, y: as the data of `stream`.
+
+    >>> from fnn.types import Data
+    >>> x = np.zeros((10, 3), np.float32)            # np.load('x.npy', mmap_mode='r'), say
+    >>> data = Data(train=Streamed(x, x), valid=(x[:2], x[:2]))
+    >>> with data.train.batches(jax.random.key(0), batch_size=5, start_step=0) as batches:
+    ...     next(batches)[0].shape
+    (5, 3)
+    """
+
+    x: Any
+    y: Any
+
+    def batches(self, key: PRNGKey, batch_size: int, start_step: int) -> Stream:
+        """The batches of the steps from `start_step` on, fetched ahead by a thread."""
+        return stream((self.x, self.y), key, batch_size, start_step)
+
+
 class _Fetch:
     """The batch of a step: a function, but for the indices of the steps around the last one."""
 
@@ -130,7 +181,7 @@ class _Fetch:
     def __call__(self, step: int) -> Any:
         with jax.enable_x64(self._wide), jax.default_device(self._device):
             indices = self._indices_of(step)
-            return jax.device_put(jax.tree.map(lambda a: _rows(a, indices), self._data))
+            return placed(jax.tree.map(lambda a: _rows(a, indices), self._data))
 
     def _indices_of(self, step: int) -> Indices:
         key, n, batch_size, steps = self._order
@@ -142,8 +193,8 @@ class _Fetch:
 
 
 def _rows(array: Any, indices: Indices) -> np.ndarray:
-    if isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
-        return array.take(indices, axis=0)
+    if isinstance(array, np.ndarray):  # np.memmap is one, but is slow as itself
+        return np.asarray(array).take(indices, axis=0)
     # Rising and each once: near rows of a file are read together, and h5py takes no others.
     rising, place = np.unique(indices, return_inverse=True)
     return np.asarray(array[rising]).take(place, axis=0)

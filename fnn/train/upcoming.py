@@ -1,4 +1,4 @@
-"""The order of a run for those who fetch its examples themselves, on the host."""
+"""For those who fetch a run's examples themselves, on the host: their order, and the way back."""
 
 from functools import partial
 from typing import Any
@@ -31,6 +31,16 @@ def upcoming(
     words, impl = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)
     with jax.default_device(_processor()):
         return np.asarray(_compiled(words, impl, np.int32(step), n, batch_size, steps))
+
+
+@jax.jit
+def placed(batch: Any) -> Any:
+    """The arrays of `batch` on the device; for NumPy's this is quicker than `jax.device_put`.
+
+    >>> placed({'x': np.ones(2, np.float32)})['x'].tolist()
+    [1.0, 1.0]
+    """
+    return batch
 
 
 def _processor() -> jax.Device | None:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key, Num, PyTree
 PRNGKey = Key[Array, ""]  # a typed key, from jax.random.key; legacy uint32 keys are refused
 Params = Any  # nested dicts, with lists for repeated parts; leaves are arrays
 ModelState = Any  # what training updates without a gradient (running statistics); () if none
-Hyper = Any  # the hyperparameters; every leaf a scalar that may be traced
+Hyper = Any  # the hyperparameters; every leaf a number, or an array, that may be traced
 Scalar = float | Num[Array, ""]  # a hyperparameter as a constructor sees it
 
 
@@ -46,6 +46,19 @@ class Model(NamedTuple):
 
     init: Init
     apply: Apply
+
+
+class Decoder(NamedTuple):
+    """A model of sequences that goes on from where it was; what `generate` needs of it.
+
+    `init(params, batch, length) -> carry` is the carry before the first of at most `length`
+    tokens, and `step(params, tokens, carry) -> logits, carry` reads the next tokens, integers
+    (batch, time), and gives (batch, time, vocabulary). Reading a sequence in pieces of any lengths
+    gives the logits of the whole.
+    """
+
+    init: Callable[[Params, int, int], Any]
+    step: Callable[[Params, Any, Any], tuple[Any, Any]]
 
 
 class Transform(NamedTuple):
@@ -150,6 +163,42 @@ def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
     return batch
 
 
+# (params, model_state, batch, key) -> what to differentiate, (the loss to report, model_state)
+BatchLoss = Callable[
+    [Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""], tuple[Array, ModelState]]
+]
+
+
+class Gradient(Protocol):
+    def __call__(
+        self,
+        loss: BatchLoss,
+        params: Params,
+        model_state: ModelState,
+        batch: Pair,
+        key: PRNGKey,
+    ) -> tuple[tuple[Float[Array, ""], ModelState], Params]:
+        """`(loss to report, new model state), gradients`; the key is the step's, for noise."""
+        ...
+
+
+def whole_batch(
+    loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+) -> tuple[tuple[Float[Array, ""], ModelState], Params]:
+    """The gradient of the loss of all examples at once.
+
+    >>> def loss(params, model_state, batch, key):
+    ...     value = (params['w'] * batch[0]).mean()
+    ...     return value, (value, model_state)
+    >>> batch = (jnp.array([1.0, 3.0]), None)
+    >>> (value, _), grads = whole_batch(loss, {'w': 5.0}, (), batch, jax.random.key(0))
+    >>> value.item(), grads['w'].item()
+    (10.0, 2.0)
+    """
+    (_, reported), grads = jax.value_and_grad(loss, has_aux=True)(params, model_state, batch, key)
+    return reported, grads
+
+
 class Recipe(NamedTuple):
     """All that training needs to know, made by a function `recipe(hyper)` inside the trace.
 
@@ -157,6 +206,7 @@ class Recipe(NamedTuple):
     is added to the mean loss of a step: L1 or L2 of the parameters, or what a layer leaves in the
     model state, such as the load balance of a mixture of experts. `augment` changes the batches of
     the steps, not those of an evaluation, with a key that follows from the run's key and the step.
+    `gradient` is how a step differentiates the loss of its batch: all at once, or in parts.
     """
 
     model: Model
@@ -166,6 +216,7 @@ class Recipe(NamedTuple):
     metrics: Mapping[str, Metric] = {}
     penalty: Callable[[Params, ModelState], Scalar] = no_penalty
     augment: Callable[[PRNGKey, Pair], Pair] = no_augmentation
+    gradient: Gradient = whole_batch
 
 
 @jax.tree_util.register_dataclass

@@ -149,12 +149,29 @@ def test_a_missing_key_in_hyper_with_the_nearest_name():
     refused(r"recipe: expected hyper\['warmup_steps'\].*did you mean 'warmup_step'", hyper=hyper)
 
 
-def test_a_hyperparameter_that_is_no_scalar():
+def test_a_hyperparameter_that_is_no_number():
+    expected = r"hyper\['lr'\]: expected a number or an array of numbers, got "
+    refused(expected + "str", hyper=HYPER | {"lr": "0.1"})
+    refused(expected + "<U3", hyper=HYPER | {"lr": np.array(["0.1"])})
+
+
+def test_a_learning_rate_that_is_no_scalar():
     refused(
-        r"hyper\['lr'\]: expected a scalar number, got shape \(2,\)",
+        r"schedule: expected one learning rate for a step, got float32\[2\]; use jax.vmap",
         hyper=HYPER | {"lr": np.ones(2)},
     )
-    refused(r"hyper\['lr'\]: expected a scalar number, got str", hyper=HYPER | {"lr": "0.1"})
+
+
+def test_an_array_of_numbers_is_a_hyperparameter_to_fit_and_run_alike():
+    def tabled(hyper):
+        return recipe(hyper)._replace(schedule=lambda step: hyper["table"][step])
+
+    table = jnp.array([0.1, 0.2, 0.3], jnp.float32)
+    hyper = HYPER | {"table": table}
+    arguments = dict(key=KEY, hyper=hyper, steps=3, batch_size=BATCH, progress=silent)
+    by_fit = fit(tabled, DATA, **arguments).history.train.lr
+    by_run = make_run(tabled, steps=3, batch_size=BATCH)(KEY, hyper, DATA)[1].train.lr
+    assert by_fit.tolist() == by_run.tolist() == table.tolist()
 
 
 def test_a_recipe_that_returns_something_else():

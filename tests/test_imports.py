@@ -13,12 +13,12 @@ ROWS = {
     2: ["initializers", "activations", "losses", "metrics", "schedules", "order"],
     3: ["layers", "optim"],
     4: ["combinators", "models"],
-    5: ["train", "sharding", "diagnose"],
+    5: ["train", "generate", "sharding", "diagnose"],
     6: ["data", "checkpoint", "report", "interop", "testing"],
 }
 ROW = {part: row for row, parts in ROWS.items() for part in parts}
 MAY_JIT = {*ROWS[5], "testing"}  # the laws compare what is compiled with what is not
-OTHERS = {"optax", "torch", "flax", "equinox", "keras", "haiku"}
+OTHERS = {"optax", "torch", "flax", "equinox", "keras", "haiku", "transformers"}
 EXTRAS = [
     "matplotlib",
     "rich",

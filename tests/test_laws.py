@@ -26,7 +26,7 @@ def test_the_laws_of_optimizers_hold_for(row):
 
 @over(registry.TRANSFORMS)
 def test_the_laws_of_transforms_hold_for(row):
-    testing.check_transform(row.make, row.scalars)
+    testing.check_transform(row.make, row.scalars, leafwise=row.leafwise, draws=row.draws)
 
 
 @over(registry.LOSSES)

@@ -7,7 +7,6 @@ import optax
 import pytest
 
 from fnn import optim, schedules, tree
-from fnn.testing import optimizer_laws as laws
 from tests.optim_runs import GRADS, START, expect_updates, run
 
 RANDOM = np.random.default_rng(0)
@@ -215,18 +214,6 @@ def test_no_noise_of_variance_zero_and_a_finite_slope_there():
     value, slope = jax.jit(jax.value_and_grad(size))(0.0)
     np.testing.assert_allclose(value, tree.squared_norms(NOISY)[0], rtol=1e-6)
     assert jnp.isfinite(slope)
-
-
-def test_the_laws_that_noise_can_keep_hold_for_it():
-    def make(eta, gamma):
-        return laws.descend_by(optim.add_noise(jax.random.key(0), eta=eta, gamma=gamma))
-
-    scalars = {"eta": 0.01, "gamma": 0.55}
-    laws.state_is_stable(make, scalars)
-    laws.training_is_a_scan(make, scalars)
-    laws.scalars_may_be_swept(make, scalars)
-    laws.scalars_have_gradients(make, scalars)
-    laws.update_may_be_donated(make, scalars)
 
 
 def test_l2_is_the_gradient_of_half_the_squared_norm():

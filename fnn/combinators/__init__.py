@@ -9,4 +9,6 @@ from fnn.combinators.compute import remat as remat
 from fnn.combinators.join import parallel as parallel
 from fnn.combinators.join import residual as residual
 from fnn.combinators.join import sequential as sequential
+from fnn.combinators.precision import mixed_bfloat16 as mixed_bfloat16
+from fnn.combinators.precision import mixed_float16 as mixed_float16
 from fnn.combinators.stack import stack as stack

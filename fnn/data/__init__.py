@@ -23,6 +23,7 @@ from fnn.data.splits import stratified_split as stratified_split
 from fnn.data.standardise import Standardiser as Standardiser
 from fnn.data.standardise import fit_standardiser as fit_standardiser
 from fnn.data.stream import Stream as Stream
+from fnn.data.stream import Streamed as Streamed
 from fnn.data.stream import stream as stream
 from fnn.data.tables import Table as Table
 from fnn.data.tables import read_csv as read_csv
@@ -31,3 +32,4 @@ from fnn.data.text import Subwords as Subwords
 from fnn.data.text import decode_bytes as decode_bytes
 from fnn.data.text import encode_bytes as encode_bytes
 from fnn.data.text import train_subwords as train_subwords
+from fnn.data.windows import windows as windows

@@ -1,6 +1,5 @@
 """Text as integers: bytes, characters, or subwords."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ def encode_bytes(text: str) -> Tokens:
     return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
 
-def decode_bytes(tokens: Sequence[int] | np.ndarray) -> str:
+def decode_bytes(tokens: Any) -> str:
     """The text of UTF-8 bytes; what is no UTF-8 becomes the replacement character.
 
     >>> decode_bytes(encode_bytes('aé'))
@@ -64,9 +63,9 @@ class Characters:
             )
         return np.fromiter((places[symbol] for symbol in text), np.int32, len(text))
 
-    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of some tokens."""
-        return "".join(self.symbols[int(token)] for token in tokens)
+    def decode(self, tokens: Any) -> str:
+        """The text of some tokens: a list, or an array of NumPy or JAX."""
+        return "".join(self.symbols[token] for token in np.asarray(tokens, int))
 
 
 class Subwords:
@@ -86,9 +85,9 @@ class Subwords:
         """int32 in [0, len)."""
         return np.asarray(self._tokenizer.encode(text).ids, np.int32)
 
-    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of some tokens."""
-        return self._tokenizer.decode([int(token) for token in tokens])
+    def decode(self, tokens: Any) -> str:
+        """The text of some tokens: a list, or an array of NumPy or JAX."""
+        return self._tokenizer.decode(np.asarray(tokens, int).tolist())
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON, in the format of the package tokenizers."""

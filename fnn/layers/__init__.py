@@ -26,6 +26,8 @@ from fnn.layers.embedding import embedding_init as embedding_init
 from fnn.layers.embedding import learned_positions as learned_positions
 from fnn.layers.embedding import learned_positions_init as learned_positions_init
 from fnn.layers.embedding import unit_rows as unit_rows
+from fnn.layers.feed_forward import feed_forward as feed_forward
+from fnn.layers.feed_forward import feed_forward_init as feed_forward_init
 from fnn.layers.gated import gated_mlp as gated_mlp
 from fnn.layers.gated import gated_mlp_init as gated_mlp_init
 from fnn.layers.gated import geglu as geglu

@@ -20,6 +20,7 @@ def gated_mlp_init(
     out_features: int | None = None,
     bias: bool = False,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Params:
     """Parameters of `gated_mlp`, `swiglu` and `geglu`.
@@ -30,6 +31,7 @@ def gated_mlp_init(
       out_features: in_features if None.
       bias: whether the three projections have one.
       kernel_init, bias_init: initializers of the three.
+      out_kernel_init: of 'down'; kernel_init if None.
 
     Returns: {'gate': {'kernel': (in, hidden)}, 'up': the same, 'down': {'kernel': (hidden, out)}},
       float32, each with a 'bias' if wanted.
@@ -39,16 +41,16 @@ def gated_mlp_init(
     ((3, 8), (8, 3))
     """
     out = in_features if out_features is None else out_features
-    sizes = {
-        "gate": (in_features, hidden_features),
-        "up": (in_features, hidden_features),
-        "down": (hidden_features, out),
+    parts = {
+        "gate": (in_features, hidden_features, kernel_init),
+        "up": (in_features, hidden_features, kernel_init),
+        "down": (hidden_features, out, out_kernel_init or kernel_init),
     }
     return {
         name: linear_init(
-            fold_name(key, name), *size, bias=bias, kernel_init=kernel_init, bias_init=bias_init
+            fold_name(key, name), i, o, bias=bias, kernel_init=draw, bias_init=bias_init
         )
-        for name, size in sizes.items()
+        for name, (i, o, draw) in parts.items()
     }
 
 

@@ -22,6 +22,7 @@ from fnn.losses.divergence import kl_divergence as kl_divergence
 from fnn.losses.fused import fused_cross_entropy as fused_cross_entropy
 from fnn.losses.penalties import l1_penalty as l1_penalty
 from fnn.losses.penalties import l2_penalty as l2_penalty
+from fnn.losses.perceptron import perceptron as perceptron
 from fnn.losses.regression import gaussian_nll as gaussian_nll
 from fnn.losses.regression import huber as huber
 from fnn.losses.regression import log_cosh as log_cosh

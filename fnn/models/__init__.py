@@ -1,5 +1,13 @@
 """Models: pairs (init, apply), made of the layers' functions and the combinators."""
 
+from fnn.models.cnn import CNNConfig as CNNConfig
+from fnn.models.cnn import cnn as cnn
+from fnn.models.gpt import GPTConfig as GPTConfig
+from fnn.models.gpt import gpt as gpt
+from fnn.models.gpt import gpt2 as gpt2
+from fnn.models.gpt import gpt_decoder as gpt_decoder
+from fnn.models.gpt import gpt_features as gpt_features
+from fnn.models.gpt import llama as llama
 from fnn.models.layers import adaptive_average_pool as adaptive_average_pool
 from fnn.models.layers import adaptive_max_pool as adaptive_max_pool
 from fnn.models.layers import alpha_dropout as alpha_dropout
@@ -16,6 +24,7 @@ from fnn.models.layers import drop_path as drop_path
 from fnn.models.layers import dropout as dropout
 from fnn.models.layers import einsum as einsum
 from fnn.models.layers import embedding as embedding
+from fnn.models.layers import feed_forward as feed_forward
 from fnn.models.layers import flatten as flatten
 from fnn.models.layers import gated_mlp as gated_mlp
 from fnn.models.layers import gaussian_dropout as gaussian_dropout
@@ -57,5 +66,18 @@ from fnn.models.layers import unpatchify as unpatchify
 from fnn.models.layers import upsample_linear as upsample_linear
 from fnn.models.layers import upsample_nearest as upsample_nearest
 from fnn.models.layers import weight_norm as weight_norm
+from fnn.models.lenet import LeNetConfig as LeNetConfig
+from fnn.models.lenet import lenet as lenet
 from fnn.models.mlp import MLPConfig as MLPConfig
 from fnn.models.mlp import mlp as mlp
+from fnn.models.perceptron import perceptron as perceptron
+from fnn.models.perceptron import says_yes as says_yes
+from fnn.models.rnn_lm import GRU as GRU
+from fnn.models.rnn_lm import LSTM as LSTM
+from fnn.models.rnn_lm import RNN as RNN
+from fnn.models.rnn_lm import Recurrent as Recurrent
+from fnn.models.rnn_lm import RNNLMConfig as RNNLMConfig
+from fnn.models.rnn_lm import rnn_decoder as rnn_decoder
+from fnn.models.rnn_lm import rnn_lm as rnn_lm
+from fnn.models.unet import UNetConfig as UNetConfig
+from fnn.models.unet import unet as unet

@@ -19,7 +19,8 @@ def add_noise(key: PRNGKey, *, eta: Scalar = 0.01, gamma: Scalar = 0.55) -> Tran
 
     Args:
       key: of the whole run; a leaf draws from its own stream, found by its name and the step, so
-        another leaf more or less changes no other noise.
+        another leaf more or less changes no other noise. Runs that are mapped over seeds share
+        it, unless each has a key of its own, as `jax.random.key(hyper['noise_seed'])`.
       eta: variance of the first step, at least 0; the paper takes the best of 0.01, 0.3 and 1.
       gamma: how fast it falls, at least 0.
 

@@ -3,4 +3,7 @@
 from fnn.report import confusion as confusion
 from fnn.report import curves as curves
 from fnn.report import html as html
+from fnn.report import lr_find as lr_find
 from fnn.report import misread as misread
+from fnn.report import sweep as sweep
+from fnn.report.tensorboard import TensorBoard as TensorBoard

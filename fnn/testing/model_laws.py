@@ -106,7 +106,7 @@ def init_follows_the_key(model: Model, x: Any) -> None:
 
 
 def _looks_drawn(numbers: np.ndarray) -> bool:
-    return len(np.unique(numbers)) > min(2, numbers.size - 1)
+    return len(np.unique(numbers)) > min(2, numbers.size - 1) and bool(numbers.any())
 
 
 def model_jit_equals_eager(

@@ -43,6 +43,7 @@ def check_optimizer(
     lr: float = LR,
     leafwise: bool = True,
     decays: bool = False,
+    draws: bool = False,
 ) -> None:
     """All laws of an optimizer.
 
@@ -52,6 +53,7 @@ def check_optimizer(
       lr: a learning rate that suits it.
       leafwise: a leaf's update does not depend on the other leaves.
       decays: it moves parameters even where the gradient is zero.
+      draws: it adds noise to each leaf, found by the leaf's path.
 
     >>> from fnn.optim import sgd
     >>> check_optimizer(sgd)
@@ -62,22 +64,33 @@ def check_optimizer(
     training_is_a_scan(make, scalars, lr=lr)
     scalars_may_be_swept(make, scalars, lr=lr)
     scalars_have_gradients(make, scalars, lr=lr)
-    leaves_may_be_permuted(make, scalars, lr=lr)
+    if not draws:
+        leaves_may_be_permuted(make, scalars, lr=lr)
     containers_do_not_matter(make, scalars, lr=lr)
     update_may_be_donated(make, scalars, lr=lr)
     if leafwise:
         leaves_are_independent(make, scalars, lr=lr)
-    if not decays:
+    if not (decays or draws):
         zero_gradient_changes_nothing(make, scalars, lr=lr)
 
 
-def check_transform(make: Callable[..., Transform], scalars: Scalars | None = None) -> None:
+def check_transform(
+    make: Callable[..., Transform],
+    scalars: Scalars | None = None,
+    *,
+    leafwise: bool = False,
+    draws: bool = False,
+) -> None:
     """All laws of a transform of gradients, as a part of gradient descent.
+
+    The arguments are those of `check_optimizer`.
 
     >>> from fnn.optim import clip_by_value
     >>> check_transform(clip_by_value, {'max_value': 0.3})
     """
-    check_optimizer(lambda **given: descend_by(make(**given)), scalars, leafwise=False)
+    check_optimizer(
+        lambda **given: descend_by(make(**given)), scalars, leafwise=leafwise, draws=draws
+    )
 
 
 def descend_by(transform: Transform) -> Optimizer:

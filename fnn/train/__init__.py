@@ -1,14 +1,34 @@
 """Training as pure functions: a step, a run, and the host's loop around the same step."""
 
+from fnn.train.callbacks import Callback as Callback
+from fnn.train.callbacks import Event as Event
+from fnn.train.callbacks import Fold as Fold
 from fnn.train.check import check as check
+from fnn.train.checkpointed import checkpointed_scan as checkpointed_scan
+from fnn.train.compile_cache import compile_cache as compile_cache
 from fnn.train.evaluate import make_evaluate as make_evaluate
-from fnn.train.fit import FitResult as FitResult
-from fnn.train.fit import NonFiniteError as NonFiniteError
-from fnn.train.fit import Stop as Stop
 from fnn.train.fit import fit as fit
+from fnn.train.fork import Fork as Fork
+from fnn.train.fork import fork as fork
+from fnn.train.gradient import microbatches as microbatches
+from fnn.train.lr_find import lr_find as lr_find
+from fnn.train.overfit import Overfit as Overfit
+from fnn.train.overfit import overfit_one_batch as overfit_one_batch
+from fnn.train.profile import profile as profile
 from fnn.train.progress import silent as silent
+from fnn.train.range_curve import RangeCurve as RangeCurve
+from fnn.train.result import FitResult as FitResult
+from fnn.train.result import NonFiniteError as NonFiniteError
+from fnn.train.result import Stop as Stop
 from fnn.train.run import make_run as make_run
 from fnn.train.state import make_init as make_init
 from fnn.train.state import optimizer_state as optimizer_state
 from fnn.train.state import trained_params as trained_params
 from fnn.train.step import make_step as make_step
+from fnn.train.summary import Summary as Summary
+from fnn.train.summary import summary as summary
+from fnn.train.sweeps import SweepResult as SweepResult
+from fnn.train.sweeps import Table as Table
+from fnn.train.sweeps import halving as halving
+from fnn.train.sweeps import search as search
+from fnn.train.sweeps import sweep as sweep

@@ -25,9 +25,9 @@ def check(
     `check` yourself before `jax.jit(run)` on data that you do not trust.
 
     Raises: ValueError for a key that is not typed, an empty dataset, mismatched lengths, a batch
-      larger than the data, NaN or infinity in the data, hyperparameters that are not scalars or
-      that the recipe does not know, shapes that the model or the loss refuses, a loss that is not
-      per example, integer labels outside [0, classes).
+      larger than the data, NaN or infinity in the data, hyperparameters that are no numbers or
+      that the recipe does not know, a learning rate that is no scalar, shapes that the model or the
+      loss refuses, a loss that is not per example, integer labels outside [0, classes).
 
     >>> from fnn import losses, models, optim, schedules
     >>> from fnn.types import Batch, Recipe
@@ -63,6 +63,18 @@ def expect_positive(where: str, **numbers: int) -> None:
             )
 
 
+def check_state(
+    where: str, recipe: RecipeFunction, state: TrainState, *, hyper: Hyper, data: Data
+) -> None:
+    """Refuse a state that is not one of `recipe` on `data`.
+
+    Raises: ValueError, which begins with `where` and lists the leaves that differ.
+    """
+    x = _batch_of(data.train, 1)[0]
+    like = _first_state.eval_shape(recipe, jax.random.key(0), hyper, x)
+    tree.expect_alike(f"{where}: the recipe's state and the given one", like, state, dtypes=True)
+
+
 def _check_key(key: Any) -> None:
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         got = tree.spec(key) if isinstance(key, (jax.Array, np.ndarray)) else type(key).__name__
@@ -74,13 +86,13 @@ def _check_key(key: Any) -> None:
 
 
 def _check_hyper(hyper: Hyper) -> None:
+    """Numbers, or arrays of them, such as a learning rate for each step."""
     for path, leaf in zip(tree.paths(hyper), jax.tree.leaves(hyper), strict=True):
-        number = isinstance(leaf, (int, float, np.ndarray, np.number, jax.Array))
-        if not number or np.shape(leaf) != ():
-            got = f"shape {np.shape(leaf)}" if number else type(leaf).__name__
+        kind = getattr(leaf, "dtype", type(leaf))
+        if not (jnp.issubdtype(kind, np.number) or jnp.issubdtype(kind, np.bool_)):
             raise ValueError(
-                f"hyper[{path!r}]: expected a scalar number, got {got}; "
-                "use jax.vmap over hyper for many values at once"
+                f"hyper[{path!r}]: expected a number or an array of numbers, got "
+                f"{getattr(kind, '__name__', kind)}; leave what is no number to the recipe"
             )
 
 
@@ -134,6 +146,12 @@ def _check_finite(name: str, leaf: Any) -> None:
 def _check_shapes(
     recipe: RecipeFunction, data: Data, key: PRNGKey, hyper: Hyper, batch_size: int
 ) -> None:
+    lr = _first_lr.eval_shape(recipe, hyper)
+    if lr.shape != ():
+        raise ValueError(
+            f"schedule: expected one learning rate for a step, got {tree.spec(lr)}; "
+            "use jax.vmap over hyper for many values at once"
+        )
     keys = run_keys(key)
     batch = _batch_of(data.train, batch_size)
     state = _first_state.eval_shape(recipe, keys.init, hyper, batch[0])
@@ -147,6 +165,11 @@ def _check_shapes(
 
 # Jitted although nothing here is computed: JAX then keeps the shapes, and checking the same recipe
 # again, as each fit of a loop over seeds does, costs no second tracing.
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_lr(recipe: RecipeFunction, hyper: Hyper) -> Any:
+    return build(recipe, hyper).schedule(jnp.int32(0))
 
 
 @partial(jax.jit, static_argnums=0)

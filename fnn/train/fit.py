@@ -1,8 +1,7 @@
 """The host's loop around compiled chunks of the same step that `run` repeats."""
 
-import enum
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,57 +12,24 @@ from jaxtyping import Array
 
 from fnn.keys import RunKeys, run_keys
 from fnn.train import progress as shown
-from fnn.train.check import check, expect_positive
+from fnn.train.callbacks import NO_CALLBACKS, Callbacks, Carries, Event, expect_callbacks, see
+from fnn.train.check import expect_positive
+from fnn.train.chunks import chunks
 from fnn.train.early_stopping import EarlyStopping
 from fnn.train.evaluate import pure_evaluate
 from fnn.train.interrupt import interrupts
+from fnn.train.pace import Pace
 from fnn.train.recipe import RecipeFunction
-from fnn.train.record import COLUMNS, Record, fingerprint
-from fnn.train.run import block_indices, block_length, make_advance
+from fnn.train.record import Record, fingerprint
+from fnn.train.result import FitResult, NonFiniteError, Stop
+from fnn.train.run import block_indices
+from fnn.train.source import checked
 from fnn.train.state import init_state
 from fnn.train.store import Store
-from fnn.types import Data, History, Hyper, Pair, PRNGKey, TrainState
+from fnn.types import Data, Hyper, Metrics, Pair, PRNGKey, TrainState
 
-_MOST_STEPS = 4096  # of one compiled chunk; also the rows of its metrics
+_MOST_STEPS = 4096  # of one chunk; also the rows of its metrics
 _CHUNK_SECONDS = 0.2  # the progress line and an interrupt wait for the end of a chunk
-
-
-class Stop(enum.Enum):
-    """Why a fit ended."""
-
-    DONE = "all steps made"
-    PATIENCE = "no improvement"
-    INTERRUPTED = "interrupted"
-
-
-class FitResult(NamedTuple):
-    """What `fit` returns."""
-
-    state: TrainState  # the best one if there was patience, else the last
-    history: History
-    best_step: int  # updates made at the best evaluation
-    stop: Stop
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss that turned NaN or infinite. Carries what is known and what is kept.
-
-    step: the step whose loss it was, counted from 0.
-    indices: the examples of `data.train` in its batch, int32 (batch_size,).
-    state: the state at the last evaluation before it, whose loss was finite; the first state if
-      there was none.
-    history: up to and with that step.
-    """
-
-    def __init__(self, step: int, indices: np.ndarray, state: TrainState, history: History):
-        self.step, self.indices, self.state, self.history = step, indices, state, history
-        loss = float(history.train.loss[-1])
-        super().__init__(
-            f"fit: expected a finite loss, got {loss} at step {step} on the examples "
-            f"{indices.tolist()} of data.train; the state of step {int(state.step)} is kept in "
-            "this error's .state (and in the store, if there is one): "
-            "lower the lr, clip the gradients, or look at these examples"
-        )
 
 
 def fit(
@@ -79,6 +45,7 @@ def fit(
     patience: int | None = None,
     min_delta: float = 0.0,
     score: Callable[[dict[str, float]], float] = lambda valid: valid["loss"],
+    callbacks: Callbacks = NO_CALLBACKS,
     store: Store | None = None,
     resume: bool = False,
     progress: shown.Progress = shown.auto,
@@ -86,15 +53,19 @@ def fit(
     """Train, with live progress, early stopping, checkpoints and a clean end on Ctrl-C.
 
     On one device the parameters are bit-equal to those of `run` with the same arguments, also when
-    the fit was interrupted and resumed in between.
+    the fit was interrupted and resumed in between, or its examples came from the host; unless a
+    callback changes them.
 
     Args:
       recipe, data, key, hyper, steps, batch_size, eval_every, eval_batch_size: as for `make_run`
         and `run`. Calling `fit` again with the same `recipe` function compiles nothing anew.
+        `data.train` may be a `fnn.data.Streamed`, whose examples stay on the host.
       patience: evaluations without improvement after which to stop; None trains to the end. With
         patience the result holds the best state, without it the last.
       min_delta: how much lower a score must be to count as better.
       score: of the validation metrics; lower is better, e.g. `lambda valid: -valid['accuracy']`.
+      callbacks: folds over what the fit sees, by name, after each chunk and evaluation; they may
+        end the fit or change its state, and what they carry is in the result.
       store: where checkpoints ('best' and 'last', at each evaluation) and rows go, e.g.
         `RunDir('runs/a')`; None keeps nothing.
       resume: go on from the store's 'last', if it has one.
@@ -119,42 +90,44 @@ def fit(
     expect_positive("fit", steps=steps, eval_every=eval_every, eval_batch_size=eval_batch_size)
     if patience is not None:
         expect_positive("fit", patience=patience)
-    check(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
-    keys, data = run_keys(key), jax.tree.map(jnp.asarray, data)
+    expect_callbacks(callbacks)
+    data = checked(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
+    keys = run_keys(key)
     made_by = fingerprint(key, hyper, data, batch_size=batch_size, eval_every=eval_every)
-    record, pace = Record(store, made_by), _Pace()
+    record, pace = Record(store, made_by), Pace(_CHUNK_SECONDS, _MOST_STEPS)
 
-    with interrupts() as interrupted, progress(steps) as show:
-        at = _start(recipe, keys, hyper, data, batch_size, record, resume)
+    with interrupts() as interrupted, progress(steps) as show, ExitStack() as stack:
+        at = _start(recipe, keys, hyper, data, batch_size, callbacks, record, resume)
         step = saved = int(at.state.step)
-        while step < steps and not at.stopping.exhausted(patience) and not interrupted():
+        source = chunks(recipe, batch_size, keys, hyper, data.train, step, _MOST_STEPS)
+        advance = stack.enter_context(source)
+        while step < steps and at.goes_on(patience) and not interrupted():
             most = min(eval_every - step % eval_every, steps - step)
-            chunk = partial(_chunk, recipe, batch_size, at.state, keys, hyper, data.train)
-            state, values = pace.time(chunk, most)
-            at = at._replace(state=state)
+            state, values = pace.time(advance, at.state, most)
+            at, values = at._replace(state=state), _up_to_first_non_finite(values)
             record.steps(step, values)
             step += len(values)
             if not np.isfinite(values[-1, 0]):
                 indices = np.asarray(block_indices(keys, step - 1, data.train, batch_size, 1))[0]
                 raise NonFiniteError(step - 1, indices, at.good, record.history())
+            valid: dict[str, float] = {}
             if step % eval_every == 0 or step == steps:
                 valid = _evaluate(recipe, eval_batch_size, state, data.valid, hyper)
                 record.evaluation(step, valid)
                 at = _evaluated(at, step, score(valid), min_delta)
+            at = _called(at, callbacks, step, steps, values, valid, record)
+            if valid:
                 if at.stopping.best_step == step:
-                    record.save("best", at.best, at.stopping)
-                record.save("last", state, at.stopping)
+                    record.save("best", at.best, at.stopping, at.carries)
+                record.save("last", at.state, at.stopping, at.carries)
                 saved = step
             show(shown.Report(step, steps, pace.rate, float(values[-1, 0]), record.latest_valid))
-        if saved != step:  # interrupted between two evaluations
-            record.save("last", at.state, at.stopping)
+        if saved != step:  # ended between two evaluations
+            record.save("last", at.state, at.stopping, at.carries)
 
-    if at.stopping.exhausted(patience):
-        stop = Stop.PATIENCE
-    else:
-        stop = Stop.DONE if step >= steps else Stop.INTERRUPTED
     restored = at.best if patience is not None and at.stopping.best_step else at.state
-    return FitResult(restored, record.history(), at.stopping.best_step, stop)
+    stop = _reason(at, patience, step >= steps)
+    return FitResult(restored, record.history(), at.stopping.best_step, stop, at.carries)
 
 
 class _Position(NamedTuple):
@@ -164,6 +137,11 @@ class _Position(NamedTuple):
     good: TrainState  # at the last evaluation; the first state before it
     best: TrainState  # at the best evaluation; the first state before it
     stopping: EarlyStopping
+    carries: Carries  # of the callbacks
+    stopped: bool = False  # by a callback
+
+    def goes_on(self, patience: int | None) -> bool:
+        return not (self.stopped or self.stopping.exhausted(patience))
 
 
 def _start(
@@ -172,21 +150,25 @@ def _start(
     hyper: Hyper,
     data: Data,
     batch_size: int,
+    callbacks: Callbacks,
     record: Record,
     resume: bool,
 ) -> _Position:
     """The first position, or the one that the store holds."""
+    carries = {name: callback.init for name, callback in callbacks.items()}
     state = _init(recipe, keys.init, hyper, jax.tree.map(lambda a: a[:batch_size], data.train[0]))
     if not record.holds_a_run():
+        record.begin(carries)
         first = _copy(state)
-        return _Position(state, first, first, EarlyStopping())
+        return _Position(state, first, first, EarlyStopping(), carries)
     if not resume:
         raise ValueError(
             "fit: expected an empty store, got one that holds a run; "
             "pass resume=True to go on with it, or give another store"
         )
-    state, best, stopping = record.resume(state)
-    return _Position(state, _copy(state), best, stopping)
+    state, best, stopping, kept = record.resume(state)
+    carries |= {name: kept[name] for name in carries.keys() & kept.keys()}
+    return _Position(state, _copy(state), best, stopping, carries)
 
 
 def _evaluated(at: _Position, step: int, score: float, min_delta: float) -> _Position:
@@ -196,28 +178,32 @@ def _evaluated(at: _Position, step: int, score: float, min_delta: float) -> _Pos
     return at._replace(good=good, best=best, stopping=stopping)
 
 
-class _Pace:
-    """Chooses the length of the chunks by how long the ones before took."""
+def _called(
+    at: _Position,
+    callbacks: Callbacks,
+    step: int,
+    steps: int,
+    values: np.ndarray,
+    valid: dict[str, float],
+    record: Record,
+) -> _Position:
+    """The position after the callbacks have seen a chunk, and the evaluation that ended it."""
+    if not callbacks:
+        return at
+    train = Metrics(values=jnp.asarray(values))
+    event = Event(
+        step=step, steps=steps, train=train, valid=dict(valid), read_history=record.history
+    )
+    state, carries, stopped = see(callbacks, at.carries, at.state, event)
+    return at._replace(state=state, carries=carries, stopped=stopped)
 
-    def __init__(self) -> None:
-        self._length, self._compiled = 1, False
-        self.rate = 0.0  # steps per second
 
-    def time(
-        self, chunk: Callable[[int], tuple[TrainState, Array]], most: int
-    ) -> tuple[TrainState, np.ndarray]:
-        """The state after one chunk of at most `most` steps, and the metrics of its steps."""
-        length = min(self._length, most)
-        start = time.monotonic()
-        state, rows = chunk(length)
-        values = np.array(np.asarray(rows)[:length])
-        seconds = max(time.monotonic() - start, 1e-9)
-        if self._compiled:  # the first chunk's time is the compiler's
-            self.rate = length / seconds
-            wanted = int(self.rate * _CHUNK_SECONDS)
-            self._length = max(1, min(wanted, 16 * length, _MOST_STEPS))
-        self._compiled = True
-        return state, _up_to_first_non_finite(values)
+def _reason(at: _Position, patience: int | None, done: bool) -> Stop:
+    if at.stopping.exhausted(patience):
+        return Stop.PATIENCE
+    if at.stopped:
+        return Stop.CALLBACK
+    return Stop.DONE if done else Stop.INTERRUPTED
 
 
 def _up_to_first_non_finite(values: np.ndarray) -> np.ndarray:
@@ -228,37 +214,6 @@ def _up_to_first_non_finite(values: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnums=0)
 def _init(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
     return init_state(recipe, key, hyper, x)
-
-
-# The number of steps is an argument: one program serves chunks of every length.
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _chunk(
-    recipe: RecipeFunction,
-    batch_size: int,
-    state: TrainState,
-    keys: RunKeys,
-    hyper: Hyper,
-    train: Pair,
-    steps: Array,
-) -> tuple[TrainState, Array]:
-    advance, in_block = make_advance(recipe), block_length(train, batch_size)
-
-    def block(b, carry):
-        upcoming = block_indices(keys, carry[0].step, train, batch_size, in_block)
-
-        def one(i, carry):
-            state, rows = carry
-            indices = jax.lax.dynamic_index_in_dim(upcoming, i, keepdims=False)
-            state, metrics = advance(state, indices, keys, hyper, train)
-            # Not rows.at[...].set, which is a scatter: on a CPU that is a loop of its own.
-            place = b * in_block + i
-            return state, jax.lax.dynamic_update_index_in_dim(rows, metrics.values, place, 0)
-
-        return jax.lax.fori_loop(0, jnp.minimum(in_block, steps - b * in_block), one, carry)
-
-    rows = jnp.zeros((_MOST_STEPS, len(COLUMNS)))
-    blocks = (steps + in_block - 1) // in_block
-    return jax.lax.fori_loop(0, blocks, block, (state, rows))
 
 
 def _evaluate(

@@ -1,5 +1,6 @@
 """The record of a fit: its history in memory, and its rows and checkpoints in a store."""
 
+import math
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
+from fnn.train.callbacks import Carries, expect_json
 from fnn.train.early_stopping import EarlyStopping
 from fnn.train.store import Store
 from fnn.types import Data, History, Hyper, Metrics, PRNGKey, TrainState
@@ -19,7 +21,7 @@ def fingerprint(key: PRNGKey, hyper: Hyper, data: Data, **numbers: int) -> dict[
     leaves = zip(tree.paths(hyper), jax.tree.leaves(hyper), strict=True)
     return {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "hyper": {path: float(leaf) for path, leaf in leaves},
+        "hyper": {path: np.asarray(leaf).tolist() for path, leaf in leaves},
         "examples": jax.tree.leaves(data.train)[0].shape[0],
         **numbers,
     }
@@ -53,13 +55,15 @@ class Record:
         if self._store:
             self._store.log([{"step": step - 1, "valid": valid}])
 
-    def save(self, name: str, state: TrainState, stopping: EarlyStopping) -> None:
-        """Keep `state` in the store."""
+    def save(self, name: str, state: TrainState, stopping: EarlyStopping, carries: Carries) -> None:
+        """Keep `state`, and beside it what a resume needs to go on, in the store."""
         if self._store:
+            expect_json(carries)
             meta = {
                 "step": int(state.step),
                 "made_by": self._made_by,
                 "early_stopping": stopping.as_json(),
+                "callbacks": carries,
             }
             self._store.save(name, state, meta)
 
@@ -67,8 +71,18 @@ class Record:
         """Whether the store has something to resume."""
         return self._store is not None and self._store.has("last")
 
-    def resume(self, like: TrainState) -> tuple[TrainState, TrainState, EarlyStopping]:
-        """The last state, the best state and the early stopping that the store holds.
+    def begin(self, carries: Carries) -> None:
+        """Make the store ready for a new run.
+
+        Raises: ValueError for carries that it cannot keep.
+        """
+        if self._store:
+            expect_json(carries)
+            # Rows without a checkpoint: their run was killed before its first one.
+            self._store.rows(up_to_step=-1)
+
+    def resume(self, like: TrainState) -> tuple[TrainState, TrainState, EarlyStopping, Carries]:
+        """The last state, the best one, the early stopping and the carries that the store holds.
 
         Raises: ValueError if the run in the store was made with other arguments.
         """
@@ -85,14 +99,19 @@ class Record:
             )
         self._read(self._store.rows(up_to_step=meta["step"] - 1))
         best = self._store.load("best", like)[0] if self._store.has("best") else like
-        return last, best, EarlyStopping(**meta["early_stopping"])
+        stopping = EarlyStopping(**meta["early_stopping"])
+        return last, best, stopping, meta.get("callbacks", {})
 
     def _read(self, rows: list[dict[str, Any]]) -> None:
+        # What was not finite is null in JSON, and comes back as NaN.
         values = [[row[c] for c in COLUMNS] for row in rows if "loss" in row]
         self._values = [np.asarray(values, np.float32).reshape(-1, len(COLUMNS))]
         evaluations = [row for row in rows if "valid" in row]
         self._eval_steps = [row["step"] + 1 for row in evaluations]
-        self._valid = [row["valid"] for row in evaluations]
+        self._valid = [
+            {name: math.nan if value is None else value for name, value in row["valid"].items()}
+            for row in evaluations
+        ]
 
     def history(self) -> History:
         """All that was seen, as `run` returns it."""

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 from fnn.keys import RunKeys, run_keys
 from fnn.order import order_block
 from fnn.train.check import check, expect_positive
+from fnn.train.checkpointed import Scan
 from fnn.train.evaluate import pure_evaluate
 from fnn.train.recipe import RecipeFunction
 from fnn.train.state import init_state
@@ -25,6 +26,7 @@ def make_run(
     batch_size: int,
     eval_every: int | None = None,
     eval_batch_size: int = 1024,
+    scan: Scan = jax.lax.scan,
 ) -> Run:
     """`run(key, hyper, data) -> state, history`: the whole training, evaluation included.
 
@@ -38,6 +40,9 @@ def make_run(
       eval_every: steps between evaluations on `data.valid`; None evaluates at the end only. There
         is always an evaluation after the last step.
       eval_batch_size: examples per batch of an evaluation.
+      scan: how to repeat the steps. With `checkpointed_scan` the gradient of a run needs memory for
+        the square root of the steps, and makes them once or twice more; the plain scan keeps what
+        every step computes. A run that is not differentiated is as quick with either.
 
     Raises: ValueError for what `check` finds, before any training.
 
@@ -63,30 +68,22 @@ def make_run(
         eval_batch_size=eval_batch_size,
     )
     eval_every = min(eval_every, steps)
-    advance = make_advance(recipe)
+    make_steps = steps_maker(recipe, batch_size, scan)
     evaluate = pure_evaluate(recipe, eval_batch_size)
 
     def run(key, hyper, data):
         check(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
         keys = run_keys(key)
         data = jax.tree.map(jnp.asarray, data)
-        state = init_state(recipe, keys.init, hyper, _example(data.train, batch_size))
+        state = init_state(recipe, keys.init, hyper, example(data.train, batch_size))
 
         def leg(state, length):
             """`length` steps, then an evaluation."""
-            in_block = _largest_divisor(length, up_to=block_length(data.train, batch_size))
-
-            def block(state, _):
-                upcoming = block_indices(keys, state.step, data.train, batch_size, in_block)
-                one = lambda state, i: advance(state, i, keys, hyper, data.train)  # noqa: E731
-                return jax.lax.scan(one, state, upcoming)
-
-            state, metrics = jax.lax.scan(block, state, None, length=length // in_block)
-            values = metrics.values.reshape(length, -1)
-            return state, (Metrics(values=values), state.step, evaluate(state, data.valid, hyper))
+            state, metrics = make_steps(state, keys, hyper, data.train, length)
+            return state, (metrics, state.step, evaluate(state, data.valid, hyper))
 
         legs, rest = divmod(steps, eval_every)
-        state, record = jax.lax.scan(lambda s, _: leg(s, eval_every), state, None, length=legs)
+        state, record = scan(lambda s, _: leg(s, eval_every), state, None, length=legs)
         train, eval_steps, valid = record
         train = Metrics(values=train.values.reshape(legs * eval_every, -1))
         history = History(train=train, eval_steps=eval_steps, valid=valid)
@@ -97,6 +94,29 @@ def make_run(
         return state, history
 
     return run
+
+
+def steps_maker(
+    recipe: RecipeFunction, batch_size: int, scan: Scan = jax.lax.scan
+) -> Callable[[TrainState, RunKeys, Hyper, Pair, int], tuple[TrainState, Metrics]]:
+    """`make_steps(state, keys, hyper, train, length) -> state, metrics`: so many steps of a run.
+
+    They are the steps from `state.step` on, and the metrics have their values in rows.
+    """
+    advance = make_advance(recipe)
+
+    def make_steps(state, keys, hyper, train, length):
+        in_block = _largest_divisor(length, up_to=block_length(train, batch_size))
+
+        def block(state, _):
+            upcoming = block_indices(keys, state.step, train, batch_size, in_block)
+            one = lambda state, i: advance(state, i, keys, hyper, train)  # noqa: E731
+            return scan(one, state, upcoming)
+
+        state, metrics = scan(block, state, None, length=length // in_block)
+        return state, Metrics(values=metrics.values.reshape(length, -1))
+
+    return make_steps
 
 
 def make_advance(
@@ -128,7 +148,7 @@ def _length(examples: Pair) -> int:
     return jax.tree.leaves(examples)[0].shape[0]
 
 
-def _example(examples: Pair, batch_size: int):
+def example(examples: Pair, batch_size: int):
     """What the model's init sees: the shapes of a batch, no values."""
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), examples[0]

@@ -14,6 +14,7 @@ from fnn.train.pack import pack
 from fnn.train.recipe import RecipeFunction, build, expect_all_read, watch
 from fnn.train.state import optimizer_state
 from fnn.types import (
+    Gradient,
     Hyper,
     Loss,
     Metrics,
@@ -64,19 +65,21 @@ def pure_step(recipe: RecipeFunction) -> Step:
 
     def step(state, batch, key, hyper):
         hyper = watch(hyper)
-        model, loss, optimizer, schedule, _, penalty, augment = build(recipe, hyper)
+        model, loss, optimizer, schedule, _, penalty, augment, gradient = build(recipe, hyper)
         noise = jax.random.fold_in(key, state.step)
-        x, y = augment(fold_name(noise, "augment"), batch)
-
-        def mean_loss(params):
-            predictions, model_state = model.apply(
-                params, state.model_state, x, key=noise, train=True
-            )
-            total = per_example(loss, predictions, y).mean() + penalty(params, model_state)
-            return total, model_state
-
+        batch = augment(fold_name(noise, "augment"), batch)
         opt_state = optimizer_state(optimizer, state)
-        loss_and_grads = _loss_and_grads(mean_loss, optimizer, opt_state)
+
+        def mean_loss(params, model_state, batch, key):
+            x, y = batch
+            predictions, model_state = model.apply(params, model_state, x, key=key, train=True)
+            total = per_example(loss, predictions, y).mean() + penalty(params, model_state)
+            return total, (total, model_state)
+
+        def loss_and_grads(params):
+            scaled = _at_loss_scale(gradient, optimizer, opt_state)
+            return scaled(mean_loss, params, state.model_state, batch, noise)
+
         (value, model_state), grads = loss_and_grads(state.params)
         objective = Objective(value, partial(_without_state, loss_and_grads))
         lr = schedule(state.step)
@@ -93,25 +96,25 @@ def pure_step(recipe: RecipeFunction) -> Step:
     return step
 
 
-def _loss_and_grads(mean_loss: Callable, optimizer: Optimizer, opt_state: Any) -> Callable:
-    """The loss with its model state, and its gradient, taken at the optimizer's loss scale."""
+def _at_loss_scale(gradient: Gradient, optimizer: Optimizer, opt_state: Any) -> Gradient:
+    """`gradient` of the loss times the optimizer's loss scale, divided by it again."""
     if optimizer.loss_scale is unscaled:
-        return jax.value_and_grad(mean_loss, has_aux=True)
+        return gradient
     scale = jnp.asarray(optimizer.loss_scale(opt_state))
-
-    def scaled_loss(params: Params) -> tuple[Array, Any]:
-        value, model_state = mean_loss(params)
-        return value * scale.astype(value.dtype), (value, model_state)
 
     def unscale(g: Array) -> Array:
         wide = tree.at_least_float32(g)  # float16 would round what is below 6e-8 to 0
         return g.astype(wide) / scale.astype(wide)
 
-    def loss_and_grads(params: Params) -> Any:
-        (_, aux), grads = jax.value_and_grad(scaled_loss, has_aux=True)(params)
-        return aux, jax.tree.map(unscale, grads)
+    def scaled(loss, params, model_state, batch, key):
+        def scaled_loss(*args):
+            value, reported = loss(*args)
+            return value * scale.astype(value.dtype), reported
 
-    return loss_and_grads
+        reported, grads = gradient(scaled_loss, params, model_state, batch, key)
+        return reported, jax.tree.map(unscale, grads)
+
+    return scaled
 
 
 def _without_state(loss_and_grads: Callable, params: Params) -> tuple[Array, Params]:

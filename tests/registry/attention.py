@@ -54,6 +54,7 @@ MODELS = [
         x=(normal(3, 2, 4), normal(3, 5, 3, seed=1)),
         noisy=True,
     ),
+    ModelRow(name="feed_forward", make=lambda: models.feed_forward(5), x=normal(3, 4)),
     ModelRow(name="gated_mlp", make=lambda: models.gated_mlp(5, sigmoid), x=normal(3, 4)),
     ModelRow(name="swiglu", make=lambda: models.swiglu(5, out_features=2), x=normal(3, 2, 4)),
     ModelRow(

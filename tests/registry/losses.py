@@ -79,6 +79,7 @@ LOSSES = [
     _row("focal of soft labels", losses.focal, _LOGITS, _SOFT, gamma=1.5),
     _row("binary_focal", losses.binary_focal, _NUMBERS, _YES, alpha=0.25),
     _row("hinge", losses.hinge, _NUMBERS, _YES),
+    _row("perceptron", losses.perceptron, _NUMBERS, _YES),
     _row("squared_hinge", losses.squared_hinge, _NUMBERS, _YES),
     _row("multiclass_hinge", losses.multiclass_hinge, _LOGITS, _LABELS),
     _row("kl_divergence", losses.kl_divergence, _LOGITS, _SOFT),

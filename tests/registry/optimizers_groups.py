@@ -1,5 +1,9 @@
 """Rows of parameter groups, of the transforms of gradients, and of wrappers by schedule."""
 
+from functools import partial
+
+import jax
+
 from fnn import optim, schedules, tree
 from tests.registry.rows import OptimizerRow, TransformRow
 
@@ -83,6 +87,13 @@ TRANSFORMS = [
         scalars={"max_value": 0.3},
     ),
     TransformRow(name="zero_not_finite", make=optim.zero_not_finite),
+    TransformRow(
+        name="add_noise",
+        make=partial(optim.add_noise, jax.random.key(0)),
+        scalars={"eta": 0.01, "gamma": 0.55},
+        leafwise=True,
+        draws=True,
+    ),
 ]
 
 HELPERS = [
@@ -91,5 +102,4 @@ HELPERS = [
     "optim.groups.by_group",
     "optim.groups.frozen",  # trains nothing
     "optim.groups.groups_table",
-    "optim.noise.add_noise",  # a leaf's noise is found by its place in the tree
 ]

@@ -86,6 +86,8 @@ class TransformRow:
     name: str
     make: Callable[..., Transform]
     scalars: dict[str, float] = field(default_factory=dict)
+    leafwise: bool = False  # what becomes of a leaf does not depend on the other leaves
+    draws: bool = False  # adds noise to each leaf, found by the leaf's path
 
 
 @dataclass(frozen=True, kw_only=True)

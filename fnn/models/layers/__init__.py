@@ -18,6 +18,7 @@ from fnn.models.layers.dropout import stochastic_depth as stochastic_depth
 from fnn.models.layers.embedding import embedding as embedding
 from fnn.models.layers.embedding import learned_positions as learned_positions
 from fnn.models.layers.embedding import sinusoidal_positions as sinusoidal_positions
+from fnn.models.layers.feed_forward import feed_forward as feed_forward
 from fnn.models.layers.gated import gated_mlp as gated_mlp
 from fnn.models.layers.gated import geglu as geglu
 from fnn.models.layers.gated import swiglu as swiglu

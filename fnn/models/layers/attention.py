@@ -75,7 +75,7 @@ def self_attention(
             mask=None if mask is None else mask(x.shape[1]),
             bias=None if position_bias is None else position_bias(x.shape[1]),
             rotate=rotate,
-            attend=_with_dropout("self_attention", attend, rate, key, train),
+            attend=with_dropout("self_attention", attend, rate, key, train),
         )
         return y, model_state
 
@@ -129,7 +129,7 @@ def cross_attention(
 
     def apply(params, model_state, x, *, key=None, train=False):
         queries, memory = _pair(x)
-        attend_now = _with_dropout("cross_attention", attend, rate, key, train)
+        attend_now = with_dropout("cross_attention", attend, rate, key, train)
         y = layers.multi_head_attention(params, queries, memory, attend=attend_now)
         return y, model_state
 
@@ -155,9 +155,17 @@ def _pair(x: Any) -> tuple[Any, Any]:
     return x[0], x[1]
 
 
-def _with_dropout(
+def with_dropout(
     where: str, attend: Attend, rate: Scalar, key: PRNGKey | None, train: bool
 ) -> Attend:
+    """`attend`, which drops weights with probability `rate` where there is noise to be.
+
+    Raises: ValueError, which begins with `where`, for a rate with train=True and no key.
+
+    >>> from fnn.layers import dot_product_attention as attend
+    >>> with_dropout('gpt', attend, 0.0, None, True) is attend
+    True
+    """
     noise_key = key_of_noise(where, rate, key, train)
     if noise_key is None:
         return attend

@@ -17,6 +17,7 @@ def gated_mlp(
     out_features: int | None = None,
     bias: bool = False,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
     """A gated MLP over the last axis, as a model; see `layers.gated_mlp`.
@@ -37,6 +38,7 @@ def gated_mlp(
             out_features=out_features,
             bias=bias,
             kernel_init=kernel_init,
+            out_kernel_init=out_kernel_init,
             bias_init=bias_init,
         )
         return params, ()
@@ -53,6 +55,7 @@ def swiglu(
     out_features: int | None = None,
     bias: bool = False,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
     """A gated MLP with a silu, as a model; see `layers.swiglu`.
@@ -67,6 +70,7 @@ def swiglu(
         out_features=out_features,
         bias=bias,
         kernel_init=kernel_init,
+        out_kernel_init=out_kernel_init,
         bias_init=bias_init,
     )
 
@@ -77,6 +81,7 @@ def geglu(
     out_features: int | None = None,
     bias: bool = False,
     kernel_init: Initializer = lecun_normal(),
+    out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
     """A gated MLP with the exact gelu, as a model; see `layers.geglu`.
@@ -91,5 +96,6 @@ def geglu(
         out_features=out_features,
         bias=bias,
         kernel_init=kernel_init,
+        out_kernel_init=out_kernel_init,
         bias_init=bias_init,
     )

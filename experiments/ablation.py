@@ -1,0 +1,269 @@
+"""The modern recipe with each of its parts left out: what each is worth on handwritten digits.
+
+    python experiments/ablation.py                        every row of the table
+    python experiments/ablation.py --only dropout "batch norm"    some rows, and the whole recipe
+
+The recipe is that of digits.py: He initialisation, batch norm, dropout, Adam with decoupled weight
+decay, clipping, warm-up and cosine, and the weights of the best evaluation. Each row trains 20
+seeds in one program, with a split of its own for each seed; the rows share the seeds, so that the
+difference is a mean of pairs. The test part (270 pictures) is read at the evaluation of lowest
+validation loss, but without early stopping at the last of 1,500 steps.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon; 393 s of processor time, which took 34 minutes
+beside much other work):
+
+    without                         mean %    std    n difference ± standard error
+    the whole recipe                 98.59   0.75   20
+    early stopping                   98.72   0.61   20      +0.13 ± 0.11
+    dropout                          98.78   0.64   20      +0.19 ± 0.13
+    weight decay                     98.56   0.71   20      -0.04 ± 0.12
+    clipping                         98.61   0.55   20      +0.02 ± 0.11
+    warm-up                          98.52   0.61   20      -0.07 ± 0.10
+    cosine: constant                 98.41   0.87   20      -0.19 ± 0.13
+    batch norm                       98.54   0.54   20      -0.06 ± 0.14
+    init: PyTorch's                  98.72   0.67   20      +0.13 ± 0.16
+    init: std 1                      98.56   0.56   20      -0.04 ± 0.12
+    init: std 1, and batch norm      98.30   0.62   20      -0.30 ± 0.17
+    Adam: SGD                        98.48   0.52   20      -0.11 ± 0.17
+
+No row differs from the whole recipe by two of its standard errors, and one picture of a test part
+is 0.37 points: on this task 20 seeds do not tell the worth of any part from the noise.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Float
+from sklearn.datasets import load_digits
+
+from fnn import losses, metrics, models, optim, schedules, tree
+from fnn.data import fit_standardiser, split
+from fnn.initializers import Initializer, he_normal, normal, presets
+from fnn.keys import fold_name
+from fnn.train import make_run
+from fnn.types import Batch, Data, History, Metric, Model, Optimizer, PRNGKey, Recipe, Schedule
+
+Numbers = dict[str, float]  # the hyperparameters, which the recipe may see traced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyper:
+    """Arguments of the compiled program, as in digits.py."""
+
+    lr: float = 3e-3  # peak of the learning rate
+    warmup_steps: int = 100  # steps up to the peak
+    weight_decay: float = 0.3  # of kernels, per unit of lr
+    clip_norm: float = 1.0  # longest gradient that is taken as it is
+    dropout_rate: float = 0.2  # share of hidden units that a step leaves out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Hyper):
+    """Train the recipe of digits.py with each part left out, and print one table."""
+
+    only: tuple[str, ...] = ()  # rows beside the whole recipe; all of them if left out
+    widths: tuple[int, ...] = (256, 256)  # of the hidden layers
+    steps: int = 1500  # updates of every run
+    batch_size: int = 64  # examples of a step
+    eval_every: int = 50  # steps between evaluations, of which the best one counts
+    seed: int = 300  # of the first run's split, first weights, order and dropout
+    seeds: int = 20  # runs for each row, with this seed and the following ones
+
+    @property
+    def hyper(self) -> Numbers:
+        """The part that may be traced, as the recipe takes it."""
+        return {field.name: getattr(self, field.name) for field in fields(Hyper)}
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "clip_norm", "steps", "batch_size", "eval_every"):
+            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
+        self._expect("seeds", self.seeds > 1, "2 or more, to know the spread")
+        self._expect("dropout_rate", 0 <= self.dropout_rate < 1, "a share in [0, 1)")
+        self._expect("weight_decay", 0 <= self.weight_decay < float("inf"), "0 or more")
+        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
+        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
+        self._expect("only", set(self.only) <= ROWS.keys(), f"names of {list(ROWS)[1:]}")
+
+    def _expect(self, name: str, fine: bool, expected: str) -> None:
+        if not fine:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+
+
+def cosine(hyper: Numbers, total_steps: int) -> Schedule:
+    return schedules.warmup_cosine(
+        hyper["lr"], warmup_steps=hyper["warmup_steps"], total_steps=total_steps
+    )
+
+
+def constant(hyper: Numbers, total_steps: int) -> Schedule:
+    return schedules.with_warmup(
+        schedules.constant(hyper["lr"]), warmup_steps=hyper["warmup_steps"]
+    )
+
+
+def torch_kernel(key, shape, dtype=jnp.float32):
+    """PyTorch's default, of a sixth of He's variance."""
+    return presets.torch.linear(shape[0])["kernel_init"](key, shape, dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What makes another program: functions, where `Hyper` has numbers."""
+
+    kernel_init: Initializer = he_normal()
+    norm: Callable[[], Model] | None = partial(models.batch_norm, decay=0.95)
+    optimizer: Callable[[], Optimizer] = optim.adam
+    schedule: Callable[[Numbers, int], Schedule] = cosine
+
+
+WHOLE = Parts()
+
+
+class Row(NamedTuple):
+    """A row of the table: what it has in place of a part of the whole recipe."""
+
+    parts: Parts = WHOLE
+    hyper: Numbers = {}
+    stops_early: bool = True
+
+
+# The best of eight rates from 0.03 to 16, by the validation parts of the seeds 100 to 104. Kernels
+# shrink by lr weight_decay a step, as much as with Adam.
+SGD = {"lr": 4.0, "weight_decay": 2.25e-4}
+ROWS = {
+    "the whole recipe": Row(),
+    "early stopping": Row(stops_early=False),
+    "dropout": Row(hyper={"dropout_rate": 0.0}),
+    "weight decay": Row(hyper={"weight_decay": 0.0}),
+    "clipping": Row(hyper={"clip_norm": float("inf")}),
+    "warm-up": Row(hyper={"warmup_steps": 0}),
+    "cosine: constant": Row(replace(WHOLE, schedule=constant)),
+    "batch norm": Row(replace(WHOLE, norm=None)),
+    "init: PyTorch's": Row(replace(WHOLE, kernel_init=torch_kernel)),
+    "init: std 1": Row(replace(WHOLE, kernel_init=normal(1.0))),
+    "init: std 1, and batch norm": Row(replace(WHOLE, kernel_init=normal(1.0), norm=None)),
+    "Adam: SGD": Row(replace(WHOLE, optimizer=optim.sgd), SGD),
+}
+
+
+def mean_on(test: bool, measure: Callable) -> Metric:
+    """The mean of `measure` over the validation part, or over the test part."""
+
+    def sums(predictions, y):
+        counts = (y["test"] == test).astype(jnp.float32)
+        values = measure(predictions, y["label"]).astype(jnp.float32)
+        return {"total": (counts * values).sum(), "count": counts.sum()}
+
+    return Metric(sums, metrics.accuracy().value)
+
+
+def make_recipe(parts: Parts, config: Config) -> Callable[[Numbers], Recipe]:
+    """Model, loss, optimizer and schedule as a function of what may be traced."""
+
+    def recipe(hyper):
+        shape = models.MLPConfig(
+            widths=config.widths,
+            out_features=10,
+            norm=parts.norm,
+            kernel_init=parts.kernel_init,
+        )
+        kernels = tree.matching("*kernel")
+        return Recipe(
+            model=models.mlp(shape, rate=hyper["dropout_rate"]),
+            loss=lambda logits, y: losses.cross_entropy(logits, y["label"]),
+            optimizer=optim.chain(
+                optim.clip_by_global_norm(hyper["clip_norm"]),
+                optim.decoupled_decay(parts.optimizer(), hyper["weight_decay"], mask=kernels),
+            ),
+            schedule=parts.schedule(hyper, config.steps),
+            metrics={
+                "valid": mean_on(False, losses.cross_entropy),
+                "test": mean_on(True, lambda logits, y: logits.argmax(axis=1) == y),
+            },
+        )
+
+    return recipe
+
+
+def load(key: PRNGKey) -> Data:
+    """The digits split by a key as in digits.py; all but the training part are evaluated."""
+    digits = load_digits()
+    x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
+    parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
+    standardiser = fit_standardiser(x[parts[0]], axis=None)
+    rest, held_out = jnp.concatenate(parts[1:]), len(parts[2])
+
+    def examples(rows, n_test: int) -> Batch:
+        test = jnp.arange(len(rows)) >= len(rows) - n_test
+        return Batch(standardiser.apply(x[rows]), {"label": y[rows], "test": test})
+
+    return Data(train=examples(parts[0], 0), valid=examples(rest, held_out))
+
+
+def trainer(config: Config) -> Callable[[Row], History]:
+    """Trains all seeds of a row at once; rows that differ in numbers alone share a program."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(config.seed, config.seed + config.seeds))
+    data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(load, keys))
+
+    @functools.cache
+    def program(parts: Parts):
+        run = make_run(
+            make_recipe(parts, config),
+            steps=config.steps,
+            batch_size=config.batch_size,
+            eval_every=config.eval_every,
+        )
+        return jax.jit(lambda *args: jax.vmap(run, (0, None, 0))(*args)[1])
+
+    @functools.cache
+    def history(parts: Parts, changes: tuple[tuple[str, float], ...]) -> History:
+        return program(parts)(keys, config.hyper | dict(changes), data)
+
+    return lambda row: history(row.parts, tuple(row.hyper.items()))
+
+
+def accuracies(history: History, stops_early: bool) -> Float[np.ndarray, " seeds"]:
+    """Of the test part, in percent: at the lowest validation loss, or at the end."""
+    valid, test = (np.asarray(history.valid[name]) for name in ("valid", "test"))
+    # A loss that is not finite is never the lowest.
+    best = np.where(np.isfinite(valid), valid, np.inf).argmin(axis=1)
+    last = np.full(len(test), test.shape[1] - 1)
+    return 100 * test[np.arange(len(test)), best if stops_early else last]
+
+
+def line(name: str, found: np.ndarray, whole: np.ndarray) -> str:
+    """A row of the table; the runs of two rows are pairs, with the same seed."""
+    said = f"{name:30} {found.mean():7.2f} {found.std(ddof=1):6.2f} {len(found):4}"
+    if found is whole:
+        return said
+    lost = found - whole
+    return f"{said} {lost.mean():+10.2f} ± {lost.std(ddof=1) / len(lost) ** 0.5:.2f}"
+
+
+def main(config: Config) -> None:
+    start, train = time.monotonic(), trainer(config)
+    print(f"{'without':30} {'mean %':>7} {'std':>6} {'n':>4} {'difference':>10} ± standard error")
+    names = ["the whole recipe", *(config.only or list(ROWS)[1:])]
+    found: dict[str, np.ndarray] = {}
+    for name in names:
+        found[name] = accuracies(train(ROWS[name]), ROWS[name].stops_early)
+        print(line(name, found[name], found[names[0]]), flush=True)
+    print(f"{time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        chosen = tyro.cli(Config)
+    except ValueError as error:
+        sys.exit(f"ablation.py: {error}")
+    main(chosen)

@@ -1,0 +1,206 @@
+"""float32, bfloat16 and float16 side by side: what 16 bits change on the handwritten digits.
+
+    python experiments/precision.py                 the table
+    python experiments/precision.py --seeds 20      more runs for each row
+
+One program for each row and all its seeds. "loss apart" is the mean distance of the training losses
+from those in float32, batch by batch, as a share of the mean loss. "activations" is what a step of
+64 examples keeps for its gradient: not quite half, since batch norm keeps its statistics and the
+normalised values in float32. Parameters and the optimizer's state are float32 in every row.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon that others used as well, n = 5, 58 s in all):
+
+    computed in                 test accuracy  loss apart  skipped  parameters  activations
+    float32                    98.59 ± 0.55 %      0.00 %        0   342,056 B    606,208 B
+    bfloat16                   98.67 ± 0.56 %      0.79 %        0   342,056 B    401,408 B
+    float16                    98.67 ± 0.56 %      0.47 %        0   342,056 B    401,408 B
+    float16, loss not scaled   98.59 ± 0.48 %      0.46 %        0   342,056 B    401,408 B
+
+The losses of two seeds are 18.7 % apart: 16 bits change less than the seed. The gradients of this
+task are large enough for float16 as they are. On a CPU 16 bits are not quicker, for it has no fast
+products of them here: the step took 4.4 ms in float32, and 6 to 11 ms in the others.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Float
+from sklearn.datasets import load_digits
+
+from fnn import losses, metrics, models, optim, schedules, tree
+from fnn.combinators import cast, mixed_bfloat16, mixed_float16
+from fnn.data import fit_standardiser, split
+from fnn.keys import fold_name
+from fnn.train import make_evaluate, make_run, optimizer_state
+from fnn.types import Batch, Data, Hyper, PRNGKey, Recipe
+
+RecipeFunction = Callable[[Hyper], Recipe]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Train the recipe of digits.py in each precision, and print one table."""
+
+    lr: float = 3e-3  # peak of the learning rate
+    warmup_steps: int = 50  # steps up to the peak
+    weight_decay: float = 0.3  # of kernels, per unit of lr
+    clip_norm: float = 1.0  # longest gradient that is taken as it is
+    dropout_rate: float = 0.2  # share of hidden units that a step leaves out
+    widths: tuple[int, ...] = (256, 256)  # of the hidden layers
+    steps: int = 600  # updates of every run
+    batch_size: int = 64  # examples of a step
+    seed: int = 0  # of the first run's split, first weights, order and dropout
+    seeds: int = 5  # runs for each row, with this seed and the following ones
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "clip_norm", "steps", "batch_size"):
+            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
+        self._expect("seeds", self.seeds > 1, "2 or more, to know the spread")
+        self._expect("dropout_rate", 0 <= self.dropout_rate < 1, "a share in [0, 1)")
+        self._expect("weight_decay", 0 <= self.weight_decay < float("inf"), "0 or more")
+        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
+        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
+
+    def _expect(self, name: str, fine: bool, expected: str) -> None:
+        if not fine:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+
+
+def float16_unscaled(recipe: Recipe) -> Recipe:
+    """What `mixed_float16` is without its loss scale."""
+    return recipe._replace(model=cast(recipe.model, jnp.float16))
+
+
+PRECISIONS: dict[str, Callable[[Recipe], Recipe]] = {
+    "float32": lambda recipe: recipe,
+    "bfloat16": mixed_bfloat16,
+    "float16": mixed_float16,
+    "float16, loss not scaled": float16_unscaled,
+}
+
+
+def make_recipe(config: Config, precision: Callable[[Recipe], Recipe]) -> RecipeFunction:
+    def recipe(hyper):
+        shape = models.MLPConfig(widths=config.widths, out_features=10, norm=models.batch_norm)
+        kernels = tree.matching("*kernel")
+        single = Recipe(
+            model=models.mlp(shape, rate=config.dropout_rate),
+            loss=losses.cross_entropy,
+            optimizer=optim.chain(
+                optim.clip_by_global_norm(config.clip_norm),
+                optim.adamw(weight_decay=config.weight_decay, mask=kernels),
+            ),
+            schedule=schedules.warmup_cosine(
+                hyper["lr"], warmup_steps=config.warmup_steps, total_steps=config.steps
+            ),
+            metrics={"accuracy": metrics.accuracy()},
+        )
+        return precision(single)
+
+    return recipe
+
+
+def load(key: PRNGKey) -> tuple[Data, Batch]:
+    """The digits split by a key and standardised by their training part, and the test part."""
+    digits = load_digits()
+    x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
+    parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
+    standardiser = fit_standardiser(x[parts[0]], axis=None)
+    train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
+    return Data(train=train, valid=valid), test
+
+
+class Found(NamedTuple):
+    """What training in one precision came to."""
+
+    accuracy: Float[np.ndarray, " seeds"]  # of the test part, in percent
+    loss: Float[np.ndarray, "seeds steps"]  # of the training batches
+    skipped: int  # steps of all seeds that the loss scale left out
+    parameters: int  # bytes that the optimizer moves
+    activations: int  # bytes that one step keeps for its gradient
+    milliseconds: float  # of a step of all seeds
+
+
+def train(config: Config, precision: Callable[[Recipe], Recipe]) -> Found:
+    """All seeds in one program."""
+    recipe, hyper = make_recipe(config, precision), {"lr": config.lr}
+    keys = jax.vmap(jax.random.key)(jnp.arange(config.seed, config.seed + config.seeds))
+    data, test = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(load, keys))
+    run = make_run(recipe, steps=config.steps, batch_size=config.batch_size)
+    program = jax.jit(jax.vmap(run, (0, None, 0))).lower(keys, hyper, data).compile()
+    start = time.monotonic()
+    states, history = jax.block_until_ready(program(keys, hyper, data))
+    seconds = time.monotonic() - start
+
+    evaluated = jax.vmap(make_evaluate(recipe), (0, 0, None))(states, test, hyper)
+    optimizer, one = recipe(hyper).optimizer, jax.tree.map(lambda leaf: leaf[0], states)
+    state = jax.vmap(lambda state: optimizer_state(optimizer, state))(states)
+    kept = activations(recipe(hyper), one.params, one.model_state, data.train.x[0], config)
+    return Found(
+        accuracy=100 * np.asarray(evaluated["accuracy"]),
+        loss=np.asarray(history.train.loss),
+        skipped=int(state.skipped.sum()) if hasattr(state, "skipped") else 0,
+        parameters=tree_bytes(one.params),
+        activations=kept,
+        milliseconds=1000 * seconds / config.steps,
+    )
+
+
+def activations(recipe: Recipe, params: Any, model_state: Any, x: Any, config: Config) -> int:
+    """Bytes of what one step's forward pass keeps for the gradient, example by example."""
+
+    def pullback(params, x, key):
+        def forward(params):
+            return recipe.model.apply(params, model_state, x, key=key, train=True)[0]
+
+        return jax.vjp(forward, params)[1]
+
+    batch = x[: config.batch_size]
+    kept = jax.tree.leaves(jax.eval_shape(pullback, params, batch, jax.random.key(0)))
+    return tree_bytes([leaf for leaf in kept if leaf.shape[:1] == batch.shape[:1]])
+
+
+def tree_bytes(values: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(values))
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """How far two sets of loss curves are from each other, in percent of the mean of the first."""
+    return 100 * np.abs(a - b).mean() / np.abs(a).mean()
+
+
+def main(config: Config) -> None:
+    print(
+        f"{'computed in':26} {'test accuracy':>16} {'n':>3} {'loss apart':>11} {'skipped':>8} "
+        f"{'parameters':>11} {'activations':>12} {'ms a step':>10}"
+    )
+    single: Found | None = None
+    for name, precision in PRECISIONS.items():
+        found = train(config, precision)
+        single = single or found
+        mean, std = found.accuracy.mean(), found.accuracy.std(ddof=1)
+        print(
+            f"{name:26} {mean:7.2f} ± {std:4.2f} % {config.seeds:3} "
+            f"{apart(single.loss, found.loss):9.2f} % {found.skipped:8} "
+            f"{found.parameters:9,} B {found.activations:10,} B {found.milliseconds:10.2f}",
+            flush=True,
+        )
+    assert single is not None
+    other = apart(single.loss, np.roll(single.loss, 1, axis=0))
+    print(f"For comparison, the losses of two seeds in float32 are {other:.2f} % apart.")
+
+
+if __name__ == "__main__":
+    try:
+        chosen = tyro.cli(Config)
+    except ValueError as error:
+        sys.exit(f"precision.py: {error}")
+    main(chosen)

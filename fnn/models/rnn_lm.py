@@ -1,0 +1,156 @@
+"""A recurrent language model. B batch, T time, V vocabulary, E embedding, H hidden state.
+
+`rnn_lm` reads whole sequences; `rnn_decoder` goes on from where it was, with the same parameters,
+at a cost that does not grow with the tokens before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from fnn import layers
+from fnn.initializers import Initializer, lecun_normal
+from fnn.keys import fold_name
+from fnn.layers.embedding import expect_ids, unit_rows
+from fnn.models.layers import dropout
+from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
+
+Carry = list[Any]  # what each layer remembers, the lowest first; batch axis first
+
+
+class Recurrent(NamedTuple):
+    """A recurrent layer as two functions of `fnn.layers`."""
+
+    init: Callable[..., Params]  # (key, in_features, hidden) -> params
+    layer: Callable[..., tuple[Any, Array]]  # (params, x, carry=) -> carry, y
+
+
+RNN = Recurrent(layers.rnn_cell_init, layers.rnn)
+LSTM = Recurrent(layers.lstm_cell_init, layers.lstm)
+GRU = Recurrent(layers.gru_cell_init, layers.gru)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNNLMConfig:
+    """What fixes the shapes and the parts of a recurrent language model."""
+
+    vocabulary: int  # V
+    features: int = 64  # E
+    widths: tuple[int, ...] = (256,)  # H of each layer, the lowest first
+    cell: Recurrent = LSTM  # or RNN, GRU, or two functions of your own
+    table_init: Initializer = unit_rows
+    head_init: Initializer = lecun_normal()
+
+
+def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
+    """Embedding, recurrent layers, and a linear head: the next token from all before it.
+
+    Args:
+      config: shapes and parts.
+      rate: drop probability behind the embedding and behind each layer, never from one step to
+        the next; may be traced.
+
+    Apply takes tokens (B, T), integers in [0, V), and returns logits (B, T, V). Parameters:
+    {'embedding': {'table'}, 'layers': [...], 'head': {'kernel', 'bias'}}.
+    Raises: ValueError for a config without a layer, and for tokens that are not integers (B, T).
+    Source: Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329, for where the dropout is.
+
+    >>> model = rnn_lm(RNNLMConfig(vocabulary=27, features=4, widths=(8,)))
+    >>> tokens = jnp.zeros((2, 5), jnp.int32)
+    >>> params, state = model.init(jax.random.key(0), tokens)
+    >>> model.apply(params, state, tokens)[0].shape
+    (2, 5, 27)
+    """
+    if not config.widths:
+        raise ValueError("rnn_lm: expected the width of one or more layers, got (); give (256,)")
+
+    def init(key, x):
+        _expect_tokens("rnn_lm", x)
+        return _init(config, key), ()
+
+    noise = dropout(rate)
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        _expect_tokens("rnn_lm", x)
+
+        def drop(place, x):
+            own = None if key is None else jax.random.fold_in(key, place)
+            return noise.apply({}, (), x, key=own, train=train)[0]
+
+        return _logits(config, params, None, x, drop)[1], model_state
+
+    return Model(init=init, apply=apply)
+
+
+def rnn_decoder(config: RNNLMConfig) -> Decoder:
+    """The same network, some tokens at a time: for `generate`.
+
+    >>> config = RNNLMConfig(vocabulary=27, features=4, widths=(8,), cell=GRU)
+    >>> params, _ = rnn_lm(config).init(jax.random.key(0), jnp.zeros((2, 5), jnp.int32))
+    >>> decoder = rnn_decoder(config)
+    >>> carry = decoder.init(params, 2, 100)
+    >>> logits, carry = decoder.step(params, jnp.array([[3], [4]]), carry)
+    >>> logits.shape, carry[0].shape
+    ((2, 1, 27), (2, 8))
+    """
+
+    def init(params: Params, batch: int, length: int) -> Carry:
+        tokens = jax.ShapeDtypeStruct((batch, 1), jnp.int32)
+        carry, _ = jax.eval_shape(lambda p, x: _logits(config, p, None, x, _keep), params, tokens)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry)
+
+    def step(params: Params, tokens: Any, carry: Carry) -> tuple[Array, Carry]:
+        _expect_tokens("rnn_decoder", tokens)
+        carry, logits = _logits(config, params, carry, tokens, _keep)
+        return logits, carry
+
+    return Decoder(init=init, step=step)
+
+
+def _keep(place: int, x: Array) -> Array:
+    return x
+
+
+def _init(config: RNNLMConfig, key: PRNGKey) -> Params:
+    sizes = (config.features, *config.widths)
+    table = layers.embedding_init(
+        fold_name(key, "embedding"),
+        config.vocabulary,
+        config.features,
+        table_init=config.table_init,
+    )
+    head = layers.linear_init(
+        fold_name(key, "head"), sizes[-1], config.vocabulary, kernel_init=config.head_init
+    )
+    keys = [jax.random.fold_in(fold_name(key, "layers"), i) for i in range(len(config.widths))]
+    cells = [config.cell.init(k, sizes[i], sizes[i + 1]) for i, k in enumerate(keys)]
+    return {"embedding": table, "layers": cells, "head": head}
+
+
+def _logits(
+    config: RNNLMConfig,
+    params: Params,
+    carry: Carry | None,
+    tokens: Array,
+    drop: Callable[[int, Array], Array],
+) -> tuple[Carry, Array]:
+    starts = [None] * len(config.widths) if carry is None else carry
+    x, carries = drop(0, layers.embedding(params["embedding"], tokens)), []
+    for i, (own, start) in enumerate(zip(params["layers"], starts, strict=True)):
+        last, x = config.cell.layer(own, x, carry=start)
+        carries.append(last)
+        x = drop(i + 1, x)
+    return carries, layers.linear(params["head"], x)
+
+
+def _expect_tokens(where: str, x: Any) -> None:
+    expect_ids(where, x)
+    if len(x.shape) != 2:
+        raise ValueError(
+            f"{where}: expected tokens of shape (batch, time), got {tuple(x.shape)}; "
+            "put the batch first"
+        )

@@ -1,0 +1,88 @@
+"""The picture of a learning-rate range test: loss over the rate, and what it suggests."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
+from fnn.train import RangeCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DASHES = ((0, (1, 1.5)), (0, (4, 2)), (0, (6, 2, 1, 2)))  # a line for each suggestion
+
+
+def draw(curve: RangeCurve) -> "Figure":
+    """The smoothed loss over the learning rate, mean and range of the seeds, and the suggestions.
+
+    It ends where the loss has blown up; the losses of single batches are faint.
+
+    Raises: ValueError for curves of many tests; ModuleNotFoundError without matplotlib.
+
+    >>> lrs = jnp.array([1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0])
+    >>> losses = jnp.array([[3.0, 2.9, 2.5, 1.0, 0.9, 9.0]])
+    >>> curve = RangeCurve(lrs=lrs, losses=losses, smoothed=losses)
+    >>> [line.get_label() for line in draw(curve).axes[0].get_lines()][-3:]
+    ['steepest: 0.01', 'valley: 0.001', 'tenth of minimum: 0.01']
+    """
+    _expect_one_test(curve)
+    whole = figure(6.4, 3.8)
+    axes = whole.subplots()
+    tidy(axes, "loss in the range test")
+    axes.set_xscale("log")
+    shown = _until_blow_up(np.asarray(curve.kept))
+    _losses(curve, shown, axes)
+    _marks(curve, axes)
+    axes.set_xlabel("learning rate", loc="right", fontsize=8, color=INK)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return whole
+
+
+def save(curve: RangeCurve, path: str | Path) -> None:
+    """Write the figure of `draw` to a file; its ending says in which format."""
+    draw(curve).savefig(path, dpi=120)
+
+
+def _expect_one_test(curve: RangeCurve) -> None:
+    if curve.losses.ndim != 2:
+        raise ValueError(
+            "report.lr_find: expected the curve of one test, with losses of shape (seeds, steps), "
+            f"got {curve.losses.shape}; take one of many by jax.tree.map(lambda a: a[0], curve)"
+        )
+
+
+def _until_blow_up(kept: Bool[np.ndarray, " steps"]) -> Bool[np.ndarray, " steps"]:
+    """What is kept, and the step that is too much, so that the picture shows how it ends."""
+    return kept | np.append(True, kept[:-1])
+
+
+def _losses(curve: RangeCurve, shown: Bool[np.ndarray, " steps"], axes: "Axes") -> None:
+    lrs, raw, smoothed = (_gaps(a)[..., shown] for a in (curve.lrs, curve.losses, curve.smoothed))
+    mean = _gaps(curve.mean)[shown]
+    for losses in raw:
+        axes.plot(lrs, losses, linewidth=0.5, color=TRAIN, alpha=0.15)
+    if len(smoothed) > 1:
+        lowest, highest = smoothed.min(axis=0), smoothed.max(axis=0)
+        axes.fill_between(lrs, lowest, highest, color=TRAIN, alpha=0.2, linewidth=0)
+    seeds = f"mean of {len(smoothed)} seeds" if len(smoothed) > 1 else "smoothed"
+    axes.plot(lrs, mean, linewidth=1.8, color=TRAIN, label=seeds)
+    if np.isfinite(mean).any():  # a single batch after the blow-up would make all else flat
+        low, high = np.nanmin(raw), np.nanmax(mean)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def _marks(curve: RangeCurve, axes: "Axes") -> None:
+    for (name, lr), dashes in zip(curve.suggestions.items(), _DASHES, strict=True):
+        if np.isfinite(lr):
+            label = f"{name}: {float(lr):.2g}"
+            axes.axvline(float(lr), color=VALID, linewidth=1.2, linestyle=dashes, label=label)
+
+
+def _gaps(values) -> Float[np.ndarray, "*n"]:
+    """In float64, with a gap where a value is not finite."""
+    wide = np.asarray(values, np.float64)
+    return np.where(np.isfinite(wide), wide, np.nan)

@@ -1,0 +1,131 @@
+"""Callbacks as folds over what a fit sees: nothing is registered, and nothing is raised to stop."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn import tree
+from fnn.types import History, Metrics, TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What a fit has seen since the event before.
+
+    There is one after each chunk of steps, and each evaluation ends a chunk. Where the evaluations
+    are follows from the arguments of the fit; where the other chunks end, from the machine's speed.
+    """
+
+    step: int  # updates made so far
+    steps: int  # updates to make in all
+    train: Metrics  # of the steps since the event before, values (n, 5)
+    valid: dict[str, float]  # of the evaluation at this step, the loss first; {} if there was none
+    read_history: Callable[[], History] = field(repr=False)
+
+    @property
+    def history(self) -> History:
+        """All so far, as `fit` returns it; put together when it is asked for."""
+        return self.read_history()
+
+
+class Fold(NamedTuple):
+    """What a callback goes from and to."""
+
+    state: TrainState  # of the fit, which goes on with the one that comes back
+    carry: Any  # the callback's own
+    stop: bool = False  # True ends the fit here
+
+
+class Callback(NamedTuple):
+    """A fold `update(fold, event) -> fold` with its first carry.
+
+    What it returns says all that it does: another carry, another state of the training (units
+    pruned, weights averaged), or `stop=True`. A callback that must give the same on every machine
+    acts only `if event.valid`, or gathers from the rows of `event.train`, whose cuts do not matter.
+
+    The state is overwritten by the next step: what is to be kept of it has to be copied.
+
+    >>> def update(fold, event):                      # ends the fit at a validation loss below 0.1
+    ...     return fold._replace(carry=event.valid, stop=event.valid.get('loss', 1.0) < 0.1)
+    >>> below = Callback(update, init={})
+    >>> fold = Fold(state=None, carry=below.init)
+    >>> event = Event(step=5, steps=9, train=None, valid={'loss': 0.05}, read_history=None)
+    >>> below.update(fold, event).stop
+    True
+    """
+
+    update: Callable[[Fold, Event], Fold]
+    init: Any = None  # JSON, where the fit has a store: it is kept there, and read at a resume
+
+
+Callbacks = Mapping[str, Callback]  # in the order in which they see each event
+Carries = dict[str, Any]
+NO_CALLBACKS: Callbacks = MappingProxyType({})
+
+
+def see(
+    callbacks: Callbacks, carries: Carries, state: TrainState, event: Event
+) -> tuple[TrainState, Carries, bool]:
+    """The state, the carries, and whether to stop, after all callbacks have seen `event`.
+
+    Raises: ValueError for a state that the fit cannot go on with.
+    """
+    carries, stops = dict(carries), False
+    for name, callback in callbacks.items():
+        given = Fold(state, carries[name])
+        folded = callback.update(given, event)
+        if not isinstance(folded, Fold):
+            raise ValueError(
+                f"callbacks[{name!r}]: expected a Fold from update(fold, event), got "
+                f"{type(folded).__name__}; return fold._replace(...), or fold itself"
+            )
+        if folded.state is not state:
+            state = _accepted(name, state, folded.state)
+        carries[name], stops = folded.carry, stops or bool(folded.stop)
+    return state, carries, stops
+
+
+def _accepted(name: str, before: TrainState, after: TrainState) -> TrainState:
+    """The changed state, checked, in buffers that no two of its leaves share."""
+    where = f"callbacks[{name!r}]: the states before and after it"
+    tree.expect_alike(where, before, after, dtypes=True)
+    if int(after.step) != int(before.step):
+        raise ValueError(
+            f"callbacks[{name!r}]: expected the step to stay {int(before.step)}, got "
+            f"{int(after.step)}; it says which batch comes next"
+        )
+    return _copy(after)
+
+
+@jax.jit
+def _copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+def expect_callbacks(callbacks: Any) -> None:
+    """Raise for what is not a mapping of names to callbacks."""
+    fine = isinstance(callbacks, Mapping) and all(
+        isinstance(callback, Callback) for callback in callbacks.values()
+    )
+    if not fine:
+        raise ValueError(
+            f"fit: expected callbacks={{name: Callback(...)}}, got {callbacks!r}; "
+            "give each a name and wrap its function in Callback"
+        )
+
+
+def expect_json(carries: Carries) -> None:
+    """Raise for a carry that a store cannot keep."""
+    for name, carry in carries.items():
+        try:
+            json.dumps(carry)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"callbacks[{name!r}]: expected a carry of JSON, since the fit has a store, got "
+                f"{type(carry).__name__} ({error}); make its numbers floats or ints"
+            ) from error

@@ -1,0 +1,316 @@
+"""The first test of any new recipe: it must be able to learn one batch by heart."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from fnn import tree
+from fnn.keys import RunKeys, run_keys
+from fnn.train.check import expect_positive
+from fnn.train.overfit_advice import Evidence, advise
+from fnn.train.recipe import RecipeFunction, build
+from fnn.train.source import checked, first_batch
+from fnn.train.state import init_state
+from fnn.train.step import per_example, pure_step
+from fnn.train.upcoming import upcoming
+from fnn.types import (
+    Data,
+    Hyper,
+    Metrics,
+    Model,
+    Pair,
+    PRNGKey,
+    Recipe,
+    Scalar,
+    TrainState,
+    no_augmentation,
+    no_penalty,
+)
+
+_SCALES = (10.0, 1000.0, 0.1, 0.001)  # times the lr: what tells a wrong one from other faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overfit:
+    """What `overfit_one_batch` returns; printed, it says what to look at first."""
+
+    passed: bool  # whether the loss came near zero
+    evidence: Evidence
+    advice: tuple[str, ...]  # what to look at, the most likely first; () if there is nothing
+    train: Metrics = field(repr=False)  # of the steps with the lr as it is, values (steps, 5)
+
+    def __str__(self) -> str:
+        e = self.evidence
+        fell = f"loss {e.first_loss:.4g} -> {e.last_loss:.4g} in {e.steps} steps"
+        verdict = "near zero" if self.passed else f"not near zero ({e.goal:.2g})"
+        lines = [f"one batch of {len(e.indices)} examples: {fell}: {verdict}"]
+        lines += [f"  {i}. {text}" for i, text in enumerate(self.advice, start=1)]
+        return "\n".join([*lines, *(f"  {line}" for line in e.lines())])
+
+
+def overfit_one_batch(
+    recipe: RecipeFunction,
+    data: Data,
+    *,
+    key: PRNGKey,
+    hyper: Hyper,
+    steps: int = 200,
+    batch_size: int = 32,
+    share: float = 0.02,
+) -> Overfit:
+    """Train on the first batch of a run alone; a sound recipe brings its loss near zero.
+
+    Augmentation and penalty are left out, and noise such as dropout is drawn once and held, so that
+    the loss can reach zero. If it does not, trials at 10 and 1,000 times the lr, and at a tenth and
+    a thousandth of it, tell a wrong lr from other faults.
+
+    Args:
+      recipe, data, key, hyper: as for `fit`.
+      steps: updates of a trial.
+      batch_size: examples of the batch.
+      share: of the first loss that counts as near zero. A loss with a floor above it, as with label
+        smoothing, does not pass.
+
+    Returns: an `Overfit`: whether it passed, the evidence, and from it what to look at first.
+    Raises: ValueError for what `check` finds.
+
+    >>> from fnn import losses, models, optim, schedules
+    >>> recipe = lambda hyper: Recipe(models.dense(2), losses.mean_squared_error, optim.sgd(),
+    ...                               schedules.constant(hyper['lr']))
+    >>> x = jnp.linspace(-1, 1, 8)[:, None]
+    >>> data = Data(train=(x, jnp.concatenate([x, 2 * x], axis=1)), valid=(x, 0 * x @ x[:2].T))
+    >>> result = overfit_one_batch(recipe, data, key=jax.random.key(0), hyper={'lr': 1e-4},
+    ...                            batch_size=4, steps=50)
+    >>> result.passed, result.advice[0][:32]
+    (False, 'The lr is too low: at 1000 times')
+    """
+    expect_positive("overfit_one_batch", steps=steps, batch_size=batch_size)
+    data = checked(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
+    keys = run_keys(key)
+    batch = first_batch(data.train, keys.order, batch_size)
+    n = jax.tree.leaves(data.train)[0].shape[0]
+    indices = upcoming(keys.order, 0, n, batch_size, 1)[0].tolist()
+
+    trials = {1.0: _trial(recipe, steps, 1.0, keys, hyper, batch)}
+    first, last = _ends(trials[1.0])
+    passed = 0 <= last <= share * first
+    if not passed:
+        trials |= {s: _trial(recipe, steps, s, keys, hyper, batch) for s in _SCALES}
+    evidence = _evidence(trials, batch, tuple(indices), steps, share)
+    train = Metrics(values=trials[1.0].values)
+    return Overfit(passed=passed, evidence=evidence, advice=advise(evidence, passed), train=train)
+
+
+class _View(NamedTuple):
+    """What is seen of a state on the batch."""
+
+    gradient: Any
+    example_losses: Array  # (batch,), with the noise of training
+    predictions: Any  # without noise
+    evaluated: Array  # the mean loss without noise
+    noisy: Array  # whether another key gives other predictions
+
+
+class _Trial(NamedTuple):
+    """What is seen of one training on the batch."""
+
+    values: Array  # (steps, 5), as Metrics
+    moved: Any  # whether each leaf changed
+    climb: Array  # the first update along the gradient: above 0 it goes up
+    before: _View
+    after: _View
+
+
+def _trial(
+    recipe: RecipeFunction, steps: int, scale: float, keys: RunKeys, hyper: Hyper, batch: Pair
+) -> _Trial:
+    given = (recipe, jnp.float32(scale), keys, hyper, batch)
+    start = _start(*given)
+    once, _ = _train(*given, start, 1, steps)
+    end, values = _train(*given, start, steps, steps)
+    before, after = _look(*given, start), _look(*given, end)
+    moved = jax.tree.map(lambda a, b: (a != b).any(), start.params, end.params)
+    climb = _along(once.params, start.params, before.gradient)
+    return _Trial(values=values, moved=moved, climb=climb, before=before, after=after)
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(recipe, scale, keys, hyper, batch) -> TrainState:
+    held = partial(_plain, recipe, keys.noise, scale)
+    return init_state(held, keys.init, hyper, batch[0])
+
+
+@partial(jax.jit, static_argnums=(0, 7))
+def _train(recipe, scale, keys, hyper, batch, state, steps, most) -> tuple[TrainState, Array]:
+    step = pure_step(partial(_plain, recipe, keys.noise, scale))
+
+    def one(i, carry):
+        state, metrics = step(carry[0], batch, keys.noise, hyper)
+        return state, jax.lax.dynamic_update_index_in_dim(carry[1], metrics.values, i, 0)
+
+    return jax.lax.fori_loop(0, steps, one, (state, jnp.zeros((most, 5))))
+
+
+@partial(jax.jit, static_argnums=0)
+def _look(recipe, scale, keys, hyper, batch, state) -> _View:
+    x, y = batch
+    model = build(partial(_plain, recipe, keys.noise, scale), hyper).model
+    built = build(recipe, hyper)
+
+    def losses_of(params):
+        predictions, _ = model.apply(params, state.model_state, x, key=keys.noise, train=True)
+        losses = per_example(built.loss, predictions, y)
+        return losses.mean(), losses.reshape(losses.shape[0], -1).mean(axis=1)
+
+    gradient, example_losses = jax.grad(losses_of, has_aux=True)(state.params)
+    predictions, _ = model.apply(state.params, state.model_state, x)
+    return _View(
+        gradient=gradient,
+        example_losses=example_losses,
+        predictions=predictions,
+        evaluated=per_example(built.loss, predictions, y).mean(),
+        noisy=_noisy(built.model, state, x, keys.noise),
+    )
+
+
+def _plain(recipe: RecipeFunction, noise: PRNGKey, scale: Scalar, hyper: Hyper) -> Recipe:
+    """The recipe without what keeps a loss from zero: its noise is the same in every step."""
+    built = build(recipe, hyper)
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        fixed = None if key is None else jax.random.fold_in(noise, 0)
+        return built.model.apply(params, model_state, x, key=fixed, train=train)
+
+    def schedule(step):
+        lr = built.schedule(step)
+        return lr * jnp.asarray(scale).astype(lr.dtype)
+
+    return built._replace(
+        model=Model(built.model.init, apply),
+        schedule=schedule,
+        augment=no_augmentation,
+        penalty=no_penalty,
+    )
+
+
+def _along(after: Any, before: Any, direction: Any) -> Array:
+    parts = jax.tree.map(
+        lambda a, b, d: jnp.vdot((a - b).astype(jnp.float32), d.astype(jnp.float32)),
+        after,
+        before,
+        direction,
+    )
+    return sum(jax.tree.leaves(parts), start=jnp.float32(0))
+
+
+def _noisy(model: Model, state: Any, x: Any, key: PRNGKey) -> Array:
+    """Whether the predictions of training depend on the key."""
+    a, b = (
+        model.apply(state.params, state.model_state, x, key=jax.random.fold_in(key, i), train=True)[
+            0
+        ]
+        for i in (0, 1)
+    )
+    differ = jax.tree.map(lambda a, b: (a != b).any(), a, b)
+    return jnp.stack([jnp.asarray(leaf) for leaf in jax.tree.leaves(differ)]).any()
+
+
+def _ends(trial: _Trial) -> tuple[float, float]:
+    """The first loss, and the last: the median of ten steps, since a single one may jump."""
+    losses = np.asarray(trial.values[:, 0])
+    return float(losses[0]), float(np.median(losses[-10:]))
+
+
+def _evidence(
+    trials: dict[float, _Trial],
+    batch: Pair,
+    indices: tuple[int, ...],
+    steps: int,
+    share: float,
+) -> Evidence:
+    own, last_losses = trials[1.0], {scale: _ends(t)[1] for scale, t in trials.items()}
+    # The structure is judged by the trial that came furthest: a wrong lr must not hide it.
+    best = trials[min(trials, key=lambda s: np.nan_to_num(last_losses[s], nan=np.inf))]
+    values = np.asarray(own.values)
+    broken = np.flatnonzero(~np.isfinite(values[:, 0]))
+    still = lambda gradient: _names(gradient, lambda g: not np.any(g))  # noqa: E731
+    no_gradient = still(best.before.gradient) & still(best.after.gradient)
+    first, last = _ends(own)
+    return Evidence(
+        steps=steps,
+        indices=indices,
+        goal=share * abs(first),
+        first_loss=first,
+        last_loss=last,
+        last_losses=last_losses,
+        broken_step=int(broken[0]) if len(broken) else None,
+        lr=(float(values[:, 1].min()), float(values[:, 1].max())),
+        last_lr=float(values[-1, 1]),
+        gradient_norm=(float(values[0, 2]), float(np.asarray(best.values)[-1, 2])),
+        leaves=len(jax.tree.leaves(best.moved)),
+        without_gradient=tuple(sorted(no_gradient)),
+        unmoved=tuple(sorted(_names(best.moved, np.logical_not) - no_gradient)),
+        climbs=float(own.climb) > 0,
+        noisy=bool(own.after.noisy),
+        evaluated=float(own.after.evaluated),
+        one_prediction=_all_alike(best.after.predictions),
+        one_input=_all_alike(batch[0]),
+        twins=_twins(batch, indices),
+        constant_loss=_entropy(best.after.predictions, batch[1]),
+        example_losses=tuple(np.asarray(best.after.example_losses).tolist()),
+        largest_input=_largest_input(batch[0]),
+    )
+
+
+def _names(values: Any, condition: Any) -> set[str]:
+    leaves = zip(tree.paths(values), jax.tree.leaves(values), strict=True)
+    return {path for path, leaf in leaves if condition(np.asarray(leaf))}
+
+
+def _all_alike(values: Any) -> bool:
+    """Whether all examples have the same values, but for what rounding can do."""
+    for leaf in map(np.asarray, jax.tree.leaves(values)):
+        if len(leaf) < 2:
+            return False
+        wide = leaf.astype(np.float64)
+        apart = np.abs(wide - wide[:1]).max(initial=0)
+        if not apart <= 1e-5 * np.abs(wide).max(initial=1e-30):  # NaN is not alike
+            return False
+    return True
+
+
+def _twins(batch: Pair, indices: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Pairs of examples with the same input and another target."""
+    xs, ys = ([_row(part, i) for i in range(len(indices))] for part in batch)
+    seen: dict[bytes, int] = {}
+    found = []
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        j = seen.setdefault(x, i)
+        if ys[j] != y:
+            found.append((indices[j], indices[i]))
+    return tuple(found)
+
+
+def _row(values: Any, i: int) -> bytes:
+    return b"|".join(np.asarray(leaf[i]).tobytes() for leaf in jax.tree.leaves(values))
+
+
+def _entropy(predictions: Any, y: Any) -> float | None:
+    """The cross-entropy of the best constant prediction; None where the targets are no labels."""
+    if not (hasattr(predictions, "shape") and hasattr(y, "shape")):
+        return None
+    if predictions.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
+        return None
+    _, counts = np.unique(np.asarray(y), return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _largest_input(x: Any) -> float:
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(x) if a.dtype.kind == "f"]
+    return max((float(np.abs(leaf).max(initial=0)) for leaf in leaves), default=0.0)

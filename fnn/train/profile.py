@@ -1,0 +1,50 @@
+"""A trace of a few chunks of a fit, for TensorBoard's profiler or Perfetto."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from fnn.train.callbacks import Callback, Event, Fold
+from fnn.train.check import expect_positive
+
+
+@contextmanager
+def profile(path: str | Path, *, skip: int = 2, chunks: int = 3) -> Iterator[Callback]:
+    """A context that gives a callback, which records some chunks of the fit that it is given to.
+
+    Args:
+      path: a directory for the trace; made if it is not there.
+      skip: chunks before the trace begins. The first one compiles, and so does the second one of a
+        source on the host.
+      chunks: how many to record, at least 1; fewer if the fit or the context ends before.
+
+    >>> import tempfile
+    >>> with profile(tempfile.mkdtemp()) as recording:      # fit(..., callbacks={'p': recording})
+    ...     recording.init
+    0
+    """
+    expect_positive("profile", skip=skip, chunks=chunks)
+    recording = False
+
+    def end() -> None:
+        nonlocal recording
+        if recording:
+            recording = False
+            jax.profiler.stop_trace()
+
+    def update(fold: Fold, event: Event) -> Fold:
+        nonlocal recording
+        seen = fold.carry + 1
+        if seen == skip:
+            jax.profiler.start_trace(str(path))
+            recording = True
+        elif seen == skip + chunks:
+            end()
+        return fold._replace(carry=seen)
+
+    try:
+        yield Callback(update, init=0)
+    finally:
+        end()

@@ -1,0 +1,7 @@
+"""Many whole runs in one compiled program."""
+
+from fnn.train.sweeps import search as search
+from fnn.train.sweeps.halving import halving as halving
+from fnn.train.sweeps.result import SweepResult as SweepResult
+from fnn.train.sweeps.result import Table as Table
+from fnn.train.sweeps.sweep import sweep as sweep

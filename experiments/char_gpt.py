@@ -15,7 +15,6 @@ import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
@@ -24,7 +23,7 @@ import numpy as np
 import tyro
 
 from fnn import activations, data, losses, models, optim, report, schedules, tree
-from fnn.checkpoint import RunDir
+from fnn.checkpoint import new_runs
 from fnn.combinators import cast
 from fnn.data import Characters
 from fnn.generate import generate
@@ -191,7 +190,7 @@ def main(config: Config) -> None:
     try:
         text, source = read_text(config.root)
         parts, symbols = examples(text, config.max_length)
-        store = open_store(config)
+        [store] = new_runs(config.out, "char_gpt")
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"char_gpt.py: {error}")
     (store.path / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str))
@@ -217,20 +216,6 @@ def main(config: Config) -> None:
     report.curves.save(result.history, store.path / "curves.png")
     print("-" * 72)
     print(f"{tree.count(params):,} parameters, {time.monotonic() - start:.0f} s")
-
-
-def open_store(config: Config) -> RunDir:
-    """A new directory.
-
-    Raises: ValueError for one that cannot be written to, or that holds something.
-    """
-    out = config.out or Path("runs/char_gpt") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    store = RunDir(out)
-    if any(store.path.iterdir()):
-        raise ValueError(
-            f"--out: expected a new directory, got {str(out)!r}, which is not empty; choose another"
-        )
-    return store
 
 
 if __name__ == "__main__":

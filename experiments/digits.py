@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from jaxtyping import Array, Float
 from sklearn.datasets import load_digits
 
 from fnn import activations, losses, metrics, models, optim, report, schedules, tree
-from fnn.checkpoint import RunDir
+from fnn.checkpoint import RunDir, new_runs
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
 from fnn.train import FitResult, Stop, fit, trained_params
@@ -193,21 +192,9 @@ def write_report(
     return path / "report.html"
 
 
-def open_stores(config: Config) -> list[RunDir]:
-    """A new directory for each seed.
-
-    Raises: ValueError for one that cannot be written to, or that holds something.
-    """
-    out = config.out or Path("runs/digits") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    seeds = range(config.seed, config.seed + config.seeds)
-    stores = [RunDir(out / f"seed_{seed}" if config.seeds > 1 else out) for seed in seeds]
-    for store in stores:
-        if any(store.path.iterdir()):
-            raise ValueError(
-                f"--out: expected a new directory, got {str(store.path)!r}, which is not empty; "
-                "choose another"
-            )
-    return stores
+def stores_of(config: Config) -> list[RunDir]:
+    """A new directory for each seed."""
+    return new_runs(config.out, "digits", range(config.seed, config.seed + config.seeds))
 
 
 def main(config: Config, stores: list[RunDir]) -> None:
@@ -227,7 +214,7 @@ def main(config: Config, stores: list[RunDir]) -> None:
 if __name__ == "__main__":
     chosen = tyro.cli(Config)
     try:
-        opened = open_stores(chosen)
+        opened = stores_of(chosen)
     except ValueError as error:
         sys.exit(f"digits.py: {error}")
     main(chosen, opened)

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +29,7 @@ import tyro
 from jaxtyping import Array, Float, Int
 
 from fnn import data, losses, models, optim, report, schedules, tree
-from fnn.checkpoint import RunDir
+from fnn.checkpoint import new_runs
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
@@ -192,7 +191,7 @@ def main(config: Config) -> None:
     start = time.monotonic()
     try:
         names = data.load("names", config.root)
-        store = open_store(config)
+        [store] = new_runs(config.out, "names_rnn")
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"names_rnn.py: {error}")
     (store.path / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str))
@@ -234,20 +233,6 @@ def main(config: Config) -> None:
     print("(* is in the list)")
     report.curves.save(result.history, store.path / "curves.png", best_step=result.best_step)
     print(f"{tree.count(params):,} parameters, {time.monotonic() - start:.0f} s")
-
-
-def open_store(config: Config) -> RunDir:
-    """A new directory.
-
-    Raises: ValueError for one that cannot be written to, or that holds something.
-    """
-    out = config.out or Path("runs/names_rnn") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    store = RunDir(out)
-    if any(store.path.iterdir()):
-        raise ValueError(
-            f"--out: expected a new directory, got {str(out)!r}, which is not empty; choose another"
-        )
-    return store
 
 
 if __name__ == "__main__":

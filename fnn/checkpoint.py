@@ -9,6 +9,8 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,29 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def new_runs(out: str | Path | None, name: str, seeds: Sequence[int] = (0,)) -> list[RunDir]:
+    """New directories for an experiment, one for each seed, before any training.
+
+    Args:
+      out: the directory, which must be empty or not there; None for `runs/<name>/<time>`. Several
+        seeds each get a directory `seed_<seed>` inside.
+
+    Raises: ValueError for one that cannot be written to, or that holds something.
+
+    >>> import tempfile
+    >>> out = Path(tempfile.mkdtemp())
+    >>> [run.path.name for run in new_runs(out, 'digits', seeds=[3, 4])]
+    ['seed_3', 'seed_4']
+    """
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    parent = Path("runs") / name / time if out is None else Path(out)
+    runs = [RunDir(parent / f"seed_{seed}" if len(seeds) > 1 else parent) for seed in seeds]
+    for run in runs:
+        if any(run.path.iterdir()):
+            raise ValueError(
+                f"--out: expected a new directory, got {str(run.path)!r}, which is not empty; "
+                "choose another"
+            )
+    return runs

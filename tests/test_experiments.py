@@ -53,7 +53,7 @@ def two_seeds(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.print", lambda *a, **k: lines.extend(str(a[0]).split("\n")))
         config = digits.Config(out=out, seeds=2, seed=3, **TINY)
-        digits.main(config, digits.open_stores(config))
+        digits.main(config, digits.stores_of(config))
     return out, lines
 
 
@@ -109,7 +109,7 @@ def test_an_interrupt_ends_digits_with_a_report_and_no_further_seed(tmp_path, mo
 
     monkeypatch.setattr(digits, "RunDir", Interrupting)
     config = digits.Config(out=tmp_path, seeds=2, **TINY)
-    digits.main(config, digits.open_stores(config))
+    digits.main(config, digits.stores_of(config))
     assert "stopped at step 1 (interrupted), with the weights of step 1" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "seed_0").iterdir()} == FILES - {"best.safetensors"}
     assert not list((tmp_path / "seed_1").iterdir())

@@ -1,12 +1,12 @@
 """A long sequence of tokens as examples for a language model."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from fnn.types import Batch
 
 
-def windows(tokens: Int[np.ndarray, " tokens"], length: int, *, stride: int | None = None) -> Batch:
+def windows(tokens: Integer[np.ndarray, " tokens"], length: int, *, stride: int | None = None) -> Batch:
     """x: windows of a sequence; y: the same, one token later.
 
     Args:

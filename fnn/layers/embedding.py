@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Integer
 
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
+from fnn.layers.rows import by_rows
 from fnn.tree import spec
 from fnn.types import Params, PRNGKey
 
@@ -93,7 +94,7 @@ def attend(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "
             f"attend: expected x with {table.shape[1]} features in its last axis, got shape "
             f"{x.shape}; the table is {table.shape}: give it vectors as long as its rows"
         )
-    return lax.dot_general(x, table, (((x.ndim - 1,), (1,)), ((), ())))
+    return by_rows(lambda rows: lax.dot_general(rows, table, (((1,), (1,)), ((), ()))), x)
 
 
 def learned_positions_init(

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
+from fnn.layers.rows import by_rows
 from fnn.types import Params, PRNGKey
 
 
@@ -67,4 +68,4 @@ def feed_forward(
     >>> feed_forward({'up': one, 'down': one}, jnp.array([[3.0]]), jnp.square).tolist()
     [[9.0]]
     """
-    return linear(params["down"], activation(linear(params["up"], x)))
+    return by_rows(lambda r: linear(params["down"], activation(linear(params["up"], r))), x)

@@ -9,6 +9,7 @@ from fnn.activations import gelu, silu
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
+from fnn.layers.rows import by_rows
 from fnn.types import Params, PRNGKey
 
 
@@ -71,8 +72,12 @@ def gated_mlp(
     >>> gated_mlp({'gate': one, 'up': one, 'down': one}, jnp.array([[3.0]]), jnp.square).tolist()
     [[27.0]]
     """
-    opened = activation(linear(params["gate"], x))
-    return linear(params["down"], opened * linear(params["up"], x))
+
+    def of_rows(rows: Array) -> Array:
+        opened = activation(linear(params["gate"], rows))
+        return linear(params["down"], opened * linear(params["up"], rows))
+
+    return by_rows(of_rows, x)
 
 
 def swiglu(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:

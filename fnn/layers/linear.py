@@ -1,11 +1,11 @@
 """The linear layer."""
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.rows import rows_times
 from fnn.types import Params, PRNGKey
 
 
@@ -55,7 +55,7 @@ def linear(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch
             f"linear: expected x with {kernel.shape[0]} features in its last axis, got shape "
             f"{x.shape}; the kernel is {kernel.shape}: give it the inputs that it was made for"
         )
-    y = lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    y = rows_times(x, kernel)
     if "bias" not in params:
         return y
     return y + jnp.expand_dims(params["bias"], tuple(range(y.ndim - 1)))

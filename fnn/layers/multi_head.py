@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.attention import Attend, dot_product_attention
 from fnn.layers.rms_norm import rms_norm, rms_norm_init
+from fnn.layers.rows import rows_times
 from fnn.types import Params, PRNGKey
 
 # rotate(heads (B, T, H, D), positions (T,)) -> the same shape, such as a rotary embedding
@@ -192,8 +192,9 @@ def project_out(
     >>> project_out(params, jnp.ones((1, 3, 2, 2))).shape
     (1, 3, 4)
     """
-    y = lax.dot_general(heads, params["out"]["kernel"], (((2, 3), (0, 1)), ((), ())))
-    return _with_bias(params["out"], y)
+    kernel = params["out"]["kernel"]
+    side_by_side = heads.reshape(*heads.shape[:2], -1)
+    return _with_bias(params["out"], rows_times(side_by_side, kernel.reshape(-1, kernel.shape[-1])))
 
 
 def _heads(params: Params, name: str, x: Array) -> Array:
@@ -203,8 +204,8 @@ def _heads(params: Params, name: str, x: Array) -> Array:
             f"multi_head_attention: expected the {name} from (batch, time, {kernel.shape[0]}), got "
             f"{x.shape}; give it the inputs that its kernel {kernel.shape} was made for"
         )
-    y = lax.dot_general(x, kernel, (((2,), (0,)), ((), ())))
-    return _with_bias(params[name], y)
+    y = rows_times(x, kernel.reshape(kernel.shape[0], -1))
+    return _with_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
 
 
 def _with_bias(params: Params, y: Array) -> Array:

@@ -17,7 +17,7 @@ ROWS = {
     6: ["data", "checkpoint", "report", "interop", "testing"],
 }
 ROW = {part: row for row, parts in ROWS.items() for part in parts}
-MAY_JIT = {*ROWS[5], "testing"}  # the laws compare what is compiled with what is not
+MAY_JIT = {*ROWS[5], "testing", "interop"}  # laws compare what is compiled; an export is jitted
 OTHERS = {"optax", "torch", "flax", "equinox", "keras", "haiku", "transformers"}
 EXTRAS = [
     "matplotlib",

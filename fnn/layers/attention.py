@@ -169,7 +169,7 @@ def _expect_fitting(
 
 
 def _expect_broadcast(
-    where: str, name: str, array: Array | None, full: tuple[int, int, int, int]
+    where: str, name: str, array: Array | None, full: tuple[Any, ...]
 ) -> None:
     if array is None:
         return

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from fnn import layers
 from fnn.activations import relu
-from fnn.initializers import Initializer, xavier_uniform
+from fnn.initializers import Initializer, glorot_uniform
 from fnn.keys import fold_name
 from fnn.layers.attention import Attend
 from fnn.layers.embedding import expect_ids, unit_rows
@@ -75,7 +75,7 @@ def transformer_base(
         mlp=_with_relu,
         norm=layer_norm(eps=eps),
         arrange=arrange,
-        kernel_init=xavier_uniform(),
+        kernel_init=glorot_uniform(),
     )
     return EncoderDecoderConfig(
         vocabulary=vocabulary,
@@ -107,16 +107,16 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
 
     Apply takes the pair (source, target), integers (B, S) and (B, T), the target as it is to be
     written but one token later (teacher forcing), and returns logits (B, T, V). Parameters:
-    {'tokens': {'table'}, 'encoder': [{'attention', ...}], 'decoder': [{'attention', 'cross', ...}]},
-    and where the config asks for them 'source', 'positions', 'encoder_norm', 'decoder_norm' (with
-    norms before the parts) and 'head'.
+    {'tokens': {'table'}, 'encoder': [{'attention', ...}], 'decoder': [{'attention', 'cross',
+    ...}]}, and where the config asks for them 'source', 'positions', 'encoder_norm', 'decoder_norm'
+    (with norms before the parts) and 'head'.
     Raises: ValueError for x of another shape, or sequences that are too long.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.
 
     >>> config = transformer_base(vocabulary=10, features=4, num_layers=1, num_heads=2)
     >>> model, x = encoder_decoder(config), (jnp.zeros((1, 5), int), jnp.zeros((1, 3), int))
-    >>> params, state = model.init(jax.random.key(0), x)
-    >>> model.apply(params, state, x)[0].shape
+    >>> params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+    >>> jax.eval_shape(model.apply, params, state, x)[0].shape
     (1, 3, 10)
     """
 
@@ -129,16 +129,16 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
         source, target = x
         memory = encode(config, params, source, rate=rate, key=_named(key, "encoder"), train=train)
         noise = _named(key, "decoder")
-        drop = transformer.dropper("encoder_decoder", rate, noise, train)
+        drop_tokens = transformer.dropper("encoder_decoder", rate, noise, train)
         causal, seen = layers.causal_mask(target.shape[1]), _real(config, source)
 
         def step(h: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
-            own_drop, attend = _noise_of_block(config, rate, noise, i, train)
+            drop, attend, attend_cross = _noise_of_block(config, rate, noise, i, train)
             mix = transformer.seeing(config.block, causal, attend=attend)
-            cross = _looking(_keys_and_values(own, memory), seen, attend)
-            return _decoder_block(config, own, h, mix, cross, (), own_drop)
+            cross = _looking(_keys_and_values(own, memory), seen, attend_cross)
+            return _decoder_block(config, own, h, mix, cross, (), drop)
 
-        h = drop("tokens", _embed(config, params, "tokens", target))
+        h = drop_tokens("tokens", _embed(config, params, "tokens", target))
         h, _ = transformer.over_depth(step, h, params["decoder"])
         return _logits(config, params, h), model_state
 
@@ -158,19 +158,19 @@ def encode(
 
     >>> config = transformer_base(vocabulary=10, features=4, num_layers=1, num_heads=2)
     >>> x = jnp.zeros((1, 5), int), jnp.zeros((1, 3), int)
-    >>> params, _ = encoder_decoder(config).init(jax.random.key(0), x)
-    >>> encode(config, params, x[0]).shape
+    >>> params, _ = jax.eval_shape(encoder_decoder(config).init, jax.random.key(0), x)
+    >>> jax.eval_shape(lambda params: encode(config, params, x[0]), params).shape
     (1, 5, 4)
     """
-    drop = transformer.dropper("encoder_decoder", rate, key, train)
+    drop_tokens = transformer.dropper("encoder_decoder", rate, key, train)
     seen = _real(config, source)
 
     def step(h: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
-        own_drop, attend = _noise_of_block(config, rate, key, i, train)
+        drop, attend, _ = _noise_of_block(config, rate, key, i, train)
         mix = transformer.seeing(config.block, seen, attend=attend)
-        return transformer.block(config.block, own, h, mix, drop=own_drop)
+        return transformer.block(config.block, own, h, mix, drop=drop)
 
-    h = drop("source", _embed(config, params, "source", source))
+    h = drop_tokens("source", _embed(config, params, "source", source))
     h, _ = transformer.over_depth(step, h, params["encoder"])
     return _norm(config, params, "encoder_norm", h)
 
@@ -180,9 +180,10 @@ def with_source(config: EncoderDecoderConfig, params: Params, source: Any) -> Pa
 
     >>> config = transformer_base(vocabulary=10, features=4, num_layers=1, num_heads=2)
     >>> x = jnp.zeros((1, 5), int), jnp.zeros((1, 3), int)
-    >>> params, _ = encoder_decoder(config).init(jax.random.key(0), x)
-    >>> with_source(config, params, x[0])['memory'].shape
-    (1, 5, 4)
+    >>> params, _ = jax.eval_shape(encoder_decoder(config).init, jax.random.key(0), x)
+    >>> given = jax.eval_shape(lambda params: with_source(config, params, x[0]), params)
+    >>> sorted(given)
+    ['memory', 'model']
     """
     given: Params = {"model": params, "memory": encode(config, params, source)}
     seen = _real(config, source)
@@ -195,13 +196,17 @@ def encoder_decoder_decoder(config: EncoderDecoderConfig) -> Decoder:
     What it keeps between two steps are the keys and values of the target so far, and those of the
     source, which are computed once.
 
-    >>> from fnn.generate import generate
+        generate(decoder, with_source(config, params, source), start, key, max_tokens=50)
+
     >>> config = transformer_base(vocabulary=10, features=4, num_layers=1, num_heads=2)
-    >>> source, start = jnp.zeros((2, 5), int), jnp.ones((2, 1), int)
-    >>> params, _ = encoder_decoder(config).init(jax.random.key(0), (source, start))
-    >>> decoder, given = encoder_decoder_decoder(config), with_source(config, params, source)
-    >>> generate(decoder, given, start, jax.random.key(1), max_tokens=3).shape
-    (2, 3)
+    >>> x = jnp.zeros((2, 5), int), jnp.ones((2, 1), int)
+    >>> params, _ = jax.eval_shape(encoder_decoder(config).init, jax.random.key(0), x)
+    >>> decoder = encoder_decoder_decoder(config)
+    >>> def first(params):
+    ...     given = with_source(config, params, x[0])
+    ...     return decoder.step(given, x[1], decoder.init(given, batch=2, length=8))
+    >>> jax.eval_shape(first, params)[0].shape
+    (2, 1, 10)
     """
 
     def init(given: Params, batch: int, length: int) -> Any:
@@ -273,11 +278,16 @@ def _looking(kept: tuple[Array, Array], seen: Array | None, attend: Attend) -> M
 
 def _noise_of_block(
     config: EncoderDecoderConfig, rate: Scalar, key: PRNGKey | None, i: Any, train: bool
-) -> tuple[Drop, Attend]:
+) -> tuple[Drop, Attend, Attend]:
+    """Dropout of what the parts make, and attention to itself and to the source with its own."""
     noise = None if key is None else jax.random.fold_in(key, i)
-    weights = _named(noise, "weights")
-    attend = with_dropout("encoder_decoder", config.block.attend, rate, weights, train)
-    return transformer.dropper("encoder_decoder", rate, noise, train), attend
+    attend, attend_cross = (
+        with_dropout(
+            "encoder_decoder", config.block.attend, rate, _named(noise, f"{name}_weights"), train
+        )
+        for name in ("attention", "cross")
+    )
+    return transformer.dropper("encoder_decoder", rate, noise, train), attend, attend_cross
 
 
 def _real(config: EncoderDecoderConfig, source: Array) -> Bool[Array, "b 1 1 s"] | None:

@@ -40,6 +40,7 @@ class GPTConfig:
     scan: bool = False  # one block compiled and looped over: for many layers, on an accelerator
     table_init: Initializer = normal(0.02)
     head_init: Initializer = normal(0.02)  # of a head that is not tied
+    head_multiplier: float = 1.0  # of what the head reads, and so of the logits; see mup_gpt
 
 
 def gpt2(
@@ -286,7 +287,8 @@ def _embed(params: Params, tokens: Array, start: Any = 0) -> Array:
 
 
 def _last_norm(config: GPTConfig, params: Params, x: Array) -> Array:
-    return config.block.norm.apply(params["norm"], (), x)[0] if "norm" in params else x
+    x = config.block.norm.apply(params["norm"], (), x)[0] if "norm" in params else x
+    return x if config.head_multiplier == 1 else config.head_multiplier * x
 
 
 def _named(key: PRNGKey | None, name: str) -> PRNGKey | None:

@@ -175,7 +175,14 @@ def part(
     return config.arrange.after(norm, x, drop(name, y)), carry
 
 
-def _feed_forward(config: BlockConfig) -> Mix:
+def feeding_forward(config: BlockConfig) -> Mix:
+    """The feed-forward part, in which each position is by itself.
+
+    >>> config = BlockConfig(num_heads=2, hidden_features=16)
+    >>> params = block_init(config, jax.random.key(0), jnp.zeros((1, 3, 4)))
+    >>> feeding_forward(config)(params['mlp'], jnp.ones((1, 3, 4)), ())[0].shape
+    (1, 3, 4)
+    """
     model = config.feed_forward
     return lambda params, x, carry: (model.apply(params, (), x)[0], carry)
 

@@ -78,3 +78,4 @@ from fnn.optim.skip import skip_not_finite as skip_not_finite
 from fnn.optim.skip import skip_spikes as skip_spikes
 from fnn.optim.soap import soap as soap
 from fnn.optim.sophia import sophia as sophia
+from fnn.optim.width import scaled_for_width as scaled_for_width

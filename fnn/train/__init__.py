@@ -10,6 +10,12 @@ from fnn.train.evaluate import make_evaluate as make_evaluate
 from fnn.train.fit import fit as fit
 from fnn.train.fork import Fork as Fork
 from fnn.train.fork import fork as fork
+from fnn.train.gan import GANRecipe as GANRecipe
+from fnn.train.gan import GANState as GANState
+from fnn.train.gan import Player as Player
+from fnn.train.gan import PlayerState as PlayerState
+from fnn.train.gan import make_gan_init as make_gan_init
+from fnn.train.gan import make_gan_step as make_gan_step
 from fnn.train.gradient import microbatches as microbatches
 from fnn.train.lr_find import lr_find as lr_find
 from fnn.train.overfit import Overfit as Overfit

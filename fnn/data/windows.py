@@ -6,7 +6,9 @@ from jaxtyping import Integer
 from fnn.types import Batch
 
 
-def windows(tokens: Integer[np.ndarray, " tokens"], length: int, *, stride: int | None = None) -> Batch:
+def windows(
+    tokens: Integer[np.ndarray, " tokens"], length: int, *, stride: int | None = None
+) -> Batch:
     """x: windows of a sequence; y: the same, one token later.
 
     Args:

@@ -168,9 +168,7 @@ def _expect_fitting(
         )
 
 
-def _expect_broadcast(
-    where: str, name: str, array: Array | None, full: tuple[Any, ...]
-) -> None:
+def _expect_broadcast(where: str, name: str, array: Array | None, full: tuple[Any, ...]) -> None:
     if array is None:
         return
     if array.ndim != 4 or any(n not in (1, m) for n, m in zip(array.shape, full, strict=True)):

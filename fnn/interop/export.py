@@ -1,0 +1,122 @@
+"""Models as StableHLO in a file, for processes that have JAX and not fnn.
+
+    write('model.bin', predictor(model, params, model_state, x))
+
+and elsewhere
+
+    run = jax.export.deserialize(bytearray(Path('model.bin').read_bytes())).call
+    y = run(x)   # any batch size
+
+Needs the package flatbuffers. A NamedTuple among inputs and outputs is a dict there, by the names
+of its fields: its class would be needed to read the file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+from jax.export import Exported
+
+from fnn.types import Model, ModelState, Params
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def predictor(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    x: Any,
+    *,
+    platforms: Sequence[str] = PLATFORMS,
+) -> Exported:
+    """The model with its parameters inside: `call(x) -> y`, with train=False.
+
+    Args:
+      x: an example batch, arrays or ShapeDtypeStructs; all axes but the first are fixed.
+      platforms: where it will run.
+
+    Raises: ValueError for a model that computes with the number of examples.
+
+    >>> from fnn.models import dense
+    >>> model, x = dense(2), jnp.ones((1, 3))
+    >>> exported = predictor(model, *model.init(jax.random.key(0), x), x)
+    >>> exported.call(jnp.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    def predict(plain: Any) -> Any:
+        return _plain(model.apply(params, model_state, _rebuilt(x, plain))[0])
+
+    return export.export(jax.jit(predict), platforms=platforms)(_any_batch(_plain(x)))
+
+
+def function(
+    model: Model,
+    params: Params,
+    model_state: ModelState,
+    x: Any,
+    *,
+    platforms: Sequence[str] = PLATFORMS,
+) -> Exported:
+    """The model with its parameters as arguments: `call(params, model_state, x) -> y`.
+
+    Args: as of `predictor`; of params and model_state only the shapes are read.
+    Raises: as `predictor`.
+
+    >>> from fnn.models import dense
+    >>> model, x = dense(2), jnp.ones((1, 3))
+    >>> params, state = model.init(jax.random.key(0), x)
+    >>> function(model, params, state, x).call(params, state, jnp.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    def predict(params: Params, model_state: ModelState, plain: Any) -> Any:
+        return _plain(model.apply(params, model_state, _rebuilt(x, plain))[0])
+
+    exported = export.export(jax.jit(predict), platforms=platforms)
+    return exported(*_shapes((params, model_state)), _any_batch(_plain(x)))
+
+
+def write(path: str | Path, exported: Exported) -> None:
+    """Write it to the file `path`; `jax.export.deserialize` of its bytes is the way back.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / 'sine.bin'
+    >>> write(path, predictor(Model(None, lambda p, s, x: (jnp.sin(x), s)), {}, (), jnp.ones(1)))
+    >>> jax.export.deserialize(bytearray(path.read_bytes())).call(jnp.zeros(3)).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    Path(path).write_bytes(exported.serialize())
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def _any_batch(x: Any) -> Any:
+    """The shapes of x with a first axis of any length, the same in all leaves."""
+    (batch,) = export.symbolic_shape("batch")
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), x)
+
+
+def _plain(x: Any) -> Any:
+    """The same with dicts for NamedTuples."""
+    if isinstance(x, tuple) and hasattr(x, "_asdict"):
+        return _plain(x._asdict())
+    if isinstance(x, dict):
+        return {name: _plain(part) for name, part in x.items()}
+    return type(x)(map(_plain, x)) if isinstance(x, tuple | list) else x
+
+
+def _rebuilt(like: Any, plain: Any) -> Any:
+    """What `_plain` made of something like `like`, as it was."""
+    if isinstance(like, tuple) and hasattr(like, "_asdict"):
+        return type(like)(**_rebuilt(like._asdict(), plain))
+    if isinstance(like, dict):
+        return {name: _rebuilt(part, plain[name]) for name, part in like.items()}
+    if isinstance(like, tuple | list):
+        return type(like)(map(_rebuilt, like, plain))
+    return plain

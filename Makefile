@@ -3,13 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format bench clean
+.PHONY: run test test-all check format bench clean
 
 run: .venv/ready
 	$(BIN)/python experiments/digits.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q
+
+# As users compile it, and with the tests that take long; half an hour.
+test-all: .venv/ready
+	XLA_FLAGS= $(BIN)/python -m pytest -q -m 'slow or not slow'
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

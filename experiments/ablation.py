@@ -49,7 +49,7 @@ from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.initializers import Initializer, he_normal, normal, presets
 from fnn.keys import fold_name
-from fnn.train import make_run
+from fnn.train import compile_cache, make_run
 from fnn.types import Batch, Data, History, Metric, Model, Optimizer, PRNGKey, Recipe, Schedule
 
 Numbers = dict[str, float]  # the hyperparameters, which the recipe may see traced
@@ -262,6 +262,7 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     try:
         chosen = tyro.cli(Config)
     except ValueError as error:

@@ -20,7 +20,7 @@ import tyro
 
 from fnn import activations, data, losses, metrics, models, optim, schedules, tree
 from fnn.data import Encoder, Table
-from fnn.train import make_evaluate, make_run
+from fnn.train import compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, Recipe
 
 
@@ -114,4 +114,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config, description=__doc__))

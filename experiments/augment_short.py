@@ -26,7 +26,7 @@ from fnn import data, losses, metrics, models, optim, schedules, tree
 from fnn.activations import relu
 from fnn.combinators import sequential
 from fnn.data import augment
-from fnn.train import make_evaluate, make_run
+from fnn.train import compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, Model, Recipe, no_augmentation
 
 
@@ -122,4 +122,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config, description=__doc__))

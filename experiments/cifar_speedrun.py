@@ -36,6 +36,7 @@ from fnn.data import augment
 from fnn.keys import fold_name, run_keys
 from fnn.layers.window import Padding
 from fnn.order import order
+from fnn.train import compile_cache
 from fnn.train.state import init_state
 from fnn.train.step import pure_step
 from fnn.types import Batch, Model, Optimizer, PRNGKey, Recipe, TrainState
@@ -340,6 +341,7 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(
         tyro.extras.overridable_config_cli(
             {

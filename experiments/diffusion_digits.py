@@ -35,7 +35,7 @@ from fnn.data import load, split
 from fnn.keys import fold_name
 from fnn.models import DiffusionConfig, DiTConfig
 from fnn.report.figure import INK, figure
-from fnn.train import make_run, trained_params
+from fnn.train import compile_cache, make_run, trained_params
 from fnn.types import Batch, Data, Params, PRNGKey, Recipe
 
 if TYPE_CHECKING:
@@ -198,4 +198,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config))

@@ -33,7 +33,7 @@ from fnn import activations, losses, metrics, models, optim, report, schedules, 
 from fnn.checkpoint import RunDir, new_runs
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
-from fnn.train import FitResult, Stop, fit, trained_params
+from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
 from fnn.types import Batch, Data, PRNGKey, Recipe
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
@@ -212,6 +212,7 @@ def main(config: Config, stores: list[RunDir]) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     chosen = tyro.cli(Config)
     try:
         opened = stores_of(chosen)

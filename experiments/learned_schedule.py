@@ -35,7 +35,7 @@ from fnn import activations, losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
 from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
-from fnn.train import checkpointed_scan, make_evaluate, make_run
+from fnn.train import checkpointed_scan, compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, PRNGKey, Recipe
 
 if TYPE_CHECKING:
@@ -234,4 +234,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config))

@@ -32,7 +32,7 @@ from fnn import activations, data, losses, metrics, models, optim, report, sched
 from fnn.checkpoint import RunDir, new_runs
 from fnn.data import augment
 from fnn.keys import fold_name
-from fnn.train import FitResult, Stop, fit, trained_params
+from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
 from fnn.types import Batch, Data, Model, Params, PRNGKey, Recipe
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
@@ -239,4 +239,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config))

@@ -33,7 +33,7 @@ from fnn.checkpoint import new_runs
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
-from fnn.train import fit, make_evaluate, trained_params
+from fnn.train import compile_cache, fit, make_evaluate, trained_params
 from fnn.types import Batch, Data, Metric, Params, PRNGKey, Recipe
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
@@ -236,4 +236,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config))

@@ -26,7 +26,7 @@ from sklearn.datasets import load_digits
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
-from fnn.train import make_evaluate, make_run
+from fnn.train import compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, Objective, Optimizer, Recipe
 
 RATES = tuple(10.0 ** (power / 2) for power in range(-8, 2))  # 1e-4 to 3
@@ -298,4 +298,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config, description=__doc__))

@@ -38,7 +38,7 @@ from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.combinators import cast, mixed_bfloat16, mixed_float16
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
-from fnn.train import make_evaluate, make_run, optimizer_state
+from fnn.train import compile_cache, make_evaluate, make_run, optimizer_state
 from fnn.types import Batch, Data, Hyper, PRNGKey, Recipe
 
 RecipeFunction = Callable[[Hyper], Recipe]
@@ -199,6 +199,7 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     try:
         chosen = tyro.cli(Config)
     except ValueError as error:

@@ -43,7 +43,7 @@ from jaxtyping import Array, Float
 from fnn import data, losses, models, optim, schedules, tree
 from fnn.data import Characters
 from fnn.report.figure import INK, VALID, figure, matplotlib, tidy
-from fnn.train import fit, silent
+from fnn.train import compile_cache, fit, silent
 from fnn.types import Data, Objective, Recipe
 
 if TYPE_CHECKING:
@@ -311,4 +311,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config))

@@ -30,7 +30,7 @@ from matplotlib.colors import LogNorm
 
 from fnn import losses, metrics, models, optim, report, schedules, tree
 from fnn.data import fit_standardiser, load, split
-from fnn.train import SweepResult, search, sweep
+from fnn.train import SweepResult, compile_cache, search, sweep
 from fnn.types import Batch, Data, Recipe
 
 
@@ -150,6 +150,7 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     chosen = tyro.cli(Config)
     try:
         chosen.out.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ from fnn.data import load, split
 from fnn.keys import fold_name
 from fnn.models import VAEConfig
 from fnn.report.figure import INK, figure
-from fnn.train import make_run, trained_params
+from fnn.train import compile_cache, make_run, trained_params
 from fnn.types import Batch, Data, Params, PRNGKey, Recipe
 
 if TYPE_CHECKING:
@@ -181,4 +181,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    compile_cache()
     main(tyro.cli(Config))

@@ -18,9 +18,9 @@ from fnn.types import TrainState as TrainState
 from fnn.types import Transform as Transform
 
 _PARTS = (
-    "activations", "checkpoint", "combinators", "data", "generate", "initializers", "interop", "keys",
-    "layers", "losses", "metrics", "models", "optim", "order", "report", "schedules", "testing",
-    "train", "tree",
+    "activations", "checkpoint", "combinators", "data", "generate", "initializers", "interop",
+    "keys", "layers", "losses", "metrics", "models", "optim", "order", "report", "schedules",
+    "testing", "train", "tree",
 )  # fmt: skip
 
 

@@ -8,6 +8,13 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests ask whether programs are right, not how quick they are, and most of their time goes to the
+# compiler: without its slow passes they take two thirds. `make test-all` has them.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 
 import jax
 from hypothesis import settings

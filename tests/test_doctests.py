@@ -51,7 +51,17 @@ def own(module: Any) -> Iterator[tuple[str, Any]]:
                     yield f"{name}.{method.__name__}", method
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Of parts whose own examples run: what takes seconds to compile.
+SLOW = {
+    "fnn.data.augment.audio", "fnn.data.augment.colour", "fnn.models.bert", "fnn.models.dit",
+    "fnn.models.layers.moe", "fnn.models.layers.recurrent", "fnn.models.vit",
+    "fnn.testing.optimizer_laws",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in MODULES]
+)
 def test_the_examples_of_a_module_run_as_they_are_written(name):
     # doctest's own finder passes over functions that the shape checks of jaxtyping have wrapped.
     module = sys.modules[name]

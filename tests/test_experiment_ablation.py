@@ -10,6 +10,8 @@ import tyro
 
 from fnn.types import History, Metrics
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 ablation = importlib.import_module("experiments.ablation")
 FILE = Path(ablation.__file__)
 TINY = ["--seeds", "2", "--steps", "4", "--eval-every", "2", "--warmup-steps", "1"]

@@ -16,6 +16,7 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_trains_evaluates_and_writes_text(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(data, "load", lambda name, root: TEXT)

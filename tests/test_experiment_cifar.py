@@ -14,6 +14,8 @@ from fnn import data, layers
 from fnn.types import Batch
 from tests.pages import Page
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 TINY = cifar_speedrun.Config(
     widths=(24, 25, 26), epochs=1.6, batch_size=10, train_examples=20, test_examples=12, half=False
 )

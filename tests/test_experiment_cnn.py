@@ -11,6 +11,8 @@ from fnn import data
 from fnn.types import Batch
 from tests.pages import Page
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 FILES = {"config.json", "curves.png", "last.safetensors", "best.safetensors"}
 FILES |= {"metrics.jsonl", "report.html"}
 TINY = {"steps": 4, "warmup_steps": 1, "eval_every": 2, "widths": (2, 3), "batch_size": 8}

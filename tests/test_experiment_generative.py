@@ -4,6 +4,8 @@ import jax
 import pytest
 import tyro
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 vae = importlib.import_module("experiments.vae_digits")
 diffusion = importlib.import_module("experiments.diffusion_digits")
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tyro
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 learned = importlib.import_module("experiments.learned_schedule")
 TINY = dict(steps=6, batch_size=16, width=4, rates=(0.1, 0.2), outer_steps=3, seeds=2)
 

@@ -32,6 +32,7 @@ def small(tmp_path_factory):
     return out, lines
 
 
+@pytest.mark.slow
 def test_it_trains_evaluates_and_writes_names(small):
     out, lines = small
     files = {"best.safetensors", "config.json", "curves.png", "last.safetensors", "metrics.jsonl"}

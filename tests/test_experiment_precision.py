@@ -8,6 +8,8 @@ import tyro
 
 from fnn import models
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 precision = importlib.import_module("experiments.precision")
 
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tyro
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 scaling = importlib.import_module("experiments.scaling_law")
 LAW = scaling.Law(E=0.9, A=30.0, a=0.4, B=200.0, b=0.4)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tyro
 
+from fnn import checkpoint
 from tests.pages import Page
 
 HERE = Path(__file__).parents[1] / "experiments"
@@ -101,13 +102,13 @@ def test_each_seed_of_digits_has_a_split_of_its_own_standardised_by_its_training
 
 
 def test_an_interrupt_ends_digits_with_a_report_and_no_further_seed(tmp_path, monkeypatch, capsys):
-    class Interrupting(digits.RunDir):
+    class Interrupting(checkpoint.RunDir):
         def log(self, rows):
             super().log(rows)
             if "loss" in rows[0] and rows[-1]["step"] == 0:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(digits, "RunDir", Interrupting)
+    monkeypatch.setattr(checkpoint, "RunDir", Interrupting)
     config = digits.Config(out=tmp_path, seeds=2, **TINY)
     digits.main(config, digits.stores_of(config))
     assert "stopped at step 1 (interrupted), with the weights of step 1" in capsys.readouterr().out
@@ -164,6 +165,7 @@ def script(monkeypatch, name: str, *arguments: str) -> None:
     runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_the_table_and_the_picture_of_optimizers_are_made(monkeypatch, tmp_path, capsys):
     sizes = ["--seeds", "2", "--steps", "4", "--valley-steps", "5", "--path-steps", "5"]
     out = tmp_path / "new" / "paths.png"

@@ -76,6 +76,7 @@ def test_a_checkpointed_run_is_bit_equal_to_the_plain_one():
     assert_same_bits(plain, kept)
 
 
+@pytest.mark.slow
 def test_a_checkpointed_run_has_the_gradients_of_the_plain_one():
     def slopes(run):
         final = lambda hyper: run(KEY, hyper, DATA)[1].valid["loss"].sum()  # noqa: E731

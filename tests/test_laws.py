@@ -9,7 +9,12 @@ from tests.registry.rows import normal
 
 
 def over(rows):
-    return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
+    """A test for each row; those of the slow ones bear the marker."""
+    marked = [
+        pytest.param(row, id=row.name, marks=[pytest.mark.slow] * getattr(row, "slow", False))
+        for row in rows
+    ]
+    return pytest.mark.parametrize("row", marked)
 
 
 @over(registry.MODELS)

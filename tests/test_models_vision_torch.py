@@ -205,7 +205,9 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", ["basic", "bottleneck", pytest.param("pre-activation", marks=pytest.mark.slow)]
+)
 def test_a_resnet_computes_what_it_computes_in_torch(name):
     config, make = NETS[name]
     # With a stride of 2, an even size tells a symmetric border from SAME.
@@ -251,6 +253,7 @@ def mlp(params, x) -> torch.Tensor:
     return linear(params["down"], F.gelu(linear(params["up"], x)))
 
 
+@pytest.mark.slow
 def test_a_convnext_computes_what_it_computes_in_torch():
     def block(params, x):
         y = conv(params["depthwise"], x, padding=1, groups=x.shape[-1])
@@ -268,6 +271,7 @@ def test_a_convnext_computes_what_it_computes_in_torch():
     expect_like(net, models.convnext(config), pictures(3, 8, 12, 3))
 
 
+@pytest.mark.slow
 def test_a_mixer_computes_what_it_computes_in_torch():
     def net(params, x):
         x = conv(params["patches"], x, stride=4).flatten(1, 2)
@@ -283,6 +287,7 @@ def test_a_mixer_computes_what_it_computes_in_torch():
     expect_like(net, models.mixer(config), pictures(3, 8, 12, 3))
 
 
+@pytest.mark.slow
 def test_a_unet_with_a_condition_computes_what_it_computes_in_torch():
     def block(params, x, condition):
         for i, unit in enumerate(params["units"]):

@@ -118,6 +118,7 @@ def gpt_moves(width, with_mup):
     return size(b - a)
 
 
+@pytest.mark.slow
 def test_a_gpts_logits_move_alike_with_mup_and_further_without():
     narrow, wide = gpt_moves(64, True), gpt_moves(256, True)
     standard = gpt_moves(256, False)

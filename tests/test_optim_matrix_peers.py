@@ -188,9 +188,9 @@ def test_lbfgs_without_a_search_is_that_of_optax():
 
 def test_lbfgs_with_a_search_needs_few_gradients_where_torch_does():
     start = np.array([-1.2, 1.0], np.float32)
-    _, values = minimise(optim.lbfgs(), start, 40)
+    _, values = minimise(optim.lbfgs(), start, 50)
     x = torch.nn.Parameter(torch.tensor(start))
-    optimizer = torch.optim.LBFGS([x], max_iter=40, history_size=10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([x], max_iter=50, history_size=10, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()

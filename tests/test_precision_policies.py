@@ -196,6 +196,7 @@ def expect_its_effect(name, first, last, state):
         assert changed(first, last) == every
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_trains_by_fit_resumed_as_well_as_at_a_stretch_and_mapped_over_seeds(name, tmp_path):
     recipe = recipe_of(name)

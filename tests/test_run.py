@@ -70,7 +70,7 @@ def test_a_vmap_over_every_hyperparameter_is_a_sweep(result):
     np.testing.assert_allclose(history.train.loss[1], alone.train.loss, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.9])
+@pytest.mark.parametrize("rate", [pytest.param(0.1, marks=pytest.mark.slow), 0.9])
 def test_a_validation_loss_has_a_finite_gradient_for_every_hyperparameter(rate):
     # At rate 0.9 whole units are dropped in every example: their gradients are 0, and so is Adam's
     # v, where the derivative of the square root is infinite. Infinity times 0 would be NaN.

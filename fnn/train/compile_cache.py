@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 
-def compile_cache(path: str | Path | None = None) -> Path:
+def compile_cache(path: str | Path | None = None) -> Path | None:
     """Keep all that JAX compiles from here on in a directory, and look there first.
 
     Call it before the first computation, in the `main` of a script. A program is found again if it,
@@ -18,21 +18,24 @@ def compile_cache(path: str | Path | None = None) -> Path:
         variable FNN_CACHE, else `fnn/compiled` in the user's cache. It grows without bound; to
         delete it costs nothing but time.
 
-    Returns: the directory.
-    Raises: ValueError if it cannot be written to.
+    Returns: the directory; None, and nothing is kept, if the user's cache cannot be written to.
+    Raises: ValueError if another directory, which was asked for, cannot be written to.
 
     >>> compile_cache('/dev/null/nowhere')
     Traceback (most recent call last):
         ...
     ValueError: compile_cache: expected a directory that can be written to, got ...
     """
-    directory = Path(path or os.environ.get("FNN_CACHE") or _of_the_user())
+    asked = path or os.environ.get("FNN_CACHE")
+    directory = Path(asked or _of_the_user())
     try:
         directory.mkdir(parents=True, exist_ok=True)
         writable = os.access(directory, os.W_OK)
         reason = "no permission"
     except OSError as error:
         writable, reason = False, str(error.strerror)
+    if not writable and not asked:
+        return None
     if not writable:
         raise ValueError(
             f"compile_cache: expected a directory that can be written to, got {str(directory)!r} "

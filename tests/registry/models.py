@@ -108,6 +108,7 @@ MODELS = [
     ),
     ModelRow(
         name="bert",
+        slow=True,
         make=lambda: models.bert(
             models.bert_base(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2),
             rate=0.5,
@@ -121,6 +122,7 @@ MODELS = [
     ),
     ModelRow(
         name="masked_lm, scanned",
+        slow=True,
         make=lambda: models.masked_lm(
             models.bert_base(
                 vocabulary=5, max_length=4, features=4, num_layers=2, num_heads=2, scan=True
@@ -130,6 +132,7 @@ MODELS = [
     ),
     ModelRow(
         name="vit",
+        slow=True,
         make=lambda: models.vit(
             models.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=2),
             rate=0.5,
@@ -139,6 +142,7 @@ MODELS = [
     ),
     ModelRow(
         name="encoder_decoder",
+        slow=True,
         make=lambda: models.encoder_decoder(
             models.transformer_base(
                 vocabulary=5, features=4, num_layers=1, num_heads=2, hidden_features=6, pad=0
@@ -151,12 +155,14 @@ MODELS = [
     ),
     ModelRow(
         name="resnet",
+        slow=True,
         make=lambda: models.resnet(_small(models.resnet18(2, stem=models.cifar_stem)), rate=0.5),
         x=normal(3, 4, 4, 1),
         noisy=True,
     ),
     ModelRow(
         name="convnext",
+        slow=True,
         make=lambda: models.convnext(
             models.ConvNeXtConfig(
                 depths=(1,), widths=(2,), patch=2, window=3, growth=2, out_features=2
@@ -166,6 +172,7 @@ MODELS = [
     ),
     ModelRow(
         name="mixer",
+        slow=True,
         make=lambda: models.mixer(
             models.MixerConfig(
                 patch=2,
@@ -182,6 +189,7 @@ MODELS = [
     ),
     ModelRow(
         name="unet with a condition",
+        slow=True,
         make=lambda: models.unet(
             models.UNetConfig(
                 widths=(2, 3),
@@ -209,6 +217,7 @@ MODELS = [
     ),
     ModelRow(
         name="dit",
+        slow=True,
         make=lambda: models.dit(
             models.DiTConfig(
                 patch=1, features=4, num_layers=1, num_heads=1, time_scale=1.0, classes=2

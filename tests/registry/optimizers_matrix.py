@@ -53,11 +53,14 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="kron",
+        slow=True,
         make=lambda **given: optim.kron(key=jax.random.key(0), max_size=3, **given),
         scalars={"b1": 0.9, "factor_lr": 0.1, "max_rms": 0.8, "weight_decay": 0.1},
         decays=True,
     ),
-    OptimizerRow(name="lbfgs", make=lambda: optim.lbfgs(memory=3), lr=1.0, leafwise=False),
+    OptimizerRow(
+        name="lbfgs", slow=True, make=lambda: optim.lbfgs(memory=3), lr=1.0, leafwise=False
+    ),
 ]
 
 HELPERS = [

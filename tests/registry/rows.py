@@ -32,6 +32,7 @@ class ModelRow:
     noisy: bool = False  # draws from its key when train=True
     rowwise: bool = True  # with train=False, examples do not influence each other
     smooth: bool = True  # finite differences make sense at x (no kink nearby)
+    slow: bool = False  # a large model of parts that have rows; see the marker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class OptimizerRow:
     lr: float = 0.05
     leafwise: bool = True  # a leaf's update does not depend on the other leaves
     decays: bool = False  # moves parameters even where the gradient is zero
+    slow: bool = False  # takes long to compile; see the marker
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,142 @@
+"""How long fnn and its peers take to their first step, and how much memory: one table of ratios.
+
+    python experiments/benchmarks/starts.py
+    python experiments/benchmarks/starts.py --only gpt --peers torch "Flax Linen" --rounds 9
+
+Each start is a process of its own; the contenders take turns, round by round. `first step` is from
+the start of the process to the end of the first training step: cold, with nothing compiled before,
+and warm, with the programs of an earlier start on disk (eager torch compiles nothing, so its two
+are the same measurement twice). `import` is that of the contender's packages, NumPy being there
+already; `peak` is the most memory that the process held, up to the end of step 21 of a cold start.
+A ratio is fnn's over the peer's in the same round, below 1 where fnn is ahead: the median over the
+rounds, with the quartiles beside it.
+
+Run nothing else meanwhile: where others kept more than a tenth of a core busy, the table is marked,
+and the exit status is 1. All figures go to <out>/starts.json.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from experiments.benchmarks.peers import FNN, PEERS, Contender
+from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
+from experiments.benchmarks.peers.work import WORKS
+
+START = Path(__file__).parent / "peers" / "start.py"
+OURS = "fnn step"
+DEFAULT_PEERS = ("torch", "Flax NNX", "Flax Linen", "Equinox")
+FIGURES = {"cold": "first step, s", "warm": "warm, s", "import": "import, s", "peak": "peak, MiB"}
+
+Starts = dict[str, list[float]]  # of each figure, round by round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    only: tuple[str, ...] = ("deep", "gpt", "cnn")  # workloads
+    peers: tuple[str, ...] = DEFAULT_PEERS
+    rounds: int = 5
+    out: Path = Path("runs/benchmarks")
+
+
+def expect_names(config: Config) -> None:
+    trained = [name for name, work in WORKS.items() if not work.is_function]
+    for flag, asked, known in (
+        ("--only", config.only, trained),
+        ("--peers", config.peers, list(PEERS)),
+    ):
+        if unknown := sorted(set(asked) - set(known)):
+            sys.exit(f"starts.py: {flag}: expected some of {known}, got {unknown}")
+
+
+def environment(directory: str | None) -> dict[str, str]:
+    """The user's, with all that is compiled kept in `directory`; with None, kept nowhere."""
+    caches = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+    given = {key: value for key, value in os.environ.items() if key not in caches}
+    if directory is None:
+        return given | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    return given | {
+        **dict.fromkeys(caches, directory),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+
+
+def start(name: str, workload: str, directory: str | None) -> dict[str, float]:
+    """One process; exits with its last words where it fails."""
+    command = [sys.executable, str(START), name, workload, repr(time.time())]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(directory))
+    if done.returncode:
+        sys.exit(f"starts.py: {name} failed to train {workload!r}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one_round(name: str, workload: str, directory: str, into: Starts) -> None:
+    """A cold start and a warm one."""
+    cold = start(name, workload, None)
+    into["cold"].append(cold["first_step_s"])
+    into["import"].append(cold["import_s"])
+    into["peak"].append(cold["peak_mib"])
+    into["warm"].append(start(name, workload, directory)["first_step_s"])
+
+
+def measure(workload: str, entered: dict[str, Contender], rounds: int) -> dict[str, Starts]:
+    names = list(entered)
+    found: dict[str, Starts] = {name: {figure: [] for figure in FIGURES} for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        directories = {name: str(Path(folder) / str(i)) for i, name in enumerate(names)}
+        for name in names:
+            start(name, workload, directories[name])  # fills the cache, and the system's own
+        for i in range(rounds):
+            first = i % len(names)
+            for name in names[first:] + names[:first]:
+                one_round(name, workload, directories[name], found[name])
+    return found
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    low, middle, high = np.quantile(np.array(ours) / np.array(theirs), [0.25, 0.5, 0.75])
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def show(workload: str, found: dict[str, Starts]) -> None:
+    print(f"\n{WORKS[workload].title}")
+    for name, starts in found.items():
+        for figure, title in FIGURES.items():
+            line = f"  {name:29}{title:15}{np.median(starts[figure]):9.3f}"
+            if name != OURS:
+                line += f"   fnn / {name} {ratio(found[OURS][figure], starts[figure])}"
+            print(line)
+    sys.stdout.flush()
+
+
+def main(config: Config) -> None:
+    expect_names(config)
+    machine, others, tables = describe(), Others(), {}
+    entered = {OURS: FNN[OURS]} | {n: PEERS[n] for n in config.peers if PEERS[n].installed}
+    for name in sorted(set(config.peers) - entered.keys()):
+        print(f"{name} left out: {PEERS[name].package} is not installed")
+    for workload in config.only:
+        tables[workload] = measure(workload, entered, config.rounds)
+        show(workload, tables[workload])
+    busy = others.cores()
+    config.out.mkdir(parents=True, exist_ok=True)
+    whole: dict[str, Any] = {"good": busy <= MOST_OTHERS, "others": busy, "machine": machine}
+    whole |= {"config": asdict(config), "starts": tables}
+    (config.out / "starts.json").write_text(json.dumps(whole, indent=1, default=str))
+    print(f"\n{config.out}/starts.json")
+    if busy > MOST_OTHERS:
+        sys.exit(f"starts.py: NOT GOOD: others kept {busy:.2f} cores busy; run it again")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

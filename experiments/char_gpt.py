@@ -7,6 +7,10 @@
 The text is tiny Shakespeare, in --root, FNN_DATA or the user's cache, or fetched; without it, the
 sources of Python's standard library. Its last tenth validates, cut into windows that do not
 overlap; each position is a target once. A step sees windows that begin anywhere in the rest.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon; seed 0, n = 1), `cpu`: validation loss 1.8086 nats per
+character over 111,488 characters after 2,000 steps, 67 s with compilation and samples. With
+nanoGPT's own rates, 1e-3 to 1e-4, it is 1.8964. `gpu` has not been run.
 """
 
 import json
@@ -38,8 +42,8 @@ RecipeFunction = Callable[[dict[str, float]], Recipe]
 class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
-    lr: float = 1e-3  # peak of the learning rate
-    last_lr: float = 1e-4  # at the end of the cosine
+    lr: float = 2e-3  # peak of the learning rate
+    last_lr: float = 2e-4  # at the end of the cosine
     warmup_steps: int = 100  # steps up to the peak
     b2: float = 0.99  # share of the second moment that a step keeps
     weight_decay: float = 0.1  # of kernels and tables, per unit of lr
@@ -89,6 +93,8 @@ class Config(Hyper):
 
 
 GPU = Config(
+    lr=1e-3,
+    last_lr=1e-4,
     num_layers=6,
     num_heads=6,
     features=384,

@@ -8,8 +8,8 @@ The text is tiny Shakespeare, in --root, FNN_DATA or the user's cache, or fetche
 sources of Python's standard library. Its last tenth validates, cut into windows that do not
 overlap; each position is a target once. A step sees windows that begin anywhere in the rest.
 
-Measured (JAX 0.10.2, 2 cores of an Intel Xeon; seed 0, n = 1), `cpu`: validation loss 1.8086 nats per
-character over 111,488 characters after 2,000 steps, 67 s with compilation and samples. With
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon; seed 0, n = 1), `cpu`: validation loss 1.8086 nats
+per character over 111,488 characters after 2,000 steps, 67 s with compilation and samples. With
 nanoGPT's own rates, 1e-3 to 1e-4, it is 1.8964. `gpu` has not been run.
 """
 

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import tyro
 from jaxtyping import Array, Float, Num
 
 from fnn import activations, data, losses, metrics, models, optim, report, schedules, tree
-from fnn.checkpoint import RunDir
+from fnn.checkpoint import RunDir, new_runs
 from fnn.combinators import cast, sequential
 from fnn.data import augment
 from fnn.keys import fold_name
@@ -249,28 +248,12 @@ def write_report(
     return path / "report.html"
 
 
-def open_stores(config: Config) -> list[RunDir]:
-    """A new directory for each seed.
-
-    Raises: ValueError for one that cannot be written to, or that holds something.
-    """
-    out = config.out or Path("runs/cifar_resnet") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    seeds = range(config.seed, config.seed + config.seeds)
-    stores = [RunDir(out / f"seed_{seed}" if config.seeds > 1 else out) for seed in seeds]
-    for store in stores:
-        if any(store.path.iterdir()):
-            raise ValueError(
-                f"--out: expected a new directory, got {str(store.path)!r}, which is not empty; "
-                "choose another"
-            )
-    return stores
-
-
 def main(config: Config) -> None:
     """A run for each seed, and what they say together."""
     try:
         cifar = data.load("cifar10", config.root)
-        stores = open_stores(config)
+        seeds = range(config.seed, config.seed + config.seeds)
+        stores = new_runs(config.out, "cifar_resnet", seeds)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"cifar_resnet.py: {error}")
     recipe = make_recipe(config)  # the same function for all seeds: it is compiled once

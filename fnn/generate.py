@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fnn.activations import softmax
 from fnn.types import Decoder, Params, PRNGKey, Scalar
 
 
@@ -106,7 +107,8 @@ def sample(
 def _least_of_nucleus(logits: Array, top_p: Scalar) -> Array:
     """The logit of the last token that is needed to reach the probability `top_p`."""
     falling = jnp.sort(logits)[::-1]
-    before = jnp.cumsum(jax.nn.softmax(falling)) - jax.nn.softmax(falling)
+    probabilities = softmax(falling)
+    before = jnp.cumsum(probabilities) - probabilities
     needed = before < jnp.asarray(top_p, jnp.float32)  # the first is always needed
     return jnp.where(needed, falling, jnp.inf).min()
 

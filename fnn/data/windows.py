@@ -34,7 +34,5 @@ def windows(
             f"1, got {tokens.shape}, length {length} and stride {stride}; take a longer text or a "
             "shorter window"
         )
-    whole = np.lib.stride_tricks.sliding_window_view(tokens, length)[:: int(stride)]
-    last = (len(tokens) - 1 - length) // stride + 1
-    later = np.lib.stride_tricks.sliding_window_view(tokens[1:], length)[:: int(stride)]
-    return Batch(whole[:last], later[:last])
+    longer = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[:: int(stride)]
+    return Batch(longer[:, :-1], longer[:, 1:])

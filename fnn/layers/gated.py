@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from fnn.activations import gelu, silu
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.feed_forward import feed_forward_init
 from fnn.layers.linear import linear, linear_init
 from fnn.layers.rows import by_rows
 from fnn.types import Params, PRNGKey
@@ -41,18 +42,25 @@ def gated_mlp_init(
     >>> params['up']['kernel'].shape, params['down']['kernel'].shape
     ((3, 8), (8, 3))
     """
-    out = in_features if out_features is None else out_features
-    parts = {
-        "gate": (in_features, hidden_features, kernel_init),
-        "up": (in_features, hidden_features, kernel_init),
-        "down": (hidden_features, out, out_kernel_init or kernel_init),
-    }
-    return {
-        name: linear_init(
-            fold_name(key, name), i, o, bias=bias, kernel_init=draw, bias_init=bias_init
-        )
-        for name, (i, o, draw) in parts.items()
-    }
+    gate = linear_init(
+        fold_name(key, "gate"),
+        in_features,
+        hidden_features,
+        bias=bias,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+    )
+    rest = feed_forward_init(
+        key,
+        in_features,
+        hidden_features,
+        out_features=out_features,
+        bias=bias,
+        kernel_init=kernel_init,
+        out_kernel_init=out_kernel_init,
+        bias_init=bias_init,
+    )
+    return {"gate": gate, **rest}
 
 
 def gated_mlp(

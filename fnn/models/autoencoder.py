@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fnn.activations import relu
 from fnn.combinators import Layer
-from fnn.keys import fold_name
+from fnn.keys import fold_name, fold_name_or_none
 from fnn.models.mlp import MLPConfig, mlp
 from fnn.types import Model, Params, PRNGKey, Scalar
 
@@ -50,8 +50,10 @@ def autoencoder(config: AutoencoderConfig, *, rate: Scalar = 0.0) -> Model:
 
     def apply(params, model_state, x, *, key=None, train=False):
         forward = {"rate": rate, "train": train}
-        code = to_code(config, params, x, key=_named(key, "encoder"), **forward)
-        return from_code(config, params, code, key=_named(key, "decoder"), **forward), model_state
+        code = to_code(config, params, x, key=fold_name_or_none(key, "encoder"), **forward)
+        return from_code(
+            config, params, code, key=fold_name_or_none(key, "decoder"), **forward
+        ), model_state
 
     return Model(init=init, apply=apply)
 
@@ -138,7 +140,3 @@ def _half(
 ) -> Array:
     model = _mlp(config, widths, params["head"]["bias"].shape[0], rate)
     return model.apply(params, (), x, key=key, train=train)[0]
-
-
-def _named(key: PRNGKey | None, name: str) -> PRNGKey | None:
-    return None if key is None else fold_name(key, name)

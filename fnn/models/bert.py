@@ -18,7 +18,6 @@ from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids
 from fnn.models import transformer
 from fnn.models.layers import layer_norm
-from fnn.models.layers.attention import with_dropout
 from fnn.models.transformer import BlockConfig, post_norm
 from fnn.types import Model, Params, PRNGKey, Scalar
 
@@ -183,17 +182,16 @@ def bert_features(
     drop = transformer.dropper("bert", rate, key, train)
     time = x.tokens.shape[1]
     mask = None if x.lengths is None else layers.padding_mask(x.lengths, time)
-
-    def step(h: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
-        noise = None if key is None else jax.random.fold_in(key, i)
-        weights = None if noise is None else fold_name(noise, "weights")
-        attend = with_dropout("bert", config.block.attend, rate, weights, train)
-        mix = transformer.seeing(config.block, mask, attend=attend)
-        own_drop = transformer.dropper("bert", rate, noise, train)
-        return transformer.block(config.block, own, h, mix, drop=own_drop)
-
-    h = drop("tokens", _embed(config, params, x))
-    return transformer.over_depth(step, h, params["blocks"])[0]
+    return transformer.seeing_blocks(
+        "bert",
+        config.block,
+        params["blocks"],
+        drop("tokens", _embed(config, params, x)),
+        mask,
+        rate=rate,
+        key=key,
+        train=train,
+    )
 
 
 def pool(params: Params, features: Float[Array, "b t e"]) -> Float[Array, "b e"]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from fnn import layers
 from fnn.activations import relu
 from fnn.initializers import Initializer, glorot_uniform
-from fnn.keys import fold_name
+from fnn.keys import fold_name, fold_name_or_none
 from fnn.layers.attention import Attend
 from fnn.layers.embedding import expect_ids, unit_rows
 from fnn.layers.multi_head import project_key_value, project_out, project_query
@@ -127,8 +127,10 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
     def apply(params, model_state, x, *, key=None, train=False):
         _expect_pair(config, x)
         source, target = x
-        memory = encode(config, params, source, rate=rate, key=_named(key, "encoder"), train=train)
-        noise = _named(key, "decoder")
+        memory = encode(
+            config, params, source, rate=rate, key=fold_name_or_none(key, "encoder"), train=train
+        )
+        noise = fold_name_or_none(key, "decoder")
         drop_tokens = transformer.dropper("encoder_decoder", rate, noise, train)
         causal, seen = layers.causal_mask(target.shape[1]), _real(config, source)
 
@@ -283,7 +285,11 @@ def _noise_of_block(
     noise = None if key is None else jax.random.fold_in(key, i)
     attend, attend_cross = (
         with_dropout(
-            "encoder_decoder", config.block.attend, rate, _named(noise, f"{name}_weights"), train
+            "encoder_decoder",
+            config.block.attend,
+            rate,
+            fold_name_or_none(noise, f"{name}_weights"),
+            train,
         )
         for name in ("attention", "cross")
     )
@@ -356,10 +362,6 @@ def _tables(config: EncoderDecoderConfig, key: PRNGKey) -> Params:
             fold_name(key, "positions"), config.max_length, config.features
         )
     return params
-
-
-def _named(key: PRNGKey | None, name: str) -> PRNGKey | None:
-    return None if key is None else fold_name(key, name)
 
 
 def _expect_pair(config: EncoderDecoderConfig, x: Any) -> None:

@@ -20,7 +20,6 @@ from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids
 from fnn.models import transformer
 from fnn.models.layers import feed_forward, rms_norm, swiglu
-from fnn.models.layers.attention import with_dropout
 from fnn.models.transformer import BlockConfig
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
 
@@ -216,17 +215,16 @@ def gpt_features(
     """
     _expect_tokens(config, tokens)
     drop = transformer.dropper("gpt", rate, key, train)
-    mask = layers.causal_mask(tokens.shape[1])
-
-    def step(x: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
-        noise = None if key is None else jax.random.fold_in(key, i)
-        attend = with_dropout("gpt", config.block.attend, rate, _named(noise, "weights"), train)
-        mix = transformer.seeing(config.block, mask, attend=attend)
-        own_drop = transformer.dropper("gpt", rate, noise, train)
-        return transformer.block(config.block, own, x, mix, drop=own_drop)
-
-    x = drop("tokens", _embed(params, tokens))
-    x, _ = transformer.over_depth(step, x, params["blocks"])
+    x = transformer.seeing_blocks(
+        "gpt",
+        config.block,
+        params["blocks"],
+        drop("tokens", _embed(params, tokens)),
+        layers.causal_mask(tokens.shape[1]),
+        rate=rate,
+        key=key,
+        train=train,
+    )
     return _last_norm(config, params, x)
 
 
@@ -289,10 +287,6 @@ def _embed(params: Params, tokens: Array, start: Any = 0) -> Array:
 def _last_norm(config: GPTConfig, params: Params, x: Array) -> Array:
     x = config.block.norm.apply(params["norm"], (), x)[0] if "norm" in params else x
     return x if config.head_multiplier == 1 else config.head_multiplier * x
-
-
-def _named(key: PRNGKey | None, name: str) -> PRNGKey | None:
-    return None if key is None else fold_name(key, name)
 
 
 def _expect_tokens(config: GPTConfig, x: Any) -> None:

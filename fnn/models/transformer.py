@@ -13,10 +13,11 @@ from jaxtyping import Array
 
 from fnn import layers
 from fnn.initializers import Initializer, normal
-from fnn.keys import fold_name, key_of_noise
+from fnn.keys import fold_name, fold_name_or_none, key_of_noise
 from fnn.layers.attention import Attend
 from fnn.layers.multi_head import Rotate
 from fnn.models.layers import feed_forward, layer_norm
+from fnn.models.layers.attention import with_dropout
 from fnn.types import Model, Params, PRNGKey, Scalar
 
 # mix(params of the attention, x (B, T, E), carry) -> (B, T, E), carry: the one part of a block in
@@ -219,6 +220,42 @@ def seeing(
         return y, carry
 
     return mix
+
+
+def seeing_blocks(
+    where: str,
+    config: BlockConfig,
+    blocks: Any,
+    x: Array,
+    mask: Array | None,
+    *,
+    rate: Scalar,
+    key: PRNGKey | None,
+    train: bool,
+) -> Array:
+    """The blocks one after another, whose positions see what the mask shows; with dropout.
+
+    Args:
+      where: how error messages begin.
+      blocks: as `stack_init` makes them; block i takes its noise from fold_in(key, i).
+      mask: bool, each axis of (B, H, T, T) or 1; None shows all.
+      rate: drop probability of the attention weights and of what each part makes; may be traced.
+
+    Raises: ValueError for a rate with train=True and no key.
+
+    >>> config, x = BlockConfig(num_heads=2, hidden_features=16), jnp.ones((1, 3, 4))
+    >>> blocks = [block_init(config, jax.random.key(0), x)]
+    >>> seeing_blocks('gpt', config, blocks, x, None, rate=0.0, key=None, train=False).shape
+    (1, 3, 4)
+    """
+
+    def step(x: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
+        noise = None if key is None else jax.random.fold_in(key, i)
+        weights = fold_name_or_none(noise, "weights")
+        mix = seeing(config, mask, attend=with_dropout(where, config.attend, rate, weights, train))
+        return block(config, own, x, mix, drop=dropper(where, rate, noise, train))
+
+    return over_depth(step, x, blocks)[0]
 
 
 def remembering(config: BlockConfig) -> Mix:

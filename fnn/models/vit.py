@@ -12,7 +12,6 @@ from fnn.initializers import Initializer, lecun_normal, normal, zeros
 from fnn.keys import fold_name
 from fnn.models import transformer
 from fnn.models.layers import layer_norm
-from fnn.models.layers.attention import with_dropout
 from fnn.models.transformer import BlockConfig
 from fnn.types import Model, Params, PRNGKey, Scalar
 
@@ -129,17 +128,16 @@ def vit_features(
     """
     _expect_pictures(config, x)
     drop = transformer.dropper("vit", rate, key, train)
-
-    def step(h: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
-        noise = None if key is None else jax.random.fold_in(key, i)
-        weights = None if noise is None else fold_name(noise, "weights")
-        attend = with_dropout("vit", config.block.attend, rate, weights, train)
-        mix = transformer.seeing(config.block, None, attend=attend)
-        own_drop = transformer.dropper("vit", rate, noise, train)
-        return transformer.block(config.block, own, h, mix, drop=own_drop)
-
-    h = drop("tokens", _embed(config, params, x))
-    h, _ = transformer.over_depth(step, h, params["blocks"])
+    h = transformer.seeing_blocks(
+        "vit",
+        config.block,
+        params["blocks"],
+        drop("tokens", _embed(config, params, x)),
+        None,
+        rate=rate,
+        key=key,
+        train=train,
+    )
     return config.block.norm.apply(params["norm"], (), h)[0]
 
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from fnn import tree
+from fnn.train.state import copied
 from fnn.types import History, Metrics, TrainState
 
 
@@ -99,12 +97,7 @@ def _accepted(name: str, before: TrainState, after: TrainState) -> TrainState:
             f"callbacks[{name!r}]: expected the step to stay {int(before.step)}, got "
             f"{int(after.step)}; it says which batch comes next"
         )
-    return _copy(after)
-
-
-@jax.jit
-def _copy(state: TrainState) -> TrainState:
-    return jax.tree.map(jnp.copy, state)
+    return copied(after)
 
 
 def expect_callbacks(callbacks: Any) -> None:

@@ -12,12 +12,11 @@ from jaxtyping import Array, Float
 from fnn.keys import RunKeys
 from fnn.train.pace import Advance
 from fnn.train.recipe import RecipeFunction
+from fnn.train.record import COLUMNS
 from fnn.train.run import block_indices, block_length, make_advance
 from fnn.train.source import Source
 from fnn.train.step import pure_step
 from fnn.types import Hyper, Pair, TrainState
-
-_COLUMNS = 5  # of Metrics.values
 
 
 @contextmanager
@@ -71,7 +70,7 @@ def _indexed(
 
         return jax.lax.fori_loop(0, jnp.minimum(in_block, steps - b * in_block), one, carry)
 
-    rows = jnp.zeros((most, _COLUMNS))
+    rows = jnp.zeros((most, len(COLUMNS)))
     blocks = (steps + in_block - 1) // in_block
     return jax.lax.fori_loop(0, blocks, block, (state, rows))
 

@@ -24,7 +24,7 @@ from fnn.train.record import Record, fingerprint
 from fnn.train.result import FitResult, NonFiniteError, Stop
 from fnn.train.run import block_indices
 from fnn.train.source import checked
-from fnn.train.state import init_state
+from fnn.train.state import copied, init_state
 from fnn.train.store import Store
 from fnn.types import Data, Hyper, Metrics, Pair, PRNGKey, TrainState
 
@@ -159,7 +159,7 @@ def _start(
     state = _init(recipe, keys.init, hyper, jax.tree.map(lambda a: a[:batch_size], data.train[0]))
     if not record.holds_a_run():
         record.begin(carries)
-        first = _copy(state)
+        first = copied(state)
         return _Position(state, first, first, EarlyStopping(), carries)
     if not resume:
         raise ValueError(
@@ -168,12 +168,12 @@ def _start(
         )
     state, best, stopping, kept = record.resume(state)
     carries |= {name: kept[name] for name in carries.keys() & kept.keys()}
-    return _Position(state, _copy(state), best, stopping, carries)
+    return _Position(state, copied(state), best, stopping, carries)
 
 
 def _evaluated(at: _Position, step: int, score: float, min_delta: float) -> _Position:
     """The position after an evaluation; its state is kept, since the next step overwrites it."""
-    stopping, good = at.stopping.see(step, score, min_delta=min_delta), _copy(at.state)
+    stopping, good = at.stopping.see(step, score, min_delta=min_delta), copied(at.state)
     best = good if stopping.best_step == step else at.best
     return at._replace(good=good, best=best, stopping=stopping)
 
@@ -229,9 +229,3 @@ def _evaluate_compiled(
     recipe: RecipeFunction, batch_size: int, state: TrainState, valid: Pair, hyper: Hyper
 ) -> dict[str, Array]:
     return pure_evaluate(recipe, batch_size)(state, valid, hyper)
-
-
-@jax.jit
-def _copy(state: TrainState) -> TrainState:
-    """Buffers of its own, which a donation of `state` leaves alone."""
-    return jax.tree.map(jnp.copy, state)

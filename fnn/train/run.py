@@ -106,7 +106,7 @@ def steps_maker(
     advance = make_advance(recipe)
 
     def make_steps(state, keys, hyper, train, length):
-        in_block = _largest_divisor(length, up_to=block_length(train, batch_size))
+        in_block = even_block_length(train, batch_size, length)
 
         def block(state, _):
             upcoming = block_indices(keys, state.step, train, batch_size, in_block)
@@ -137,6 +137,12 @@ def block_length(train: Pair, batch_size: int) -> int:
     return max(1, min(2048, _length(train)) // batch_size)
 
 
+def even_block_length(train: Pair, batch_size: int, length: int) -> int:
+    """`block_length`, or the next below it that divides `length` steps."""
+    most = min(length, block_length(train, batch_size))
+    return max(d for d in range(1, most + 1) if length % d == 0)
+
+
 def block_indices(
     keys: RunKeys, step: Int[Array, ""] | int, train: Pair, batch_size: int, steps: int
 ) -> Int[Array, "steps batch"]:
@@ -153,10 +159,6 @@ def example(examples: Pair, batch_size: int):
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), examples[0]
     )
-
-
-def _largest_divisor(n: int, up_to: int) -> int:
-    return max(d for d in range(1, min(n, up_to) + 1) if n % d == 0)
 
 
 def _append(history: Array, tail: Array) -> Array:

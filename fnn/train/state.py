@@ -51,6 +51,12 @@ def optimizer_state(optimizer: Optimizer, state: TrainState) -> PyTree:
     return unpack(state.opt_state, jax.eval_shape(optimizer.init, state.params))
 
 
+@jax.jit
+def copied(state: TrainState) -> TrainState:
+    """The state in buffers of its own, which a donation leaves alone, and no two leaves share."""
+    return jax.tree.map(jnp.copy, state)
+
+
 def trained_params(recipe: RecipeFunction, state: TrainState, hyper: Hyper) -> Params:
     """The parameters to use after training: the optimizer's `weights`, such as an average.
 

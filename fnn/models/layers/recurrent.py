@@ -18,7 +18,7 @@ from jaxtyping import Array
 from fnn import layers
 from fnn.combinators import Layer, as_model
 from fnn.initializers import Initializer, blockwise, lecun_normal, ones, orthogonal, zeros
-from fnn.keys import fold_name
+from fnn.keys import fold_name, fold_name_or_none
 from fnn.types import Model, Params, PRNGKey, Scalar
 
 
@@ -202,7 +202,7 @@ def bidirectional(layer: Model) -> Model:
     def apply(params, model_state, x, *, key=None, train=False):
         inputs, outputs, states = {"forward": x, "backward": _reverse(x)}, {}, {}
         for name, turned in inputs.items():
-            part_key = None if key is None else fold_name(key, name)
+            part_key = fold_name_or_none(key, name)
             outputs[name], states[name] = layer.apply(
                 params[name], model_state[name], turned, key=part_key, train=train
             )

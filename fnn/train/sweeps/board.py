@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PyTree
 
+from fnn.train.record import COLUMNS
 from fnn.train.sweeps.chunk import Chunk, Span
 from fnn.train.sweeps.result import SweepResult
 from fnn.types import History, Metrics
@@ -32,7 +33,7 @@ class Board:
     def __init__(self, groups: int, n_settings: int, n_keys: int, eval_steps: list[int]):
         self.shape = (groups, n_settings, n_keys)
         self._eval_steps = np.array(eval_steps, np.int32)
-        self._values = np.full((*self.shape, eval_steps[-1], 5), np.nan, np.float32)
+        self._values = np.full((*self.shape, eval_steps[-1], len(COLUMNS)), np.nan, np.float32)
         self._valid: dict[str, np.ndarray] = {}
         self._kept: dict[int, PyTree] = {}
         self._states: dict[int, PyTree] = {}

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from fnn.keys import RunKeys, run_keys
 from fnn.train.evaluate import pure_evaluate
 from fnn.train.recipe import RecipeFunction
-from fnn.train.run import block_indices, block_length, example, make_advance
+from fnn.train.run import block_indices, even_block_length, example, make_advance
 from fnn.train.state import init_state
 from fnn.types import Data, Hyper, Metrics, Pair, PRNGKey, TrainState
 
@@ -73,7 +73,7 @@ def _make_leg(
 
     def leg(state: TrainState, start: Int[Array, ""], length: int) -> tuple[TrainState, Record]:
         """`length` steps, then an evaluation."""
-        in_block = _largest_divisor(length, block_length(data.train, plan.batch_size))
+        in_block = even_block_length(data.train, plan.batch_size, length)
 
         def block(state: TrainState, begin: Array) -> tuple[TrainState, Array]:
             # Not from state.step, which differs between members: the keys' order is found once
@@ -105,7 +105,3 @@ def _step(
     finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.param_norm)
     state = jax.tree.map(partial(jnp.where, alive & finite), after, state)
     return state, jnp.where(alive, metrics.values, jnp.nan)
-
-
-def _largest_divisor(n: int, up_to: int) -> int:
-    return max(d for d in range(1, min(n, up_to) + 1) if n % d == 0)

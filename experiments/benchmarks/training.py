@@ -4,11 +4,13 @@
     python experiments/benchmarks/training.py --only gpt cnn --peers torch "Flax Linen"
 
 fnn has three columns: a call of `make_step` for each step, the chunks of `fit`, and the scan of
-`run`; the last two also draw their batches. The peers make a call for each step, on batches that
-lie on the device; each is written in `peers/` as its own documentation advises. All of a workload
-take turns in one process, round by round, and the first of a round is another each time. A ratio is
-fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median over the
-rounds, with the quartiles beside it. The best peer is the one with the least median time.
+`run`; the last two also draw their batches. The convolutional network and the GPT take the gradient
+of a part of the batch on each core (`train.side_by_side`), as fnn advises for such. The peers make
+a call for each step, on batches that lie on the device; each is written in `peers/` as its own
+documentation advises. The process keeps the memory that it frees (`train.keep_memory`), for all. All
+of a workload take turns in one process, round by round, and the first of a round is another each
+time. A ratio is fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median
+over the rounds, with the quartiles beside it. The best peer is the one with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to
@@ -31,6 +33,7 @@ from experiments.benchmarks.peers import FNN, PEERS, Contender, Steps
 from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
 from experiments.benchmarks.peers.work import WORKS, Work
 from fnn.report import figure
+from fnn.train import keep_memory
 
 Ratio = tuple[float, float, float]  # lower quartile, median, upper quartile
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)  # of the picture
@@ -238,6 +241,7 @@ def draw(rows: list[Row], path: Path) -> None:
 def main(config: Config) -> None:
     expect_names("--only", config.only, WORKS)
     expect_names("--peers", config.peers, PEERS)
+    keep_memory()
     machine = describe()
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     print(f"{versions}\n{machine['processor']}, {machine['cores']} cores, {jax.devices()[0]}")

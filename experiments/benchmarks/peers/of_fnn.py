@@ -1,5 +1,6 @@
 """fnn: a call for each step, the chunks of `fit`, and the scan of `run`."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,12 +30,14 @@ from fnn import layers, losses, models, optim, schedules, tree
 from fnn.activations import gelu, relu
 from fnn.combinators import sequential
 from fnn.keys import run_keys
-from fnn.train import make_init, make_step
+from fnn.train import make_init, make_step, side_by_side
 from fnn.train.chunks import chunks
 from fnn.train.run import example, steps_maker
-from fnn.types import Batch, Model, Optimizer, Recipe
+from fnn.types import Batch, Gradient, Model, Optimizer, Recipe, whole_batch
 
 KEY, CHUNK_STEPS = jax.random.key(0), 4096  # the most that fit makes in a chunk
+CORES = len(os.sched_getaffinity(0))
+SIDE_BY_SIDE = {"cnn", "gpt"}  # workloads that gain by a part of the batch for each core
 
 
 def _mlp(*sizes: int) -> Model:
@@ -112,6 +115,11 @@ def _optimizer(work: Work) -> Optimizer:
     return optim.chain(optim.clip_by_global_norm(CLIP_NORM), adamw)
 
 
+def _gradient(work: Work) -> Gradient:
+    gains = work.name in SIDE_BY_SIDE and work.batch_size % CORES == 0
+    return side_by_side(CORES) if gains and jax.default_backend() == "cpu" else whole_batch
+
+
 def _recipe(work: Work) -> Callable[[Any], Recipe]:
     model = MODELS[work.name]()
 
@@ -121,6 +129,7 @@ def _recipe(work: Work) -> Callable[[Any], Recipe]:
             loss=losses.cross_entropy,
             optimizer=_optimizer(work),
             schedule=schedules.constant(hyper["lr"]),
+            gradient=_gradient(work),
         )
 
     return recipe

@@ -7,10 +7,11 @@ fnn has three columns: a call of `make_step` for each step, the chunks of `fit`,
 `run`; the last two also draw their batches. The convolutional network and the GPT take the gradient
 of a part of the batch on each core (`train.side_by_side`), as fnn advises for such. The peers make
 a call for each step, on batches that lie on the device; each is written in `peers/` as its own
-documentation advises. The process keeps the memory that it frees (`train.keep_memory`), for all. All
-of a workload take turns in one process, round by round, and the first of a round is another each
-time. A ratio is fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median
-over the rounds, with the quartiles beside it. The best peer is the one with the least median time.
+documentation advises. The process keeps the memory that it frees (`train.keep_memory`), for all.
+
+All of a workload take turns in one process, round by round, and the first of a round is another each
+time. A ratio is fnn's time over the peer's in the same round, below 1 where fnn is ahead: the
+median over the rounds, with the quartiles beside it. The best peer is the one with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to

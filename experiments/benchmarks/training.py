@@ -7,11 +7,10 @@ fnn has three columns: a call of `make_step` for each step, the chunks of `fit`,
 `run`; the last two also draw their batches. The convolutional network and the GPT take the gradient
 of a part of the batch on each core (`train.side_by_side`), as fnn advises for such. The peers make
 a call for each step, on batches that lie on the device; each is written in `peers/` as its own
-documentation advises. The process keeps the memory that it frees (`train.keep_memory`), for all.
-
-All of a workload take turns in one process, round by round, and the first of a round is another each
-time. A ratio is fnn's time over the peer's in the same round, below 1 where fnn is ahead: the
-median over the rounds, with the quartiles beside it. The best peer is the one with the least median time.
+documentation advises. All of a workload take turns in one process, round by round, and the first of
+a round is another each time. A ratio is fnn's time over the peer's in the same round, below 1 where
+fnn is ahead: the median over the rounds, with the quartiles beside it. The best peer is the one
+with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to
@@ -47,6 +46,7 @@ class Config:
     rounds: int = 15
     round_ms: float = 200.0  # least time of a contender in a round
     pause_ms: float = 20.0  # between two, for the threads of the one before to fall asleep
+    keep_memory: bool = False  # `train.keep_memory`: the process is one, so for all of them
     out: Path = Path("runs/benchmarks")
 
 
@@ -242,7 +242,8 @@ def draw(rows: list[Row], path: Path) -> None:
 def main(config: Config) -> None:
     expect_names("--only", config.only, WORKS)
     expect_names("--peers", config.peers, PEERS)
-    keep_memory()
+    if config.keep_memory:
+        keep_memory()
     machine = describe()
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     print(f"{versions}\n{machine['processor']}, {machine['cores']} cores, {jax.devices()[0]}")

@@ -222,6 +222,23 @@ def test_a_table_prints_aligned_sorts_and_saves_as_csv(whole, tmp_path):
             np.testing.assert_array_equal(list(numbers.values()), list(row.values()))
 
 
+def test_a_second_sweep_of_the_kind_compiles_nothing():
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    recipe = lambda hyper: line(hyper)  # noqa: E731  a new function
+    one = sweep(recipe, LINE, {"lr": LRS}, KEYS, **SHORT)
+    assert compiled
+    compiled.clear()
+    other = sweep(recipe, LINE, {"lr": 2 * LRS}, KEYS, **SHORT)
+    assert not compiled
+    assert (one.history.train.loss != other.history.train.loss).any()
+
+
 def test_what_is_kept_is_computed_in_the_program():
     kept = sweep(
         line, LINE, {"lr": LRS}, KEYS, **SHORT, keep=lambda state: state.params["kernel"].sum()

@@ -93,7 +93,8 @@ def side_by_side(parts: int) -> Gradient:
         return whole_batch
 
     def gradient(loss, params, model_state, batch, key):
-        split, total, values = _split("side_by_side", batch, parts), tree.zeros_like(params), []
+        split, total = _split("side_by_side", batch, parts), tree.zeros_like(params)
+        values: list[Array] = []
         for i in range(parts):
             numbered = (i, jax.tree.map(lambda a, i=i: a[i], split))
             value, model_state, grads = _of_part(loss, params, model_state, numbered, key)

@@ -120,7 +120,7 @@ def _gradient(work: Work) -> Gradient:
     return side_by_side(CORES) if gains and jax.default_backend() == "cpu" else whole_batch
 
 
-def _recipe(work: Work) -> Callable[[Any], Recipe]:
+def recipe_of(work: Work) -> Callable[[Any], Recipe]:
     model = MODELS[work.name]()
 
     def recipe(hyper):
@@ -144,7 +144,7 @@ def by_steps(work: Work) -> Any:
     if work.is_function:
         function, params = FUNCTIONS[work.name]
         return value_and_grads(function, params(), work)
-    recipe, hyper, batches = _recipe(work), _hyper(), on_device(work)
+    recipe, hyper, batches = recipe_of(work), _hyper(), on_device(work)
     step = make_step(recipe)
     state = make_init(recipe)(KEY, hyper, batches[0][0])
 
@@ -157,7 +157,7 @@ def by_steps(work: Work) -> Any:
 
 def by_fit(work: Work) -> Any:
     """The chunks that `fit` makes, with the examples on the device and new batches every epoch."""
-    recipe, hyper, keys = _recipe(work), _hyper(), run_keys(KEY)
+    recipe, hyper, keys = recipe_of(work), _hyper(), run_keys(KEY)
     train = Batch(*map(jnp.asarray, work.examples()))
     state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
     # Of examples on the device there is nothing to close when the context ends.
@@ -175,7 +175,7 @@ def by_fit(work: Work) -> Any:
 
 def by_run(work: Work) -> Any:
     """The scan that `run` is made of, `run_steps` steps a call; n is rounded up to such calls."""
-    recipe, hyper, keys = _recipe(work), _hyper(), run_keys(KEY)
+    recipe, hyper, keys = recipe_of(work), _hyper(), run_keys(KEY)
     train = Batch(*map(jnp.asarray, work.examples()))
     state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
     make_steps = steps_maker(recipe, work.batch_size)

@@ -1,6 +1,6 @@
 """The compiled program of a sweep: members side by side, as many as the memory holds."""
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -145,12 +145,42 @@ def fitting_layout(
     most = max(1, budget // _guess(plan, span, state, data))
     while True:
         layout = choose_layout(n_keys, n_settings, most, devices)
-        shapes = _argument_shapes(layout, span, state, keys, settings)
-        compiled = program.lower(plan, span, layout, *shapes, data).compile()
+        leaves, treedef = jax.tree.flatten(
+            (*_argument_shapes(layout, span, state, keys, settings), data)
+        )
+        compiled = _compiled(plan, span, layout, treedef, tuple(_Shape.of(a) for a in leaves))
         used, width = _bytes_used(compiled), layout.members_per_device
         if used <= budget or width == 1:
             return layout, compiled
         most = max(1, min(width - 1, int(0.9 * width * budget / used)))
+
+
+class _Shape(NamedTuple):
+    """What a program is compiled for, of an array that it takes."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    weak_type: bool
+    sharding: Any  # None where the array goes wherever the program is
+
+    @classmethod
+    def of(cls, a: Any) -> "_Shape":
+        placed = a.sharding if getattr(a, "committed", False) else None
+        return cls(a.shape, a.dtype, getattr(a, "weak_type", False), placed)
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            self.shape, self.dtype, weak_type=self.weak_type, sharding=self.sharding
+        )
+
+
+@lru_cache(maxsize=32)
+def _compiled(
+    plan: Plan, span: Span, layout: Layout, treedef: Any, shapes: tuple[_Shape, ...]
+) -> Any:
+    """The program for arguments of these shapes: a second sweep of the kind compiles nothing."""
+    arguments = jax.tree.unflatten(treedef, [shape.struct() for shape in shapes])
+    return program.lower(plan, span, layout, *arguments).compile()
 
 
 def default_bytes(device: jax.Device) -> int:

@@ -91,13 +91,13 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
         return mixed_bfloat16(plain)
 
     key, hyper = jax.random.key(0), {"lr": jnp.float32(LR)}
-    batch = tuple(map(jnp.asarray, tokens(config)))
-    state, step = make_init(recipe)(key, hyper, batch[0]), make_step(recipe)
+    x, y = map(jnp.asarray, tokens(config))
+    state, step = make_init(recipe)(key, hyper, x), make_step(recipe)
 
     def steps(n: int) -> None:
         nonlocal state
         for _ in range(n):
-            state, metrics = step(state, batch, key, hyper)
+            state, metrics = step(state, (x, y), key, hyper)
         jax.block_until_ready(metrics.values)
 
     return steps, sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -53,7 +53,6 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="kron",
-        slow=True,
         make=lambda **given: optim.kron(key=jax.random.key(0), max_size=3, **given),
         scalars={"b1": 0.9, "factor_lr": 0.1, "max_rms": 0.8, "weight_decay": 0.1},
         decays=True,

@@ -119,6 +119,30 @@ def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Ar
     return -jnp.expm1(t * jnp.log1p(decay - 1).astype(dtype))
 
 
+def once_read(values: Params, *readers: Params) -> Params:
+    """`values`, to the last bit, which a CPU's compiler writes once it has the leaf's `readers`.
+
+    For values that overwrite what the readers were computed from. A CPU computes each tree by
+    itself, and in the other order it would have to copy the old values first.
+
+    >>> once_read({'w': jnp.array([3.0])}, {'w': jnp.array([jnp.nan])})['w'].tolist()
+    [3.0]
+    """
+
+    def on_cpu(value: Array, *read: Array) -> Array:
+        one = jnp.ones((), value.dtype)
+        for x in read:
+            one = after(x.ravel()[:1].sum(), one)
+        return one * value
+
+    def leaf(value: Array, *read: Array) -> Array:
+        return jax.lax.platform_dependent(
+            value, *read, cpu=on_cpu, default=lambda value, *read: value
+        )
+
+    return jax.tree.map(leaf, values, *readers)
+
+
 def after(earlier: Array, scalar: Array) -> Array:
     """`scalar`, to the last bit, known to the compiler only once `earlier` is.
 

@@ -155,7 +155,8 @@ class Side:
     @property
     def graph(self) -> str:
         """The compiled program, without where its lines come from."""
-        return re.sub(r", metadata=\{.*?\}", "", self.program.as_text().split("\n%", 1)[-1])
+        text = self.program.as_text() or ""
+        return re.sub(r", metadata=\{.*?\}", "", text.split("\n%", 1)[-1])
 
     @property
     def memory(self) -> int:

@@ -119,6 +119,18 @@ def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Ar
     return -jnp.expm1(t * jnp.log1p(decay - 1).astype(dtype))
 
 
+def leaf_norm(leaf: Array) -> Float[Array, ""]:
+    """L2 norm of one array, in at least float32; its gradient at 0 is 0.
+
+    >>> leaf_norm(jnp.array([[3.0], [4.0]])).item()
+    5.0
+    """
+    if leaf.size > 4096:
+        return tree.global_norm(leaf)
+    # In its own shape: flat, as beside other small leaves, its squares would be written out.
+    return safe_sqrt(jnp.square(leaf.astype(tree.at_least_float32(leaf))).sum())
+
+
 def once_read(values: Params, *readers: Params) -> Params:
     """`values`, to the last bit, which a CPU's compiler writes once it has the leaf's `readers`.
 

@@ -74,21 +74,38 @@ def root_twin(a, order, eps):
     return vectors * values ** (-1 / order) @ vectors.T
 
 
-def shampoo_twin(g, p, t, memory, b1=0.9, b2=0.99, every=3, eps=1e-2, max_size=99):
+def shampoo_twin(g, p, t, memory, b1=0.9, b2=0.99, block=99, max_size=99):
+    """Blocks are named by the rows and columns at which they begin."""
     a = adam_twin(g, p, t, memory, b1, b2)
     if g.ndim < 2:
         return a
-    x = as_matrix(g)
+    x, m = as_matrix(g), as_matrix(memory["m"])
+    if min(x.shape) > max_size:
+        return a
+    u = np.zeros_like(x)
+    for rows in even_parts(x.shape[0], block, max_size):
+        for columns in even_parts(x.shape[1], block, max_size):
+            place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            own = memory.setdefault((rows[0], columns[0]), {})
+            u[place] = shampoo_block(x[place], m[place], t, own, b2, max_size)
+    return (np.linalg.norm(a) / np.linalg.norm(u) * u).reshape(g.shape)
+
+
+def even_parts(n, block, max_size):
+    """The indices of each part."""
+    count = 1 if n > max_size else int(np.ceil(n / block))
+    return np.array_split(np.arange(n), count)
+
+
+def shampoo_block(x, m, t, memory, b2, max_size, every=3, eps=1e-2):
     memory["L"] = b2 * memory.get("L", 0) + (1 - b2) * x @ x.T
     memory["R"] = b2 * memory.get("R", 0) + (1 - b2) * x.T @ x
     sides = [side for side in "LR" if len(memory[side]) <= max_size]
     if t % every == 1:
         for side in sides:
             memory["root" + side] = root_twin(memory[side], 2 * len(sides), eps)
-    u = as_matrix(memory["m"])
-    u = memory["rootL"] @ u if "L" in sides else u
-    u = u @ memory["rootR"] if "R" in sides else u
-    return (np.linalg.norm(a) / np.linalg.norm(u) * u).reshape(g.shape) if sides else a
+    u = memory["rootL"] @ m if "L" in sides else m
+    return u @ memory["rootR"] if "R" in sides else u
 
 
 def soap_twin(g, p, t, memory, b=0.95, every=10, eps=1e-8, decay=0.0):

@@ -417,3 +417,21 @@ def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row)
     small = {name: 1e-8 if name == "eps" else value for name, value in row.scalars.items()}
     hyper = jax.tree.map(jnp.float32, {"lr": row.lr, **small})
     assert tree.all_finite(jax.jit(jax.grad(trained))(hyper))
+
+
+IN_PLACE = ("adam", "nadam", "radam", "adamax", "amsgrad", "adabelief", "yogi", "adan", "ademamix")
+IN_PLACE += ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adopt", "schedule_free_sgd")
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_donated_state_is_overwritten_without_a_copy(name):
+    optimizer = getattr(optim, name)()
+    params = {"w": jnp.zeros((32, 64))}
+
+    def step(params, state, grads):
+        updates, state = optimizer.update(grads, state, params, LR)
+        return tree.add(params, updates), state
+
+    program = jax.jit(step, donate_argnums=(0, 1))
+    used = program.lower(params, optimizer.init(params), params).compile().memory_analysis()
+    assert used.temp_size_in_bytes < params["w"].nbytes / 4  # some scalars

@@ -100,6 +100,21 @@ TWINS = [
         part(shampoo_twin, max_size=3),
     ),
     (
+        "shampoo in blocks",  # of 2 rows, and of 2, 2 and 1 columns
+        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, block_size=2),
+        part(shampoo_twin, block=2),
+    ),
+    (
+        "shampoo in blocks of columns alone",  # 6 rows of the window, which are too many
+        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, block_size=2, max_size=5),
+        part(shampoo_twin, block=2, max_size=5),
+    ),
+    (
+        "shampoo with a leaf too large for it",
+        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, max_size=4),
+        part(shampoo_twin, max_size=4),
+    ),
+    (
         "kron",  # with a diagonal for the 6 rows of the window, and for the bias
         optim.kron(key=KEY, every_steps=2, max_size=5),
         lambda *args: kron_twin(*args, KEY, max_size=5),
@@ -190,6 +205,36 @@ def test_the_first_step_of_shampoo_without_momentum_is_orthogonal():
     got = run(optim.shampoo(b1=0.0, eps=1e-12), {"w": GRADS["one"][:1]}, {"w": 0 * START["one"]})
     values = np.linalg.svd(got["w"][0])[1]
     np.testing.assert_allclose(values, values.mean(), rtol=1e-3)
+
+
+def test_no_factor_of_shampoo_is_longer_than_a_block():
+    shapes = {"tokens": (50257, 768), "up": (768, 3072), "window": (3, 3, 500, 2100)}
+    params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), shapes, is_leaf=is_shape)
+    factors = jax.eval_shape(optim.shampoo().init, params).factors
+    assert factors["tokens"].keys() == {"right"}
+    sizes = {n: {s: x.shape for s, x in both.items()} for n, both in factors.items()}
+    up = {"left": (768, 768), "right": (1024, 1024)}
+    assert {n: size for n, size in sizes.items() if n.startswith("up")} == {
+        f"up[0,{j}]": up for j in range(3)
+    }
+    # 4,500 rows in 5 even parts, 2,100 columns in 3.
+    assert sum(n.startswith("window") for n in sizes) == 15
+    assert sizes["window[4,2]"] == {"left": (900, 900), "right": (700, 700)}
+
+
+def is_shape(x):
+    return isinstance(x, tuple)
+
+
+def test_shampoo_refuses_blocks_of_nothing():
+    with pytest.raises(ValueError, match="shampoo: expected a block_size above 0, got 0; max_size"):
+        optim.shampoo(block_size=0)
+
+
+def test_a_leaf_named_as_a_block_of_another_is_refused():
+    params = {"w": jnp.zeros((4, 1)), "w[1,0]": jnp.zeros((2, 1))}
+    with pytest.raises(ValueError, match=r"expected one matrix named 'w\[1,0\]', got two; rename"):
+        optim.shampoo(block_size=2).init(params)
 
 
 STACKS = [
@@ -317,6 +362,7 @@ def test_derivatives_through_twenty_updates_with_zeros_in_the_gradient_are_finit
 
 BATCHED = [
     (optim.shampoo(), "eigh", 4),  # sides of 3, 4, 5 and 6, the first two twice
+    (optim.shampoo(block_size=3), "eigh", 2),  # of 3 and 2: all blocks of all leaves
     (optim.soap(), "eigh", 4),
     (optim.muon(companion=optim.sgd()), "dot_general", 2 * 5 * 3),
 ]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.optim.base import decay_weights, from_direction
+from fnn.optim.base import decay_weights, from_direction, once_read
 from fnn.optim.moments import mean_squares, means, over_root, unbiased
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -78,7 +78,7 @@ def adan(
         n = mean_squares(b3, state.n, ahead(grads, change))
         numerator = ahead(unbiased(m, b1, t), unbiased(v, b2, t))
         step = over_root(numerator, unbiased(n, b3, t), eps)
-        state = AdanState(step=t, m=m, v=v, n=n, last=grads)
+        state = AdanState(step=t, m=m, v=v, n=n, last=once_read(grads, v, n))
         return decay_weights(step, params, weight_decay, mask), state
 
     return from_direction("adan", init, direction)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fnn.optim.base import from_direction
+from fnn.optim.base import from_direction, once_read
 from fnn.optim.moments import AdamState, adam_init, by_dtype, means
 from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Scalar
@@ -53,7 +53,7 @@ def adopt(*, b1: Scalar = 0.9, b2: Scalar = 0.9999, eps: Scalar = 1e-6) -> Optim
 
         m = means(b1, state.m, jax.tree.map(quotient, grads, state.v))
         v = jax.tree.map(remember, state.v, grads)
-        return m, AdamState(step=state.step + 1, m=m, v=v)
+        return m, AdamState(step=state.step + 1, m=m, v=once_read(v, m))
 
     return from_direction("adopt", adam_init, direction)
 

@@ -119,6 +119,42 @@ def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Ar
     return -jnp.expm1(t * jnp.log1p(decay - 1).astype(dtype))
 
 
+def leaf_norm(leaf: Array) -> Float[Array, ""]:
+    """L2 norm of one array, in at least float32; its gradient at 0 is 0.
+
+    >>> leaf_norm(jnp.array([[3.0], [4.0]])).item()
+    5.0
+    """
+    if leaf.size > 4096:
+        return tree.global_norm(leaf)
+    # In its own shape: flat, as beside other small leaves, its squares would be written out.
+    return safe_sqrt(jnp.square(leaf.astype(tree.at_least_float32(leaf))).sum())
+
+
+def once_read(values: Params, *readers: Params) -> Params:
+    """`values`, to the last bit, which a CPU's compiler writes once it has the leaf's `readers`.
+
+    For values that overwrite what the readers were computed from. A CPU computes each tree by
+    itself, and in the other order it would have to copy the old values first.
+
+    >>> once_read({'w': jnp.array([3.0])}, {'w': jnp.array([jnp.nan])})['w'].tolist()
+    [3.0]
+    """
+
+    def on_cpu(value: Array, *read: Array) -> Array:
+        one = jnp.ones((), value.dtype)
+        for x in read:
+            one = after(x.ravel()[:1].sum(), one)
+        return one * value
+
+    def leaf(value: Array, *read: Array) -> Array:
+        return jax.lax.platform_dependent(
+            value, *read, cpu=on_cpu, default=lambda value, *read: value
+        )
+
+    return jax.tree.map(leaf, values, *readers)
+
+
 def after(earlier: Array, scalar: Array) -> Array:
     """`scalar`, to the last bit, known to the compiler only once `earlier` is.
 

@@ -171,7 +171,7 @@ def _moved(q: Array, signal: Array, noise: Array, factor_lr: Scalar) -> Array:
     total, difference = signal + noise, signal - noise
     axes = (-2, -1)
     if _is_diagonal(q):
-        turn, size = difference * q, total.max(axes, keepdims=True)
+        turn, size = difference * q, _largest(total)
     else:
         turn, size = jnp.triu(difference) @ q, _norm(total)
     some = (signal != 0).any(axes, keepdims=True) & (size > 0)
@@ -181,7 +181,9 @@ def _moved(q: Array, signal: Array, noise: Array, factor_lr: Scalar) -> Array:
 
 def _norm(a: Array) -> Array:
     """Nearly the spectral norm of symmetric matrices: a power iteration from the largest column."""
-    a = a / jnp.maximum(scale := jnp.abs(a).max((-2, -1), keepdims=True), 1e-30)
+    # Nothing depends on the scale but rounding, so no derivative goes through it.
+    scale = jax.lax.stop_gradient(jnp.abs(a).max((-2, -1), keepdims=True))
+    a = a / jnp.maximum(scale, 1e-30)
     column = jnp.square(a).sum(-2, keepdims=True).argmax(-1, keepdims=True)
     x = jnp.take_along_axis(a, jnp.broadcast_to(column, (*a.shape[:-1], 1)), axis=-1)
     length = safe_sqrt(jnp.square(x).sum(-2, keepdims=True))
@@ -189,10 +191,20 @@ def _norm(a: Array) -> Array:
     return scale * safe_sqrt(jnp.square(x).sum(-2, keepdims=True))
 
 
+def _largest(x: Array) -> Array:
+    """The largest entry of each matrix, by its index.
+
+    The derivative of a maximum looks for the entry by its value, and is 0 / 0 where the compiler
+    computes x twice and rounds otherwise the second time.
+    """
+    flat = x.reshape(*x.shape[:-2], 1, -1)
+    return jnp.take_along_axis(flat, flat.argmax(-1, keepdims=True), axis=-1)
+
+
 def _balanced(both: dict[str, Array]) -> dict[str, Array]:
     """The same product, of factors of one size, so that neither leaves float32's range."""
     if "left" not in both:
         return both
     left, right = both["left"], both["right"]
-    ratio = jnp.sqrt(jnp.abs(right).max() / jnp.abs(left).max())
+    ratio = jnp.sqrt(_largest(jnp.abs(right)) / _largest(jnp.abs(left)))
     return {"left": left * ratio, "right": right / ratio}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.optim.adaptive import adam
-from fnn.optim.base import decay_weights, from_direction
-from fnn.tree import Mask, global_norm
+from fnn.optim.base import decay_weights, from_direction, leaf_norm
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -63,6 +63,6 @@ def trust_ratio(param: Array, step: Params) -> Array:
     >>> trust_ratio(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).item()
     2.5
     """
-    size, length = global_norm(param).astype(step.dtype), global_norm(step).astype(step.dtype)
+    size, length = leaf_norm(param).astype(step.dtype), leaf_norm(step).astype(step.dtype)
     known = (size > 0) & (length > 0)
     return jnp.where(known, size / jnp.where(known, length, 1), 1)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
-from fnn.optim.base import decay_weights, from_direction
-from fnn.tree import Mask, global_norm
+from fnn.optim.base import decay_weights, from_direction, leaf_norm
+from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 
@@ -67,7 +67,7 @@ def lars(
 
 
 def _ratio(g: Array, p: Array, trust: Scalar, decay: Scalar) -> Array:
-    slope, size = global_norm(g).astype(g.dtype), global_norm(p).astype(g.dtype)
+    slope, size = leaf_norm(g).astype(g.dtype), leaf_norm(p).astype(g.dtype)
     known = (size > 0) & (slope > 0)
     length = slope + jnp.asarray(decay, g.dtype) * size
     return jnp.where(known, jnp.asarray(trust, g.dtype) * size / jnp.where(known, length, 1), 1)

@@ -10,7 +10,8 @@ from jaxtyping import Array, Int
 from fnn import tree
 from fnn.optim.adaptive import adam
 from fnn.optim.base import decay_weights, from_direction, moving_average
-from fnn.optim.kronecker import Sides, as_matrices, between, gram, map_sides, sides_of
+from fnn.optim.blocks import cut, join
+from fnn.optim.kronecker import Matrices, Sides, as_matrices, between, gram, map_sides, sides_of
 from fnn.optim.matrix_roots import inverse_root
 from fnn.tree import Mask, global_norm
 from fnn.types import Optimizer, Params, Scalar
@@ -19,11 +20,11 @@ from fnn.types import Optimizer, Params, Scalar
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class ShampooState:
-    """The momentum, the factors of each matrix, their inverse roots, and the graft's state."""
+    """The momentum, the factors of each block, their inverse roots, and the graft's state."""
 
     step: Int[Array, ""]  # updates made so far, int32
     m: Params  # running mean of the gradient, in at least float32
-    factors: Sides  # path -> {'left': (m, m), 'right': (n, n)}, in at least float32
+    factors: Sides  # block -> {'left': (m, m), 'right': (n, n)}, in at least float32
     roots: Sides  # their inverse roots, some updates old
     graft: Any
 
@@ -37,7 +38,8 @@ def shampoo(
     mask: Mask | None = None,
     stacked: Mask | None = None,
     every_steps: int | Int[Array, ""] = 10,
-    max_size: int = 1024,
+    block_size: int = 1024,
+    max_size: int = 8192,
     eps: Scalar = 1e-6,
 ) -> Optimizer:
     """Shampoo: the gradient between inverse roots of its second moments, as long as Adam's step.
@@ -57,18 +59,24 @@ def shampoo(
       stacked: which leaves hold several matrices, in their last two axes: layers stacked for a
         scan, experts. In all others the last axis is n, and all before it are m.
       every_steps: updates from one renewal of the roots to the next.
-      max_size: a side longer than this has no factor, and the root of the other is then -1/2.
-        A root costs some 20 n^3 operations.
+      block_size: a matrix with longer sides is cut into even blocks with sides up to this, and G,
+        m, L and R are those of a block. A root costs some 20 n^3 operations.
+      max_size: a side longer than this is not cut and has no factor, and the root of the other is
+        then -1/2: of a table of 50,257 rows, only the columns are preconditioned.
       eps: added to the factors, as a share of their mean eigenvalue.
 
     The eigenvalues of all factors of one size are found together. lr and decay: as AdamW's. Under a
     vmap the roots are found in every update, and those not due are dropped: it costs more.
 
-    State: ShampooState.
-    Source: Gupta, Koren & Singer 2018, arXiv:1802.09568; averages, grafting and momentum of Shi et
-      al. 2023, arXiv:2309.06497. Deviates: eps is relative, since eigenvalues in float32 are right
-      to 1e-7 of the largest; with it and a graft, factors need no correction for their start; a
-      long side has no factor, where the authors cut it into blocks; biases follow the graft.
+    State: ShampooState; a factor is named by its leaf's path, in a leaf of several blocks as
+      'path[0,1]'.
+    Raises: ValueError, if block_size is not above 0.
+    Source: Gupta, Koren & Singer 2018, arXiv:1802.09568; blocks of Anil et al. 2020,
+      arXiv:2002.09018; averages, grafting and momentum of Shi et al. 2023, arXiv:2309.06497.
+      Deviates: eps is relative, since eigenvalues in float32 are right to 1e-7 of the largest; with
+      it and a graft, factors need no correction for their start; blocks are even, where the
+      authors' last is what is left over; the length is the leaf's, not the block's; biases follow
+      the graft.
     Compat: neither Optax, Keras nor PyTorch has it.
     Measured: digits 98.7 % at lr 0.01; Rosenbrock in ten dimensions 5.5e-07 at lr 0.1.
 
@@ -78,10 +86,18 @@ def shampoo(
     >>> updates['w'].round(2).tolist()    # an orthogonal matrix, as long as Adam's step
     [[-0.10000000149011612, -0.0], [-0.0, 0.10000000149011612]]
     """
+    if block_size < 1:
+        raise ValueError(
+            f"shampoo: expected a block_size above 0, got {block_size}; max_size=0 leaves all "
+            "leaves to the graft"
+        )
     length = adam(b1=b1, b2=b2) if graft is None else graft
 
+    def blocks_of(leaves: Params, params: Params) -> Matrices:
+        return cut(as_matrices(leaves, params, stacked), block_size, max_size)
+
     def init(params: Params) -> ShampooState:
-        factors = sides_of(as_matrices(tree.zeros_like(params), params, stacked), max_size)
+        factors = sides_of(blocks_of(tree.zeros_like(params), params), max_size)
         return ShampooState(
             step=jnp.int32(0),
             m=tree.zeros_like(params),
@@ -92,7 +108,7 @@ def shampoo(
 
     def direction(grads, state, params):
         m = jax.tree.map(lambda m, g: moving_average(b1, m, g), state.m, grads)
-        squares = as_matrices(grads, params, stacked)
+        squares = blocks_of(grads, params)
         factors = {
             path: {s: moving_average(b2, old, gram(s, squares[path])) for s, old in both.items()}
             for path, both in state.factors.items()
@@ -100,15 +116,15 @@ def shampoo(
         renew = state.step % jnp.asarray(every_steps, jnp.int32) == 0
         roots = jax.lax.cond(renew, _renewed, _kept, factors, state.roots, eps)
         a, inner = length.update(grads, state.graft, params, -1.0)
-        flat = as_matrices(m, params, stacked)
+        blocks = blocks_of(m, params).items()
+        turned = {name: between(roots[name], block) for name, block in blocks}
 
-        def leaf(path: str, m: Array, a: Array) -> Array:
-            if not roots.get(path):
+        def leaf(path: str, a: Array) -> Array:
+            if a.ndim < 2 or roots.get(path) == {}:
                 return a
-            u = between(roots[path], flat[path]).reshape(m.shape)
-            return _as_long_as(a, u)
+            return _as_long_as(a, join(turned, path).reshape(a.shape))
 
-        step = tree.map_with_path(leaf, m, a)
+        step = tree.map_with_path(leaf, a)
         state = ShampooState(step=state.step + 1, m=m, factors=factors, roots=roots, graft=inner)
         return decay_weights(step, params, weight_decay, mask), state
 

@@ -40,6 +40,12 @@ OPTIMIZERS = [
         decays=True,
     ),
     OptimizerRow(
+        name="shampoo in blocks",
+        make=lambda **given: optim.shampoo(every_steps=3, block_size=2, **given),
+        scalars={"b1": 0.9, "b2": 0.99, "weight_decay": 0.1, "eps": 0.1},
+        decays=True,
+    ),
+    OptimizerRow(
         name="soap",
         make=lambda **given: optim.soap(every_steps=3, **given),
         scalars={"b1": 0.9, "b2": 0.99, "b3": 0.9, "weight_decay": 0.1, "eps": 0.1},
@@ -53,7 +59,6 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="kron",
-        slow=True,
         make=lambda **given: optim.kron(key=jax.random.key(0), max_size=3, **given),
         scalars={"b1": 0.9, "factor_lr": 0.1, "max_rms": 0.8, "weight_decay": 0.1},
         decays=True,

@@ -35,14 +35,15 @@ def winograd(zeros: Pairs, x: Array, kernel: Array, mirrored: bool = False) -> A
     [9.0, 9.0, 9.0, 9.0]
     """
     places = _places(zeros, x)
-    kernel = kernel[::-1, ::-1] if mirrored else kernel
-    weights = _flat(_both_axes(_of_kernel, kernel))
+    by_place = _both_axes(_of_kernel, kernel)
+    weights = _flat(_turned_round(by_place) if mirrored else by_place)
     contracted = ((1,), (1 if mirrored else 0,))
 
     def of_some(x: Array) -> Array:
         sums = _rows(_sums_of_input(zeros, places, x))
         products = [
-            lax.dot_general(a, b, (contracted, ((), ()))) for a, b in zip(sums, weights, strict=True)
+            lax.dot_general(a, b, (contracted, ((), ())))
+            for a, b in zip(sums, weights, strict=True)
         ]
         return _put_together(_both_axes(_to_output, _grid(products, 4)), len(x), places)
 
@@ -112,6 +113,12 @@ def _both_axes(of_one: Callable[..., tuple[Any, ...]], grid: Grid | Array) -> Gr
     return [of_one(*row) for row in zip(*columns, strict=True)]
 
 
+def _turned_round(by_place: Grid) -> Grid:
+    # The sums of a mirrored kernel are those of the kernel with the outer two exchanged: so a
+    # convolution and its gradient by the input share them.
+    return [[by_place[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
+
+
 def _sums_of_input(zeros: Pairs, places: tuple[int, ...], x: Array) -> Grid:
     rows, columns = (2 * -(-n // 2) for n in places)
     edges = [
@@ -128,9 +135,7 @@ def _sums_of_input(zeros: Pairs, places: tuple[int, ...], x: Array) -> Grid:
 def _sums_of_gradient(g: Array) -> Grid:
     odd = [(0, n % 2, 0) for n in g.shape[1:-1]]
     padded = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *odd, (0, 0, 0)])
-    return _both_axes(
-        _of_gradient, [[padded[:, i::2, j::2] for j in range(2)] for i in range(2)]
-    )
+    return _both_axes(_of_gradient, [[padded[:, i::2, j::2] for j in range(2)] for i in range(2)])
 
 
 def _put_together(tiles: Grid, batch: int, places: tuple[int, ...]) -> Array:

@@ -70,7 +70,7 @@ def winograd_kernel_gradient(zeros: Pairs, x: Array, g: Array) -> Array:
         )
         return [lax.dot_general(a, b, (((0,), (0,)), ((), ()))) for a, b in pairs]
 
-    def add(total: list[Array], some: tuple[Array, Array]) -> tuple[list[Array], None]:
+    def add(total: list[Array], some: tuple[Array, ...]) -> tuple[list[Array], None]:
         return [a + b for a, b in zip(total, of_some(*some), strict=True)], None
 
     parts = _parts(x, places, max(x.shape[-1], g.shape[-1]))

@@ -161,6 +161,9 @@ WAYS = {
     "of volumes": ((2, 3, 3, 2, 1), (2, 2, 2, 1, 2), {"padding": Padding.CIRCULAR}),
     "larger than its input": ((2, 2, 2), (4, 2, 2), {}),
     "in parts of the batch": ((9, 256, 1), (2, 1, 1), {}),
+    "by Winograd": ((3, 9, 8, 32), (3, 3, 32, 32), {}),
+    "of a point": ((2, 5, 4), (1, 4, 3), {"stride": 2}),
+    "strided, of many features": ((1, 4, 5, 64), (3, 3, 64, 64), {"stride": 2}),
 }
 BY_XLA = ["by XLA", "in groups", "in parts of the batch"]
 ways = pytest.mark.parametrize("way", WAYS)
@@ -168,7 +171,8 @@ ways = pytest.mark.parametrize("way", WAYS)
 
 def of_way(way):
     shape, window, options = WAYS[way]
-    return functools.partial(_conv, options), normal(*shape), normal(*window, seed=1)
+    kernel = normal(*window, seed=1) / np.sqrt(np.prod(window[:-1]), dtype=np.float32)
+    return functools.partial(_conv, options), normal(*shape), kernel
 
 
 def _conv(options, x, kernel):
@@ -211,7 +215,7 @@ def test_second_derivatives_are_those_of_xlas_own_convolution(way):
 @ways
 def test_a_batch_of_convolutions_and_of_their_gradients_is_a_loop_over_them(way):
     conv, x, kernel = of_way(way)
-    xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, kernel + 1])
+    xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, 2 * kernel])
 
     def both(x, kernel):
         y, pull = jax.vjp(conv, x, kernel)

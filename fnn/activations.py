@@ -28,7 +28,7 @@ def _clamp(x: Array, low: Scalar, high: Scalar) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _gated(gate: Callable[[Array], Array], x: Array) -> Array:
     """x gate(x), for a gate that goes to 0 on the left and to 1 on the right."""
-    return jnp.maximum(x, -_SATURATED) * gate(x)  # -inf * 0 would be NaN
+    return _share_of(x, gate(x))
 
 
 @_gated.defjvp
@@ -38,7 +38,11 @@ def _gated_jvp(gate, primals, tangents):
     (x,), (dx,) = primals, tangents
     inside = jnp.clip(x, -_SATURATED, _SATURATED)
     share, dshare = jax.jvp(gate, (inside,), (dx,))
-    return jnp.maximum(x, -_SATURATED) * share, share * dx + inside * dshare
+    return _share_of(x, share), share * dx + inside * dshare
+
+
+def _share_of(x: Array, share: Array) -> Array:
+    return jnp.where(x < -_SATURATED, 0, x * share)  # -inf * 0 would be NaN
 
 
 def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -1,13 +1,16 @@
 """Maths and names on pytrees: norms, counts, paths, masks by path pattern."""
 
 import fnmatch
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
+SMALL = 4096  # numbers; a kernel for each leaf up to here costs more than to copy it
 Mask = Callable[[PyTree], PyTree]  # a tree -> the same structure with a bool at each leaf
 
 
@@ -73,6 +76,75 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def is_small(leaf: Any) -> bool:
+    """Whether a leaf is better kept beside others in one vector.
+
+    >>> is_small(jnp.zeros((64, 64))), is_small(jnp.zeros((64, 65)))
+    (True, False)
+    """
+    number = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)  # keys have no vectors
+    return number and math.prod(leaf.shape) <= SMALL
+
+
+def side_by_side(leaves: Sequence[Array]) -> Array:
+    """All numbers of the leaves, which have one dtype, as one vector.
+
+    >>> side_by_side([jnp.array(1.0), jnp.array([[2.0], [3.0]])]).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    return jnp.concatenate([leaf.ravel() for leaf in leaves])
+
+
+def apart(vector: Array, like: Sequence[Any]) -> list[Array]:
+    """The leaves that lie side by side in `vector`, in the shapes of `like`.
+
+    >>> [x.tolist() for x in apart(jnp.array([1.0, 2.0, 3.0]), [jnp.zeros((2, 1)), jnp.zeros(())])]
+    [[[1.0], [2.0]], 3.0]
+    """
+    parts = lax.split(vector, [math.prod(leaf.shape) for leaf in like])
+    return [part.reshape(leaf.shape) for part, leaf in zip(parts, like, strict=True)]
+
+
+def elementwise(function: Callable[..., Any], *trees: PyTree) -> Any:
+    """`jax.tree.map` of a function that takes each number by itself, small leaves side by side.
+
+    On a CPU every leaf has kernels of its own, of microseconds each: Adam's were a fifth of the
+    step of a network of fifty small layers. Vectors that one such map leaves are the next one's.
+
+    Args:
+      function: of arrays of one shape; gives an array of this shape, or a tuple of them.
+      trees: at least one; of one structure and the same shapes.
+
+    Returns: a tree of that structure, or a tuple of them.
+
+    >>> tree = {'a': jnp.array([1.0, 2.0]), 'b': jnp.array(3.0)}
+    >>> double, square = elementwise(lambda x: (2 * x, x * x), tree)
+    >>> double['a'].tolist(), square['b'].tolist()
+    ([2.0, 4.0], 9.0)
+    """
+    rows = list(zip(*map(jax.tree.leaves, trees), strict=True))
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        dtypes = tuple(leaf.dtype for leaf in row)
+        groups.setdefault(dtypes if is_small(row[0]) else i, []).append(i)
+    outputs: Any = jax.tree.structure(None if rows else function(*(jnp.zeros(0) for _ in trees)))
+    results: dict[int, Sequence[Array]] = {}
+    for places in groups.values():
+        alone = len(places) == 1
+        columns = zip(*(rows[i] for i in places), strict=True)
+        vectors = rows[places[0]] if alone else map(side_by_side, columns)
+        values, outputs = jax.tree.flatten(function(*vectors))
+        like = [rows[i][0] for i in places]
+        split = [[value] if alone else apart(value, like) for value in values]
+        results.update(zip(places, zip(*split, strict=True), strict=True))
+    structure = jax.tree.structure(trees[0])
+    mapped = [
+        jax.tree.unflatten(structure, [results[i][k] for i in range(len(rows))])
+        for k in range(outputs.num_leaves)
+    ]
+    return jax.tree.unflatten(outputs, mapped)
+
+
 def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
     """Sums of the squares of the leaves of each tree, accumulated in at least float32.
 
@@ -86,13 +158,17 @@ def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
     double = any(leaf.dtype == jnp.float64 for row in rows for leaf in row)
     dtype = jnp.float64 if double else jnp.float32
     total = jnp.zeros(len(trees), dtype)
-    small = [[leaf.astype(dtype).ravel() for leaf in row if leaf.size <= 4096] for row in rows]
+    large = [[leaf for leaf in row if not is_small(leaf)] for row in rows]
+    small = [[leaf.astype(dtype) for leaf in row if is_small(leaf)] for row in rows]
     if any(small):
-        total = jnp.square(jnp.stack([jnp.concatenate(row) for row in small])).sum(axis=1)
-    for leaves in zip(*rows, strict=True):
-        if leaves[0].size > 4096:
-            wide = [leaf.astype(dtype) for leaf in leaves]
-            total = total + jnp.stack([jnp.vdot(leaf, leaf) for leaf in wide])
+        beside = [side_by_side(row) for row in small]
+        if is_small(beside[0]):
+            total = jnp.square(jnp.stack(beside)).sum(axis=1)
+        else:
+            large = [[*row, vector] for row, vector in zip(large, beside, strict=True)]
+    for leaves in zip(*large, strict=True):
+        wide = [leaf.astype(dtype) for leaf in leaves]
+        total = total + jnp.stack([jnp.vdot(leaf, leaf) for leaf in wide])
     return total
 
 

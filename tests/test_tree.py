@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fnn import tree
+from fnn.train.pack import pack, unpack
 
 PARAMS = {"layers": [{"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}], "head": jnp.ones(2)}
 
@@ -130,3 +131,49 @@ def test_dtypes_are_compared_on_request():
 
 def test_the_norm_of_an_empty_leaf_is_zero():
     assert tree.global_norm([jnp.zeros((0, 3))]).item() == 0
+
+
+MIXED = {
+    "bias": jnp.arange(3.0),
+    "gain": jnp.ones((), jnp.bfloat16),
+    "kernel": jnp.linspace(0.0, 1.0, 6).reshape(2, 3),
+    "table": jnp.linspace(-1.0, 1.0, 5000).reshape(50, 100),
+}
+
+
+def test_an_elementwise_map_is_the_map_of_the_leaves():
+    def scaled(x, y):
+        return x + 2 * y.astype(x.dtype), y * y
+
+    other = jax.tree.map(lambda x: jnp.cos(x), MIXED)
+    sums, squares = tree.elementwise(scaled, MIXED, other)
+    want = jax.tree.map(scaled, MIXED, other)
+    for name, (total, square) in want.items():
+        for got, expected in ((sums[name], total), (squares[name], square)):
+            assert got.dtype == expected.dtype and got.shape == expected.shape
+            np.testing.assert_array_equal(got, expected)
+    doubled = tree.elementwise(lambda x: 2 * x, MIXED)
+    assert jax.tree.structure(doubled) == jax.tree.structure(MIXED)
+
+
+def test_an_elementwise_map_of_nothing_has_all_its_results():
+    assert tree.elementwise(lambda x: (x, x), {}) == ({}, {})
+
+
+@pytest.mark.parametrize("count", [2, 50])  # of vectors of 100: together small, and not
+def test_a_packed_state_comes_back(count):
+    params = {"rest": MIXED, "many": [jnp.full(100, float(i)) for i in range(count)]}
+    state = (jax.tree.map(jnp.sin, params), jnp.int32(3), jax.tree.map(jnp.cos, params), ())
+    packed = pack(state, params)
+    # A vector of each dtype; with many small numbers, one of each for either moment.
+    assert len(packed["small"]) == (3 if count == 2 else 5) and len(packed["large"]) == 2
+    back = unpack(packed, jax.eval_shape(lambda: state), params)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, back, state)
+
+
+def test_sums_of_squares_are_those_of_all_leaves_however_many_are_small():
+    many = [jnp.full(100, 0.5), jnp.full((41, 100), 2.0), *(jnp.full(100, 0.5) for _ in range(50))]
+    np.testing.assert_allclose(
+        tree.squared_norms(many, jax.tree.map(jnp.sqrt, many)), [17675.0, 10750.0], rtol=1e-6
+    )

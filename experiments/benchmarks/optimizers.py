@@ -187,10 +187,10 @@ def packed(optimizer: Optimizer, shapes: Any) -> Side:
 
     def update(grads, carry):
         params, state = carry
-        updates, state = optimizer.update(grads, unpack(state, like), params, LR)
-        return tree.add(params, updates), pack(state)
+        updates, state = optimizer.update(grads, unpack(state, like, params), params, LR)
+        return tree.add(params, updates), pack(state, params)
 
-    return Side(lambda params: pack(optimizer.init(params)), update, shapes)
+    return Side(lambda params: pack(optimizer.init(params), params), update, shapes)
 
 
 def of_optax(optimizer: Any, shapes: Any) -> Side:

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.layers.normalise import affine, affine_init, expect_features, moments, normalise
+from fnn.layers.normalise import (
+    affine,
+    affine_init,
+    expect_features,
+    moments,
+    normalise,
+    normalise_rows,
+)
+from fnn.layers.rows import by_rows
 from fnn.tree import at_least_float32
 from fnn.types import ModelState, Params, Scalar
 
@@ -40,8 +48,13 @@ def layer_norm(
     """
     expect_features("layer_norm", params, x)
     wide = x.astype(at_least_float32(x))
-    normalised = normalise(wide, jnp.asarray(eps, wide.dtype), (x.ndim - 1,))
-    return affine(params, normalised).astype(x.dtype)
+    eps = jnp.asarray(eps, wide.dtype)
+    if "scale" not in params:
+        return affine(params, normalise(wide, eps, (x.ndim - 1,))).astype(x.dtype)
+    scale = params["scale"].astype(wide.dtype)
+    y = by_rows(lambda rows: normalise_rows(rows, scale, eps), wide)
+    shift = {name: p for name, p in params.items() if name == "bias"}
+    return affine(shift, y).astype(x.dtype)
 
 
 def batch_norm_init(

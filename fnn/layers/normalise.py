@@ -76,6 +76,43 @@ normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 @jax.custom_vjp
+def normalise_rows(
+    x: Float[Array, "rows n"], scale: Float[Array, " n"], eps: Scalar
+) -> Float[Array, "rows n"]:
+    """`normalise(x, eps, (1,)) * scale`, with the scale inside the derivative.
+
+    With p = g * normalised, both the scale's gradient (sums of the columns of p) and the sums of
+    the rows that x's needs (p scale) are of one array, and no other of its size is written.
+
+    >>> normalise_rows(jnp.array([[1.0, 3.0]]), jnp.array([1.0, 2.0]), 0.0).tolist()
+    [[-1.0, 2.0]]
+    """
+    return _rows_forward(x, scale, eps)[0]
+
+
+def _rows_forward(x: Array, scale: Array, eps: Scalar) -> tuple[Array, tuple[Array, ...]]:
+    normalised, saved = _normalise_forward(x, eps, (1,))
+    return normalised * scale[None], (*saved, scale)
+
+
+def _rows_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    normalised, rstd, scale = saved
+    p = g * normalised
+    mean, along = (_means_of_rows(a, scale) for a in (g, p))
+    scaled = g * scale[None]
+    by_x = rstd * (scaled - mean - normalised * along)
+    return by_x, p.sum(axis=0), _by_eps(normalised, rstd, scaled)
+
+
+def _means_of_rows(x: Array, weights: Array) -> Array:
+    """As a product, not as a sum of products: that would be written out for XLA's sums on a CPU."""
+    return jnp.dot(x, weights[:, None] / len(weights), precision=lax.Precision.HIGHEST)
+
+
+normalise_rows.defvjp(_rows_forward, _rows_backward)
+
+
+@jax.custom_vjp
 def normalise_rms(x: Float[Array, "*n"], eps: Scalar) -> Float[Array, "*n"]:
     """x / sqrt(mean of x^2 + eps) over the last axis; the derivative saves the result alone.
 

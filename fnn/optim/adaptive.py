@@ -1,8 +1,14 @@
 """Optimizers that divide by a running estimate of the gradient's size."""
 
 from fnn import tree
-from fnn.optim.base import decay_weights, from_direction
-from fnn.optim.moments import AdamState, adam_init, gather, mean_squares, over_root, unbiased
+from fnn.optim.base import (
+    bias_correction,
+    decay_weights,
+    from_direction,
+    mean_square,
+    moving_average,
+)
+from fnn.optim.moments import AdamState, adam_init, by_dtype, mean_squares, over_root
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
@@ -100,6 +106,14 @@ def adamw(
 def _adam_direction(
     grads: Params, state: AdamState, b1: Scalar, b2: Scalar, eps: Scalar
 ) -> tuple[Params, AdamState]:
-    state = gather(grads, state, b1, b2)
-    m, v = unbiased(state.m, b1, state.step), unbiased(state.v, b2, state.step)
-    return over_root(m, v, eps), state
+    step = state.step + 1
+    # Reciprocals of the scalars: a division per element would be materialised on a CPU.
+    unbias = by_dtype(state.m, lambda t: [1 / bias_correction(b, step, t) for b in (b1, b2)])
+
+    def leaf(g, m, v):
+        m, v = moving_average(b1, m, g), mean_square(b2, v, g)
+        of_m, of_v = unbias[m.dtype]
+        return over_root(m * of_m, v * of_v, eps), m, v
+
+    direction, m, v = tree.elementwise(leaf, grads, state.m, state.v)
+    return direction, AdamState(step=step, m=m, v=v)

@@ -36,7 +36,7 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
         tree.expect_alike(f"{name}: params and grads", params, grads)
         grads = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
         step, state = direction(grads, state, params)
-        return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, step), state
+        return tree.elementwise(lambda d: -jnp.asarray(lr, d.dtype) * d, step), state
 
     return Optimizer(init=init, update=update)
 

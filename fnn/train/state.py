@@ -20,7 +20,7 @@ def init_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> Tr
         step=jnp.int32(0),
         params=params,
         model_state=model_state,
-        opt_state=pack(built.optimizer.init(params)),
+        opt_state=pack(built.optimizer.init(params), params),
     )
 
 
@@ -44,11 +44,11 @@ def optimizer_state(optimizer: Optimizer, state: TrainState) -> PyTree:
     >>> from fnn import optim
     >>> opt, params = optim.adam(), {'w': jnp.ones(2)}
     >>> state = TrainState(step=jnp.int32(0), params=params, model_state=(),
-    ...                    opt_state=pack(opt.init(params)))
+    ...                    opt_state=pack(opt.init(params), params))
     >>> optimizer_state(opt, state).m['w'].tolist()
     [0.0, 0.0]
     """
-    return unpack(state.opt_state, jax.eval_shape(optimizer.init, state.params))
+    return unpack(state.opt_state, jax.eval_shape(optimizer.init, state.params), state.params)
 
 
 @jax.jit

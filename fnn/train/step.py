@@ -85,13 +85,17 @@ def pure_step(recipe: RecipeFunction) -> Step:
         lr = schedule(state.step)
         updates, opt_state = optimizer.update(grads, opt_state, state.params, lr, objective)
         expect_all_read(hyper)
-        updates = _computed_once(updates, lr)
+        (squared_norm,) = tree.squared_norms(grads)
+        updates = _computed_once(updates, squared_norm)
         params = tree.add(state.params, updates)
         state = TrainState(
-            step=state.step + 1, params=params, model_state=model_state, opt_state=pack(opt_state)
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=pack(opt_state, params),
         )
         # The norm of the new parameters: one of the old would keep them from being overwritten.
-        return state, _metrics(value, lr, grads, updates, params)
+        return state, _metrics(value, lr, squared_norm, updates, params)
 
     return step
 
@@ -122,14 +126,17 @@ def _without_state(loss_and_grads: Callable, params: Params) -> tuple[Array, Par
     return value, grads
 
 
-def _computed_once(updates: Any, lr: Array) -> Any:
+def _computed_once(updates: Any, earlier: Array) -> Any:
     """The same updates, to the last bit, behind a division that XLA cannot remove.
 
     They have two readers, the new parameters and the norm. On a CPU, XLA computes what is cheap
     once for each reader, and writes out every costly part of it for both; a division it does once.
+    It is by a 1 that waits for `earlier`, to which all gradients lead: parameters that were
+    overwritten while the backward pass still reads them would have to be copied first. That it is a
+    1 is seen by LLVM, which comes after XLA and leaves the division out.
     """
-    one = 1 + 0 * lr
-    return jax.tree.map(lambda u: u / one.astype(u.dtype), updates)
+    one = jax.lax.clamp(jnp.int32(1), (earlier > 0).astype(jnp.int32), jnp.int32(1))
+    return tree.elementwise(lambda u: u / one.astype(u.dtype), updates)
 
 
 def per_example(loss: Loss, predictions: Any, targets: Any) -> Float[Array, "batch ..."]:
@@ -153,7 +160,8 @@ def per_example(loss: Loss, predictions: Any, targets: Any) -> Float[Array, "bat
     return losses.astype(tree.at_least_float32(losses))
 
 
-def _metrics(loss: Array, lr: Array, grads: Any, updates: Any, params: Any) -> Metrics:
-    norms = tree.safe_sqrt(tree.squared_norms(grads, updates, params))
+def _metrics(loss: Array, lr: Array, grads: Array, updates: Any, params: Any) -> Metrics:
+    """`grads` is the squared norm of the gradients."""
+    norms = tree.safe_sqrt(jnp.stack([grads, *tree.squared_norms(updates, params)]))
     loss_and_lr = jnp.stack([loss.astype(jnp.float32), lr.astype(jnp.float32)])
     return Metrics(values=jnp.concatenate([loss_and_lr, norms.astype(jnp.float32)]))

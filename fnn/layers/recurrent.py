@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Integer
 from fnn.activations import sigmoid
 from fnn.initializers import Initializer, blockwise, lecun_normal, orthogonal, zeros
 from fnn.keys import fold_name
+from fnn.layers.cell import Cell, Slopes, cell_step, unroll
 from fnn.layers.linear import linear, linear_init
-from fnn.layers.unroll import Carry, Cell, cell_step, expect_carry, keep_real, real_steps, unroll
+from fnn.layers.unroll import Carry, expect_carry, keep_real, real_steps
 from fnn.types import Params, PRNGKey, Scalar
 
 
@@ -111,11 +112,18 @@ def _rnn_inputs(params: Params, x: Array) -> tuple[Array, ...]:
     return (linear(params["input"], x),)
 
 
-def _rnn_advance(hidden: Array, sums: list[Array], others: Any) -> Array:
-    return jnp.tanh(sums[0])
+def _rnn_advance(hidden: Array, sums: list[Array], others: Any) -> tuple[Array, Slopes]:
+    h = jnp.tanh(sums[0])
+    return h, 1 - h * h
 
 
-_RNN = _Layer("rnn", Cell(1, lambda hidden: hidden, _rnn_advance), _rnn_inputs, lambda h: h)
+def _rnn_pull(slope: Array, dh: Array) -> tuple[Array, list[Array], tuple[Array, ...]]:
+    return jnp.zeros_like(dh), [dh * slope], ()
+
+
+_RNN = _Layer(
+    "rnn", Cell(1, lambda hidden: hidden, _rnn_advance, _rnn_pull), _rnn_inputs, lambda h: h
+)
 
 
 def rnn_cell(
@@ -209,15 +217,43 @@ def _lstm_inputs(params: Params, x: Array) -> tuple[Array, ...]:
     return tuple(jnp.split(linear(params["input"], x), 4, axis=-1))
 
 
-def _lstm_advance(carry: LSTMCarry, sums: list[Array], others: Any) -> LSTMCarry:
-    i, f, g, o = sums
-    c = sigmoid(f) * carry.cell + sigmoid(i) * jnp.tanh(g)
-    return LSTMCarry(hidden=sigmoid(o) * jnp.tanh(c), cell=c)
+class _LSTMSlopes(NamedTuple):
+    i: Array  # of c' by the sum of each gate, and of h' by that of o
+    f: Array
+    g: Array
+    o: Array
+    new: Array  # of h' by c'
+    old: Array  # of c' by c
+
+
+def _lstm_advance(
+    carry: LSTMCarry, sums: list[Array], others: Any
+) -> tuple[LSTMCarry, _LSTMSlopes]:
+    i, f, g, o = sigmoid(sums[0]), sigmoid(sums[1]), jnp.tanh(sums[2]), sigmoid(sums[3])
+    c = f * carry.cell + i * g
+    t = jnp.tanh(c)
+    slopes = _LSTMSlopes(
+        i=g * i * (1 - i),
+        f=carry.cell * f * (1 - f),
+        g=i * (1 - g * g),
+        o=t * o * (1 - o),
+        new=o * (1 - t * t),
+        old=f,
+    )
+    return LSTMCarry(hidden=o * t, cell=c), slopes
+
+
+def _lstm_pull(
+    slopes: _LSTMSlopes, d: LSTMCarry
+) -> tuple[LSTMCarry, list[Array], tuple[Array, ...]]:
+    dc = d.cell + d.hidden * slopes.new
+    dsums = [dc * slopes.i, dc * slopes.f, dc * slopes.g, d.hidden * slopes.o]
+    return LSTMCarry(hidden=jnp.zeros_like(d.hidden), cell=dc * slopes.old), dsums, ()
 
 
 _LSTM = _Layer(
     "lstm",
-    Cell(4, lambda carry: carry.hidden, _lstm_advance),
+    Cell(4, lambda carry: carry.hidden, _lstm_advance, _lstm_pull),
     _lstm_inputs,
     lambda h: LSTMCarry(hidden=h, cell=h),
 )
@@ -313,14 +349,33 @@ def _gru_inputs(params: Params, x: Array) -> tuple[Array, ...]:
     return r, z, jnp.broadcast_to(bias, n.shape), n
 
 
-def _gru_advance(h: Array, sums: list[Array], others: tuple[Array, ...]) -> Array:
-    r, z, product = sums
-    n = jnp.tanh(others[0] + sigmoid(r) * product)
-    z = sigmoid(z)
-    return (1 - z) * n + z * h
+class _GRUSlopes(NamedTuple):
+    r: Array  # of h' by the sum of each gate, by the third product, by the input of n, and by h
+    z: Array
+    product: Array
+    n: Array
+    old: Array
 
 
-_GRU = _Layer("gru", Cell(3, lambda hidden: hidden, _gru_advance), _gru_inputs, lambda h: h)
+def _gru_advance(
+    h: Array, sums: list[Array], others: tuple[Array, ...]
+) -> tuple[Array, _GRUSlopes]:
+    r, z, product = sigmoid(sums[0]), sigmoid(sums[1]), sums[2]
+    n = jnp.tanh(others[0] + r * product)
+    by_n = (1 - z) * (1 - n * n)
+    slopes = _GRUSlopes(
+        r=by_n * product * r * (1 - r), z=(h - n) * z * (1 - z), product=by_n * r, n=by_n, old=z
+    )
+    return (1 - z) * n + z * h, slopes
+
+
+def _gru_pull(slopes: _GRUSlopes, dh: Array) -> tuple[Array, list[Array], tuple[Array, ...]]:
+    return dh * slopes.old, [dh * slopes.r, dh * slopes.z, dh * slopes.product], (dh * slopes.n,)
+
+
+_GRU = _Layer(
+    "gru", Cell(3, lambda hidden: hidden, _gru_advance, _gru_pull), _gru_inputs, lambda h: h
+)
 
 
 def gru_cell(

@@ -42,21 +42,23 @@ def cell_step(
 ) -> tuple[Carry, Array]:
     """One step of a `Cell`; the output is the new hidden state.
 
-    >>> cell = Cell(1, lambda h: h, lambda h, sums, others: (sums[0], ()), lambda _, d: (d, [d], ()))
+    >>> advance, pull = lambda h, sums, others: (sums[0], ()), lambda _, d: (0 * d, [d], ())
+    >>> cell = Cell(1, lambda h: h, advance, pull)
     >>> cell_step(cell, 2 * jnp.eye(1), jnp.ones((1, 1)), (jnp.ones((1, 1)),))[1].tolist()
     [[3.0]]
     """
-    carry, (hidden, _) = _sloped_step(cell, kernel, carry, inputs)
+    carry, (hidden, *_) = _sloped_step(cell, kernel, carry, inputs)
     return carry, hidden
 
 
 def _sloped_step(
     cell: Cell, kernel: Array, carry: Carry, inputs: tuple[Array, ...]
-) -> tuple[Carry, tuple[Array, Slopes]]:
-    products = jnp.split(cell.hidden(carry) @ kernel, cell.blocks, axis=-1)
+) -> tuple[Carry, tuple[Array, Array, Slopes]]:
+    before = cell.hidden(carry)
+    products = jnp.split(before @ kernel, cell.blocks, axis=-1)
     sums = [product + x for product, x in zip(products, inputs, strict=False)]
     carry, slopes = cell.advance(carry, sums, inputs[cell.blocks :])
-    return carry, (cell.hidden(carry), slopes)
+    return carry, (cell.hidden(carry), before, slopes)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -71,7 +73,8 @@ def unroll(
 
     It has reverse-mode derivatives of any order.
 
-    >>> cell = Cell(1, lambda h: h, lambda h, sums, others: (sums[0], ()), lambda _, d: (d, [d], ()))
+    >>> advance, pull = lambda h, sums, others: (sums[0], ()), lambda _, d: (0 * d, [d], ())
+    >>> cell = Cell(1, lambda h: h, advance, pull)
     >>> x = jnp.ones((3, 1, 1))
     >>> unroll(cell, 2 * jnp.eye(1), jnp.zeros((1, 1)), (x,), None)[1].ravel().tolist()
     [1.0, 3.0, 7.0]
@@ -83,8 +86,7 @@ def _unroll_forward(
     cell: Cell, kernel: Array, carry: Carry, inputs: tuple[Array, ...], valid: Array | None
 ) -> tuple[tuple[Carry, Array], Any]:
     step = partial(_sloped_step, cell, kernel)
-    last, (hidden, slopes) = masked_scan(step, carry, inputs, valid)
-    before = jnp.concatenate([cell.hidden(carry)[None], hidden])[:-1]
+    last, (hidden, before, slopes) = masked_scan(step, carry, inputs, valid)
     return (last, hidden), (kernel, before, slopes, valid)
 
 

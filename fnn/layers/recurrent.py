@@ -17,6 +17,7 @@ from fnn.activations import sigmoid
 from fnn.initializers import Initializer, blockwise, lecun_normal, orthogonal, zeros
 from fnn.keys import fold_name
 from fnn.layers.cell import Cell, Slopes, cell_step, unroll
+from fnn.layers.embedding import embedding
 from fnn.layers.linear import linear, linear_init
 from fnn.layers.unroll import Carry, expect_carry, keep_real, real_steps
 from fnn.types import Params, PRNGKey, Scalar
@@ -76,11 +77,30 @@ def _all_steps(
             f"put the batch first, or use {layer.name}_cell for a single step"
         )
     valid = real_steps(layer.name, x, lengths)
-    kernel = params["hidden"]["kernel"]
     inputs = layer.inputs(params, jnp.swapaxes(keep_real(x, valid), 0, 1))
+    carry, hidden = _unrolled(layer, params, inputs, carry, valid)
+    return carry, keep_real(hidden, valid)
+
+
+def _all_tokens(
+    layer: _Layer, params: Params, table: Array, tokens: Array, carry: Carry | None
+) -> tuple[Carry, Array]:
+    rows = layer.inputs(params, table)
+    inputs = tuple(embedding({"table": part}, tokens.T) for part in rows)
+    return _unrolled(layer, params, inputs, carry, None)
+
+
+def _unrolled(
+    layer: _Layer,
+    params: Params,
+    inputs: tuple[Array, ...],
+    carry: Carry | None,
+    valid: Array | None,
+) -> tuple[Carry, Array]:
+    kernel = params["hidden"]["kernel"]
     start = _start(layer, kernel, inputs[0][0], carry)
     carry, hidden = unroll(layer.cell, kernel, start, inputs, valid)
-    return carry, keep_real(jnp.swapaxes(hidden, 0, 1), valid)
+    return carry, jnp.swapaxes(hidden, 0, 1)
 
 
 def rnn_cell_init(

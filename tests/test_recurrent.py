@@ -209,6 +209,38 @@ def test_the_products_of_input_and_kernel_gradient_are_outside_the_scan():
     assert sum(e.outvars[0].aval.shape == (H, 4 * H) for e in products) == 1  # of all gates
 
 
+TOKENS = jnp.array([[0, 3, 1, 1, 2], [2, 2, 2, 0, 3], [1, 0, 3, 3, 3]])  # (B, T)
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_layer_over_tokens_is_the_layer_over_their_rows(kind):
+    layer, table = LAYERS[kind][0], jnp.asarray(numbers(4, IN, seed=4))
+    args = PARAMS[kind], table, CARRIES[kind]
+    expect_close(
+        with_gradients(lambda p, t, c: layers.over_tokens(layer, p, t, TOKENS, carry=c))(*args),
+        with_gradients(lambda p, t, c: layer(p, t[TOKENS], carry=c))(*args),
+        SAME,
+    )
+
+
+def products_with(rows, layer):
+    """How many products over tokens have this many rows of inputs."""
+    table = jnp.ones((rows, IN))
+    program = jax.make_jaxpr(lambda p, t: layers.over_tokens(layer, p, t, TOKENS))
+    found = [e for e in equations(opened(program(PARAMS["rnn"], table)))]
+    shapes = [e.invars[0].aval.shape for e in found if e.primitive.name == "dot_general"]
+    return shapes.count((rows, IN)), shapes.count((T * B, IN))
+
+
+def test_the_rows_of_a_table_meet_the_kernel_once_unless_they_are_more_than_the_tokens():
+    def my_own(params, x, *, carry=None):
+        return layers.rnn(params, x, carry=carry)
+
+    assert products_with(4, layers.rnn) == (1, 0)
+    assert products_with(B * T + 1, layers.rnn) == (0, 1)
+    assert products_with(4, my_own) == (0, 1)
+
+
 # The linear recurrence.
 
 

@@ -136,14 +136,11 @@ def _logits(
     drop: Callable[[int, Array], Array] | None = None,
 ) -> tuple[Carry, Array]:
     starts = [None] * len(config.widths) if carry is None else carry
-    layer, table = config.cell.layer, params["embedding"]["table"]
-    x, carries = tokens, []
+    layer, embedding, carries = config.cell.layer, params["embedding"], []
+    x: Any = None if drop is None else drop(0, layers.embedding(embedding, tokens))
     for i, (own, start) in enumerate(zip(params["layers"], starts, strict=True)):
-        if i == 0 and drop is None:
-            last, x = layers.over_tokens(layer, own, table, tokens, carry=start)
-        elif i == 0:
-            rows = drop(0, layers.embedding(params["embedding"], tokens))
-            last, x = layer(own, rows, carry=start)
+        if x is None:
+            last, x = layers.over_tokens(layer, own, embedding["table"], tokens, carry=start)
         else:
             last, x = layer(own, x, carry=start)
         carries.append(last)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from fnn import layers, models
 from fnn.combinators import lift, sequential
 from fnn.initializers import zeros
-from fnn.layers import bidirectional, reverse_sequences, scan_cell, stacked
+from fnn.layers import bidirectional, recurrent, reverse_sequences, scan_cell, stacked
+from fnn.layers.cell import cell_step, unroll
+from fnn.layers.unroll import masked_scan
 from tests.sequences import (
     CARRIES,
     IN,
@@ -39,6 +41,7 @@ TWO = {"forward": PARAMS["gru"], "backward": jax.tree.map(lambda p: -p, PARAMS["
 TWO_CARRIES = (CARRIES["gru"], -CARRIES["gru"])
 NO_STATE = {"forward": (), "backward": ()}
 reverse = jax.jit(reverse_sequences)
+PARTS = {"rnn": recurrent._RNN, "lstm": recurrent._LSTM, "gru": recurrent._GRU}
 
 
 # One step after the other.
@@ -122,7 +125,8 @@ def test_a_layer_goes_on_from_the_carry_that_it_returned():
     expect_close(*both(PARAMS["lstm"], X), SAME)
 
 
-def test_the_kernel_of_the_hidden_state_has_the_right_second_derivative():
+@pytest.mark.parametrize("kind", PARTS)
+def test_the_kernel_of_the_hidden_state_has_the_right_second_derivative(kind):
     # The derivative by this kernel is written by hand, and is differentiated here in turn, in both
     # ways that JAX has, against those of a plain scan.
     def slope(layer, params):
@@ -134,10 +138,45 @@ def test_the_kernel_of_the_hidden_state_has_the_right_second_derivative():
         forward = jax.jvp(partial(slope, layer), (params,), (params,))[1]
         return jax.grad(partial(slope, layer))(params), forward
 
-    x = X[:, :3]
-    layer = both_ways(lambda p: layers.rnn(p, x), PARAMS["rnn"])
-    cell = both_ways(lambda p: scan_cell(layers.rnn_cell, p, jnp.zeros((B, H)), x), PARAMS["rnn"])
-    expect_close(layer, cell, 5 * SAME)  # of two derivatives, with terms that cancel
+    layer, cell, _ = LAYERS[kind]
+    x, carry = X[:, :3], CARRIES[kind]
+    by_layer = both_ways(lambda p: layer(p, x, carry=carry), PARAMS[kind])
+    by_cell = both_ways(lambda p: scan_cell(cell, p, carry, x), PARAMS[kind])
+    expect_close(by_layer, by_cell, 5 * SAME)  # of two derivatives, with terms that cancel
+
+
+def parts_in_float64(kind):
+    """A layer's cell taken apart, its kernel, a carry, and inputs (T, B, H) of a recurrence."""
+    cell, kernel = PARTS[kind].cell, numbers(H, PARTS[kind].cell.blocks * H, dtype=np.float64)
+    carry = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), CARRIES[kind])
+    count = len(jax.eval_shape(lambda p: PARTS[kind].inputs(p, X[:, 0]), PARAMS[kind]))
+    inputs = tuple(numbers(T, B, H, seed=i, dtype=np.float64) for i in range(count))
+    return cell, jax.tree.map(jnp.asarray, (kernel, carry, inputs))
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_the_slopes_of_a_cell_are_its_derivative(kind):
+    with jax.enable_x64(True):
+        cell, (_, carry, inputs) = parts_in_float64(kind)
+        sums, others = [x[0] for x in inputs[: cell.blocks]], [x[0] for x in inputs[cell.blocks :]]
+        new, slopes = cell.advance(carry, sums, tuple(others))
+        d = jax.tree.map(lambda c: jnp.asarray(numbers(B, H, seed=7, dtype=np.float64)), new)
+        _, pull = jax.vjp(lambda *args: cell.advance(*args)[0], carry, sums, tuple(others))
+        expect_close(cell.pull(slopes, d), pull(d), 1e-14)  # some ten roundings of 1e-16
+
+
+@pytest.mark.parametrize("valid", [None, REAL], ids=["all steps", "padded"])
+@pytest.mark.parametrize("kind", PARTS)
+def test_the_derivative_by_hand_is_that_of_the_scan_also_of_outputs_at_padding(kind, valid):
+    with jax.enable_x64(True):
+        cell, args = parts_in_float64(kind)
+        mask = None if valid is None else jnp.asarray(valid)
+
+        def plain(kernel, carry, inputs):
+            return masked_scan(partial(cell_step, cell, kernel), carry, inputs, mask)
+
+        got = with_gradients(lambda *args: unroll(cell, *args, mask))(*args)
+        expect_close(got, with_gradients(plain)(*args), 1e-13)  # five steps, 1e-14 each
 
 
 def opened(jaxpr):
@@ -166,6 +205,40 @@ def test_the_products_of_input_and_kernel_gradient_are_outside_the_scan():
         products = [e for e in equations(body) if e.primitive.name == "dot_general"]
         assert len(products) == 1
         assert not {(H, 4 * H), (4 * H, H)} & {variable.aval.shape for variable in body.outvars}
+    products = [e for e in equations(whole) if e.primitive.name == "dot_general"]
+    assert sum(e.outvars[0].aval.shape == (H, 4 * H) for e in products) == 1  # of all gates
+
+
+TOKENS = jnp.array([[0, 3, 1, 1, 2], [2, 2, 2, 0, 3], [1, 0, 3, 3, 3]])  # (B, T)
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_layer_over_tokens_is_the_layer_over_their_rows(kind):
+    layer, table = LAYERS[kind][0], jnp.asarray(numbers(4, IN, seed=4))
+    args = PARAMS[kind], table, CARRIES[kind]
+    expect_close(
+        with_gradients(lambda p, t, c: layers.over_tokens(layer, p, t, TOKENS, carry=c))(*args),
+        with_gradients(lambda p, t, c: layer(p, t[TOKENS], carry=c))(*args),
+        SAME,
+    )
+
+
+def products_with(rows, layer):
+    """How many products over tokens have this many rows of inputs."""
+    table = jnp.ones((rows, IN))
+    program = jax.make_jaxpr(lambda p, t: layers.over_tokens(layer, p, t, TOKENS))
+    found = [e for e in equations(opened(program(PARAMS["rnn"], table)))]
+    shapes = [e.invars[0].aval.shape for e in found if e.primitive.name == "dot_general"]
+    return shapes.count((rows, IN)), shapes.count((T * B, IN))
+
+
+def test_the_rows_of_a_table_meet_the_kernel_once_unless_they_are_more_than_the_tokens():
+    def my_own(params, x, *, carry=None):
+        return layers.rnn(params, x, carry=carry)
+
+    assert products_with(4, layers.rnn) == (1, 0)
+    assert products_with(B * T + 1, layers.rnn) == (0, 1)
+    assert products_with(4, my_own) == (0, 1)
 
 
 # The linear recurrence.

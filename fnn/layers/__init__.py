@@ -84,6 +84,7 @@ from fnn.layers.recurrent import gru_cell_init as gru_cell_init
 from fnn.layers.recurrent import lstm as lstm
 from fnn.layers.recurrent import lstm_cell as lstm_cell
 from fnn.layers.recurrent import lstm_cell_init as lstm_cell_init
+from fnn.layers.recurrent import over_tokens as over_tokens
 from fnn.layers.recurrent import rnn as rnn
 from fnn.layers.recurrent import rnn_cell as rnn_cell
 from fnn.layers.recurrent import rnn_cell_init as rnn_cell_init

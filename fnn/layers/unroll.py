@@ -6,7 +6,7 @@ nothing: carries stand still there, outputs are 0, and gradients are exactly 0.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def scan_cell(
     """
     valid = real_steps("scan_cell", x, lengths)
     inputs = jnp.swapaxes(keep_real(x, valid), 0, 1)
-    carry, y = _scan(partial(cell, params), carry, inputs, valid)
+    carry, y = masked_scan(partial(cell, params), carry, inputs, valid)
     return carry, jax.tree.map(lambda leaf: keep_real(jnp.swapaxes(leaf, 0, 1), valid), y)
 
 
@@ -95,95 +95,34 @@ def keep_real(x: Array, valid: Array | None, fill: float = 0) -> Array:
     >>> keep_real(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]])).tolist()
     [[1.0, 0.0]]
     """
-    return x if valid is None else _select(valid, x, jnp.full_like(x, fill))
+    return x if valid is None else select_rows(valid, x, jnp.full_like(x, fill))
 
 
-def _select(condition: Array, a: Array, b: Array) -> Array:
+def select_rows(condition: Array, a: Array, b: Array) -> Array:
+    """a in the rows where the condition, of the leading axes, holds; b in the others.
+
+    >>> select_rows(jnp.array([True, False]), jnp.ones((2, 1)), jnp.zeros((2, 1))).tolist()
+    [[1.0], [0.0]]
+    """
     return jnp.where(jnp.expand_dims(condition, tuple(range(condition.ndim, a.ndim))), a, b)
 
 
-def _scan(
+def masked_scan(
     step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, inputs: Any, valid: Array | None
 ) -> tuple[Carry, Any]:
-    """`lax.scan` over time-major inputs, whose carry stands still at padding."""
+    """`lax.scan` over time-major inputs, whose carry stands still at padding.
+
+    >>> add = lambda total, x: (total + x, total)
+    >>> masked_scan(add, jnp.zeros(1), jnp.ones((2, 1)), jnp.array([[True, False]]))[0].tolist()
+    [1.0]
+    """
 
     def masked(carry: Carry, now: Any) -> tuple[Carry, Any]:
         inputs, real = now
         new, y = step(carry, inputs)
-        return new if real is None else jax.tree.map(partial(_select, real), new, carry), y
+        return new if real is None else jax.tree.map(partial(select_rows, real), new, carry), y
 
     return lax.scan(masked, carry, (inputs, None if valid is None else valid.T))
-
-
-class Cell(NamedTuple):
-    """A recurrent cell taken apart, so that no more than needed happens inside the scan.
-
-    A step adds the product of hidden state and kernel, block by block, to the first of its inputs,
-    and lets `advance` make the new carry of the sums. The inputs are one array for each block
-    instead of one for all: on a CPU, XLA would slice a block out of a slice of time within the
-    loop over elements, which nearly doubles the time of an LSTM's forward scan.
-    """
-
-    blocks: int  # how many parts the product has
-    hidden: Callable[[Carry], Array]  # the part of the carry that the kernel is applied to
-    advance: Callable[[Carry, list[Array], Any], Carry]  # carry, sums, other inputs -> carry
-
-
-def cell_step(
-    cell: Cell, kernel: Float[Array, "hidden gates"], carry: Carry, inputs: tuple[Array, ...]
-) -> tuple[Carry, Array]:
-    """One step of a `Cell`; the output is the new hidden state.
-
-    >>> cell = Cell(1, lambda h: h, lambda h, sums, others: sums[0])
-    >>> cell_step(cell, 2 * jnp.eye(1), jnp.ones((1, 1)), (jnp.ones((1, 1)),))[1].tolist()
-    [[3.0]]
-    """
-    products = jnp.split(cell.hidden(carry) @ kernel, cell.blocks, axis=-1)
-    sums = [product + x for product, x in zip(products, inputs, strict=False)]
-    carry = cell.advance(carry, sums, inputs[cell.blocks :])
-    return carry, cell.hidden(carry)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def unroll(
-    cell: Cell,
-    kernel: Float[Array, "hidden gates"],
-    carry: Carry,
-    inputs: tuple[Array, ...],
-    valid: Bool[Array, "batch time"] | None,
-) -> tuple[Carry, Array]:
-    """A `Cell` over time-major inputs: the last carry, and the hidden states (time, batch, hidden).
-
-    Its derivative is written by hand to take the kernel's gradient as one product over all steps.
-    The derivative of a scan would add a small product to the whole kernel at every step, which
-    costs a third of the training step of an LSTM with 256 units on a CPU.
-
-    >>> cell = Cell(1, lambda h: h, lambda h, sums, others: sums[0])
-    >>> x = jnp.ones((3, 1, 1))
-    >>> unroll(cell, 2 * jnp.eye(1), jnp.zeros((1, 1)), (x,), None)[1].ravel().tolist()
-    [1.0, 3.0, 7.0]
-    """
-    return _scan(partial(cell_step, cell, kernel), carry, inputs, valid)
-
-
-def _unroll_forward(
-    cell: Cell, kernel: Array, carry: Carry, inputs: tuple[Array, ...], valid: Array | None
-) -> tuple[tuple[Carry, Array], Any]:
-    step = partial(cell_step, cell, kernel)
-    (last, hidden), pull = jax.vjp(lambda c, x: _scan(step, c, x, valid), carry, inputs)
-    before = jnp.concatenate([cell.hidden(carry)[None], hidden])[:-1]
-    return (last, hidden), (pull, before)
-
-
-def _unroll_backward(cell: Cell, saved: Any, g: Any) -> Any:
-    pull, before = saved
-    dcarry, dinputs = pull(g)
-    # An input that is added to the product has the gradient of the product.
-    blocks = [jnp.tensordot(before, d, ((0, 1), (0, 1))) for d in dinputs[: cell.blocks]]
-    return jnp.concatenate(blocks, axis=-1), dcarry, dinputs, None
-
-
-unroll.defvjp(_unroll_forward, _unroll_backward)
 
 
 def reverse_sequences(

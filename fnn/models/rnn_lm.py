@@ -81,7 +81,8 @@ def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
             own = None if key is None else jax.random.fold_in(key, place)
             return noise.apply({}, (), x, key=own, train=train)[0]
 
-        return _logits(config, params, None, x, drop)[1], model_state
+        plain = not train or (isinstance(rate, int | float) and rate == 0)
+        return _logits(config, params, None, x, None if plain else drop)[1], model_state
 
     return Model(init=init, apply=apply)
 
@@ -100,19 +101,15 @@ def rnn_decoder(config: RNNLMConfig) -> Decoder:
 
     def init(params: Params, batch: int, length: int) -> Carry:
         tokens = jax.ShapeDtypeStruct((batch, 1), jnp.int32)
-        carry, _ = jax.eval_shape(lambda p, x: _logits(config, p, None, x, _keep), params, tokens)
+        carry, _ = jax.eval_shape(lambda p, x: _logits(config, p, None, x), params, tokens)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry)
 
     def step(params: Params, tokens: Any, carry: Carry) -> tuple[Array, Carry]:
         _expect_tokens("rnn_decoder", tokens)
-        carry, logits = _logits(config, params, carry, tokens, _keep)
+        carry, logits = _logits(config, params, carry, tokens)
         return logits, carry
 
     return Decoder(init=init, step=step)
-
-
-def _keep(place: int, x: Array) -> Array:
-    return x
 
 
 def _init(config: RNNLMConfig, key: PRNGKey) -> Params:
@@ -136,14 +133,18 @@ def _logits(
     params: Params,
     carry: Carry | None,
     tokens: Array,
-    drop: Callable[[int, Array], Array],
+    drop: Callable[[int, Array], Array] | None = None,
 ) -> tuple[Carry, Array]:
     starts = [None] * len(config.widths) if carry is None else carry
-    x, carries = drop(0, layers.embedding(params["embedding"], tokens)), []
+    layer, embedding, carries = config.cell.layer, params["embedding"], []
+    x: Any = None if drop is None else drop(0, layers.embedding(embedding, tokens))
     for i, (own, start) in enumerate(zip(params["layers"], starts, strict=True)):
-        last, x = config.cell.layer(own, x, carry=start)
+        if x is None:
+            last, x = layers.over_tokens(layer, own, embedding["table"], tokens, carry=start)
+        else:
+            last, x = layer(own, x, carry=start)
         carries.append(last)
-        x = drop(i + 1, x)
+        x = x if drop is None else drop(i + 1, x)
     return carries, layers.linear(params["head"], x)
 
 

@@ -54,6 +54,7 @@ HELPERS = [  # tests/test_recurrent.py, tests/test_recurrent_torch.py
     "layers.gru_cell",
     "layers.linear_recurrence_cell",
     "layers.lstm_cell",
+    "layers.over_tokens",
     "layers.rnn_cell",
     "layers.scan_cell",
     "layers.stacked",

@@ -78,12 +78,15 @@ def _xla_is_quick(window: Window, zeros: Pairs, x: Array, kernel: Array) -> bool
 def _suits_winograd(window: Window, zeros: Pairs, x: Array, features: int) -> bool:
     # Measured, value and gradients together: quicker by a third to a half, where there are
     # features and tiles enough for products of matrices and few tiles reach beyond the edge.
+    batch = x.shape[0]
     if window != _THREE or x.dtype not in (jnp.float32, jnp.float64):
+        return False
+    if not isinstance(batch, int):  # of an exported program, which takes any
         return False
     places = output_sizes("convolve", x.shape[1:-1], window, zeros)
     tiles = math.prod(-(-n // 2) for n in places)
     full = 4 * tiles <= _WASTE * math.prod(places)
-    return full and len(x) * tiles >= _TILES and min(x.shape[-1], features) >= _FEATURES
+    return full and batch * tiles >= _TILES and min(x.shape[-1], features) >= _FEATURES
 
 
 # A convolution, its input gradient and its kernel gradient are the derivatives of one form, linear

@@ -4,7 +4,8 @@ Two neighbouring outputs of a window of three are made of four products instead 
 the inputs, times sums of the kernel, summed. Along both axes, tiles of 2 x 2 outputs are made of
 16 instead of 36. Over batch, tiles and features these are 16 products of matrices. The factors are
 1 and 1/2 alone, so that the result is as exact as the plain one; the larger tiles, with fewer
-products still, are not. Source: Lavin & Gray 2015, arXiv:1509.09308, section 4.1.
+products still, are not. An infinite input makes all outputs of its tiles NaN or infinite, not those
+of its windows alone. Source: Lavin & Gray 2015, arXiv:1509.09308, section 4.1.
 """
 
 import math

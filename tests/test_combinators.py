@@ -60,6 +60,31 @@ def test_equal_layers_start_with_different_parameters():
     assert not same(params[0]["kernel"], params[1]["kernel"])
 
 
+def test_one_layer_many_times_is_drawn_as_if_each_were_another():
+    normed = lambda: sequential(models.dense(3), models.batch_norm())  # noqa: E731
+    layer = normed()
+    again = sequential(models.dense(5), *[layer] * 7, models.dense(2))
+    apart = sequential(models.dense(5), *[normed() for _ in range(7)], models.dense(2))
+    (params, state), others = (jax.jit(model.init)(key(), X) for model in (again, apart))
+    assert same((params, state), others)
+    assert params[1][0]["kernel"].shape == (5, 3) and params[7][0]["kernel"].shape == (3, 3)
+
+
+def test_one_layer_many_times_is_drawn_by_one_loop():
+    def draws(n):
+        model = sequential(*[models.dense(3)] * n)
+        return str(jax.make_jaxpr(model.init)(key(), X)).count("random_bits")
+
+    assert draws(30) == draws(10) < 10
+
+
+def test_one_layer_under_several_names_is_drawn_by_name():
+    layer = models.dense(3)
+    model = sequential(**{name: layer for name in "abcdefg"})
+    params, _ = model.init(key(), X)
+    assert same(params["f"], layer.init(fold_name(key(), "f"), X)[0])
+
+
 def test_the_noise_of_a_named_layer_follows_from_its_name():
     model = sequential(drop=models.dropout(0.5))
     noisy = model.apply(*model.init(key(), X), X, key=key(1), train=True)[0]

@@ -1,6 +1,7 @@
 """Models side by side and one after another."""
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 from fnn.combinators.base import Layer, as_model, output_of
 from fnn.keys import fold_name
 from fnn.types import Model, PRNGKey
+
+_MANY = 4  # layers that are the same model and are initialised by one loop, from here on
 
 
 def sequential(*layers: Layer, **named: Layer) -> Model:
@@ -31,9 +34,16 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
 
     def init(key, x):
         params, state = {}, {}
-        for name, model in models.items():
-            params[name], state[name] = model.init(_fold(key, name), x)
-            x = output_of(model, params[name], state[name], x)
+        for model, names in _runs(models):
+            while names:
+                name, *names = names
+                params[name], state[name] = model.init(_fold(key, name), x)
+                before, x = x, output_of(model, params[name], state[name], x)
+                by_place = isinstance(name, int) and len(names) >= _MANY
+                if by_place and _is_like(before, x):
+                    for name, made in zip(names, _init_each(model, key, names, x), strict=True):
+                        params[name], state[name] = made
+                    break
         return _pack(params, {}), _pack(state, ())
 
     def apply(params, model_state, x, *, key=None, train=False):
@@ -148,6 +158,24 @@ def _pack(parts: dict[Any, Any], empty: Any) -> Any:
     if not filled:
         return empty
     return _in_order(parts) if 0 in parts else filled
+
+
+def _runs(models: dict[Any, Model]) -> list[tuple[Model, list[Any]]]:
+    """Layers that are one and the same model, one after another, with their names or places."""
+    by_model = groupby(models.items(), key=lambda item: id(item[1]))
+    return [(run[0][1], [name for name, _ in run]) for run in (list(g) for _, g in by_model)]
+
+
+def _init_each(model: Model, key: PRNGKey, places: list[int], x: Any) -> list[tuple[Any, Any]]:
+    """Parameters and state at each place, for inputs of one shape: one compiled initialisation."""
+    made = jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i), x), jnp.array(places))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(len(places))]
+
+
+def _is_like(a: Any, b: Any) -> bool:
+    """Whether two inputs have the same structure, shapes and dtypes."""
+    of_a, of_b = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (a, b))
+    return bool(of_a == of_b)
 
 
 def _is_empty(part: Any) -> bool:

@@ -38,7 +38,9 @@ def mlp(config: MLPConfig, *, rate: Scalar = 0.0) -> Model:
     (8, 3)
     """
     head = dense(config.out_features, kernel_init=config.head_init)
-    hidden = [_hidden(config, width, rate) for width in config.widths]  # (B, I) -> (B, W)
+    # One model for each width, so that `sequential` may initialise equal layers in one loop.
+    of_width = {width: _hidden(config, width, rate) for width in config.widths}
+    hidden = [of_width[width] for width in config.widths]  # (B, I) -> (B, W)
     body = {"hidden": sequential(*hidden)} if hidden else {}
     model = sequential(**body, head=head)  # (B, I) -> (B, O)
 

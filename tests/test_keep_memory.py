@@ -17,16 +17,18 @@ if sys.argv[1] == "keep":
 library, mebibytes_48 = ctypes.CDLL(None), 48 << 20
 library.aligned_alloc.restype = ctypes.c_void_p
 library.free.argtypes = [ctypes.c_void_p]
-for _ in range(6):  # as a compiled program takes its block, fills it, and gives it back
+faults = []
+for _ in range(12):  # as a compiled program takes its block, fills it, and gives it back
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = library.aligned_alloc(64, ctypes.c_size_t(mebibytes_48))
     ctypes.memset(block, 1, mebibytes_48)
     library.free(block)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))  # now and then a block comes from another place of the heap
 """
 
 
-def faults_of_the_last(mode):
+def least_faults_of_a_block(mode):
     done = subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -35,8 +37,8 @@ def faults_of_the_last(mode):
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc")
 def test_the_pages_of_one_block_are_there_for_the_next():
     # 48 MiB are 12,288 pages of 4 KiB, or 24 of 2 MiB where the system gives such.
-    assert faults_of_the_last("leave") >= 24
-    assert faults_of_the_last("keep") < 10
+    assert least_faults_of_a_block("leave") >= 24
+    assert least_faults_of_a_block("keep") < 10
 
 
 @pytest.mark.parametrize("missing", ["gnu_get_libc_version", "mallopt"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fnn.combinators.base import Layer, as_model, output_of
 from fnn.keys import fold_name
+from fnn.tree import spec
 from fnn.types import Model, PRNGKey
 
 _MANY = 4  # layers that are the same model and are initialised by one loop, from here on
@@ -40,7 +41,7 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
                 params[name], state[name] = model.init(_fold(key, name), x)
                 before, x = x, output_of(model, params[name], state[name], x)
                 by_place = isinstance(name, int) and len(names) >= _MANY
-                if by_place and _is_like(before, x):
+                if by_place and jax.tree.map(spec, before) == jax.tree.map(spec, x):
                     for name, made in zip(names, _init_each(model, key, names, x), strict=True):
                         params[name], state[name] = made
                     break
@@ -170,12 +171,6 @@ def _init_each(model: Model, key: PRNGKey, places: list[int], x: Any) -> list[tu
     """Parameters and state at each place, for inputs of one shape: one compiled initialisation."""
     made = jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i), x), jnp.array(places))
     return [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(len(places))]
-
-
-def _is_like(a: Any, b: Any) -> bool:
-    """Whether two inputs have the same structure, shapes and dtypes."""
-    of_a, of_b = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (a, b))
-    return bool(of_a == of_b)
 
 
 def _is_empty(part: Any) -> bool:

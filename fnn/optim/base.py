@@ -125,7 +125,7 @@ def leaf_norm(leaf: Array) -> Float[Array, ""]:
     >>> leaf_norm(jnp.array([[3.0], [4.0]])).item()
     5.0
     """
-    if leaf.size > 4096:
+    if not tree.is_small(leaf):
         return tree.global_norm(leaf)
     # In its own shape: flat, as beside other small leaves, its squares would be written out.
     return safe_sqrt(jnp.square(leaf.astype(tree.at_least_float32(leaf))).sum())

@@ -145,42 +145,33 @@ def fitting_layout(
     most = max(1, budget // _guess(plan, span, state, data))
     while True:
         layout = choose_layout(n_keys, n_settings, most, devices)
-        leaves, treedef = jax.tree.flatten(
-            (*_argument_shapes(layout, span, state, keys, settings), data)
-        )
-        compiled = _compiled(plan, span, layout, treedef, tuple(_Shape.of(a) for a in leaves))
+        shapes = (*_argument_shapes(layout, span, state, keys, settings), data)
+        leaves, structure = jax.tree.flatten(jax.tree.map(_struct, shapes))
+        compiled = _compiled(plan, span, layout, structure, tuple(leaves))
         used, width = _bytes_used(compiled), layout.members_per_device
         if used <= budget or width == 1:
             return layout, compiled
         most = max(1, min(width - 1, int(0.9 * width * budget / used)))
 
 
-class _Shape(NamedTuple):
+def _struct(a: Any) -> jax.ShapeDtypeStruct:
     """What a program is compiled for, of an array that it takes."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    weak_type: bool
-    sharding: Any  # None where the array goes wherever the program is
-
-    @classmethod
-    def of(cls, a: Any) -> "_Shape":
-        placed = a.sharding if getattr(a, "committed", False) else None
-        return cls(a.shape, a.dtype, getattr(a, "weak_type", False), placed)
-
-    def struct(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(
-            self.shape, self.dtype, weak_type=self.weak_type, sharding=self.sharding
-        )
+    # Without a sharding, the array goes wherever the program is.
+    sharding = a.sharding if getattr(a, "committed", False) else None
+    weak = getattr(a, "weak_type", False)
+    return jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=weak, sharding=sharding)
 
 
 @lru_cache(maxsize=32)
 def _compiled(
-    plan: Plan, span: Span, layout: Layout, treedef: Any, shapes: tuple[_Shape, ...]
+    plan: Plan,
+    span: Span,
+    layout: Layout,
+    structure: Any,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
 ) -> Any:
     """The program for arguments of these shapes: a second sweep of the kind compiles nothing."""
-    arguments = jax.tree.unflatten(treedef, [shape.struct() for shape in shapes])
-    return program.lower(plan, span, layout, *arguments).compile()
+    return program.lower(plan, span, layout, *jax.tree.unflatten(structure, leaves)).compile()
 
 
 def default_bytes(device: jax.Device) -> int:

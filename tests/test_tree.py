@@ -1,5 +1,7 @@
 """Maths and names on pytrees."""
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,19 +143,31 @@ MIXED = {
 }
 
 
-def test_an_elementwise_map_is_the_map_of_the_leaves():
+@pytest.mark.parametrize("within", [nullcontext, tree.small_leaves_joined])
+def test_an_elementwise_map_is_the_map_of_the_leaves(within):
     def scaled(x, y):
         return x + 2 * y.astype(x.dtype), y * y
 
     other = jax.tree.map(lambda x: jnp.cos(x), MIXED)
-    sums, squares = tree.elementwise(scaled, MIXED, other)
+    with within():
+        sums, squares = tree.elementwise(scaled, MIXED, other)
+        doubled = tree.elementwise(lambda x: 2 * x, MIXED)
     want = jax.tree.map(scaled, MIXED, other)
     for name, (total, square) in want.items():
         for got, expected in ((sums[name], total), (squares[name], square)):
             assert got.dtype == expected.dtype and got.shape == expected.shape
             np.testing.assert_array_equal(got, expected)
-    doubled = tree.elementwise(lambda x: 2 * x, MIXED)
     assert jax.tree.structure(doubled) == jax.tree.structure(MIXED)
+
+
+def test_small_leaves_are_joined_within_and_each_alone_outside():
+    def vectors():  # made when the maps of `MIXED` are traced
+        return str(jax.make_jaxpr(lambda x: tree.elementwise(jnp.tanh, x))(MIXED)).count("tanh")
+
+    assert vectors() == 4
+    with tree.small_leaves_joined():
+        assert vectors() == 3  # bias and kernel together; another dtype; a large one
+    assert vectors() == 4
 
 
 def test_an_elementwise_map_of_nothing_has_all_its_results():

@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,11 @@ import tyro
 
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.peers.machine import describe
-from experiments.benchmarks.peers.work import B2, CLIP_NORM, LR, WEIGHT_DECAY
-from fnn import losses, models, optim, schedules, tree
+from experiments.benchmarks.peers.of_fnn import clipped_adamw
+from experiments.benchmarks.peers.ratios import ratio_of, shown
+from experiments.benchmarks.peers.work import CLIP_NORM, LR
+from fnn import losses, models, schedules
+from fnn.activations import gelu
 from fnn.combinators import mixed_bfloat16
 from fnn.train import make_init, make_step
 from fnn.types import Recipe
@@ -72,6 +74,7 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
         features=config.features,
         num_layers=config.layers,
         num_heads=config.heads,
+        activation=gelu,
         bias=False,
         scan=config.scan,
     )
@@ -80,12 +83,10 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
         shape = replace(shape, block=block)
 
     def recipe(hyper: Any) -> Recipe:
-        matrices = tree.matching("*kernel", "*table")
-        adamw = optim.adamw(b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices)
         plain = Recipe(
             model=models.gpt(shape),
             loss=losses.cross_entropy,
-            optimizer=optim.chain(optim.clip_by_global_norm(CLIP_NORM), adamw),
+            optimizer=clipped_adamw(),
             schedule=schedules.constant(hyper["lr"]),
         )
         return mixed_bfloat16(plain)
@@ -106,53 +107,16 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
 def of_torch(config: Config) -> Steps:
     import torch
     import torch.nn.functional as F
-    from torch import nn
+
+    from experiments.benchmarks.peers.of_torch import GPT, adamw
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
-    width, heads = config.features, config.heads
-    linear = partial(nn.Linear, bias=False)
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norms = nn.ModuleList(nn.LayerNorm(width, bias=False) for _ in range(2))
-            self.qkv, self.out = linear(width, 3 * width), linear(width, width)
-            self.up, self.down = linear(width, 4 * width), linear(4 * width, width)
-
-        def forward(self, x):
-            b, t, e = x.shape
-            parts = self.qkv(self.norms[0](x)).split(e, dim=2)
-            q, k, v = (h.view(b, t, heads, e // heads).transpose(1, 2) for h in parts)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.out(y.transpose(1, 2).reshape(b, t, e))
-            return x + self.down(F.gelu(self.up(self.norms[1](x)), approximate="tanh"))
-
-    class GPT(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens = nn.Embedding(config.vocabulary, width)
-            self.positions = nn.Embedding(config.length, width)
-            self.blocks = nn.ModuleList(Block() for _ in range(config.layers))
-            self.norm = nn.LayerNorm(width, bias=False)
-            for p in self.parameters():
-                if p.dim() >= 2:
-                    nn.init.normal_(p, std=0.02)
-
-        def forward(self, x):
-            h = self.tokens(x) + self.positions(torch.arange(x.shape[1], device=x.device))
-            for block in self.blocks:
-                h = block(h)
-            return F.linear(self.norm(h), self.tokens.weight)
-
+    c = config
     torch.manual_seed(0)
-    model = GPT().to(device)
+    model = GPT(c.vocabulary, c.length, c.features, c.heads, c.layers).to(device)
     x, y = (torch.from_numpy(a).to(device).long() for a in tokens(config))
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, B2), fused=True)
+    optimizer = adamw(model)
 
     @torch.compile
     def mean_loss(x, y):
@@ -164,7 +128,7 @@ def of_torch(config: Config) -> Steps:
         for _ in range(n):
             optimizer.zero_grad(set_to_none=True)
             mean_loss(x, y).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -198,9 +162,7 @@ def main(config: Config) -> None:
         if config.peak_tflops:
             line += f"   {rate * operations / config.peak_tflops / 1e12:.1%} of the peak"
         if name != "fnn":
-            ratios = np.array(times["fnn"]) / np.array(each)
-            low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-            line += f"   fnn / {name} {middle:.3f} ({low:.3f}-{high:.3f})"
+            line += f"   fnn / {name} {shown(ratio_of(times['fnn'], each))}"
         print(line)
     config.out.mkdir(parents=True, exist_ok=True)
     whole = {"machine": describe(), "config": asdict(config), "seconds_of_a_step": times}

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import tyro
 
+from experiments.benchmarks.peers.ratios import ratio_of, shown
 from fnn.data import stream
 from fnn.data.augment import crop, flip, per_example
 from fnn.order import order, order_block
@@ -247,8 +248,7 @@ def show(names: list[str], times: np.ndarray, batches: int) -> None:
         line = f"  {name:20} {rates[j]:9.0f} batches/s"
         if j not in ours:
             for i in ours:
-                low, middle, high = np.quantile(times[:, j] / times[:, i], [0.25, 0.5, 0.75])
-                line += f"   {names[i]}: {middle:6.2f} ({low:.2f}-{high:.2f})"
+                line += f"   {names[i]}: {shown(ratio_of(times[:, j], times[:, i]), 2)}"
         print(line, flush=True)
 
 

@@ -18,7 +18,6 @@ shampoo, soap and kron have no peer in optax, and are compared with its adamw.
 import functools
 import gc
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ import optax
 import tyro
 from optax import contrib
 
+from experiments.benchmarks.peers.names import expect_names
 from fnn import optim, tree
 from fnn.train.pack import pack, unpack
 from fnn.types import Optimizer
@@ -187,7 +187,8 @@ def packed(optimizer: Optimizer, shapes: Any) -> Side:
 
     def update(grads, carry):
         params, state = carry
-        updates, state = optimizer.update(grads, unpack(state, like, params), params, LR)
+        with tree.small_leaves_joined():
+            updates, state = optimizer.update(grads, unpack(state, like, params), params, LR)
         return tree.add(params, updates), pack(state, params)
 
     return Side(lambda params: pack(optimizer.init(params), params), update, shapes)
@@ -240,8 +241,8 @@ def compare(name: str, shapes: Any, rounds: int, calls: int, of_ours: Callable =
 
 
 def main(config: Config) -> None:
-    if unknown := sorted(set(config.only) - PAIRS.keys()):
-        sys.exit(f"--only: expected names of {sorted(PAIRS)}, got {unknown}")
+    expect_names("--only", config.only, PAIRS)
+    expect_names("--trees", config.trees, ("gpt2", "small"))
     print(f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].device_kind}")
     for kind in config.trees:
         shapes = gpt2(config.layers) if kind == "gpt2" else small()

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.benchmarks.peers.ratios import ratio_of, shown
 from fnn import models
 from fnn.models import layers as all_layers
 from fnn.types import Model
@@ -187,12 +188,12 @@ def measure(names: list[str], config: Config) -> Iterator[tuple[float, str]]:
         inside(1), outside(1)  # compile
         times = max(1, round(config.round_ms / 1e3 / outside(1)))
         pairs = np.array([(inside(times), outside(times)) for _ in range(config.rounds)])
-        low, middle, high = np.quantile(pairs[:, 0] / pairs[:, 1], [0.25, 0.5, 0.75])
+        ratio = ratio_of(pairs[:, 0], pairs[:, 1])
         each = np.median(pairs, axis=0) / times / STEPS * 1e6
-        mark = "  above the goal" if middle > GOAL else ""
+        mark = "  above the goal" if ratio[1] > GOAL else ""
         yield (
-            middle,
-            f"{name:28} {middle:6.2f} ({low:.2f}-{high:.2f})   "
+            ratio[1],
+            f"{name:28} {shown(ratio, 2)}   "
             f"{each[0]:9.1f} us against {each[1]:9.1f} us a step{mark}",
         )
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.benchmarks.peers.ratios import ratio_of, shown
 from fnn import losses, models, optim, schedules
 from fnn.train import fit, make_init, make_run, make_step, silent
 from fnn.types import Batch, Data, Recipe
@@ -97,10 +98,9 @@ def seconds(work: Callable[[], object]) -> float:
 def compare(name: str, ours: Callable, theirs: Callable, steps: int, rounds: int, goal: float):
     ours(), theirs()  # compile
     pairs = np.array([(seconds(ours), seconds(theirs)) for _ in range(rounds)])
-    low, middle, high = np.quantile(pairs[:, 0] / pairs[:, 1], [0.25, 0.5, 0.75])
     each = np.median(pairs, axis=0) / steps * 1e6
     print(
-        f"{name:34} {middle:6.3f} ({low:.3f}-{high:.3f})  goal {goal:.2f}   "
+        f"{name:34} {shown(ratio_of(pairs[:, 0], pairs[:, 1]))}  goal {goal:.2f}   "
         f"{each[0]:9.2f} us against {each[1]:9.2f} us a step",
         flush=True,
     )

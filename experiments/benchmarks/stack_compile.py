@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.benchmarks.peers.ratios import ratio_of, shown
 from fnn import models, optim, tree
 from fnn.activations import gelu
 from fnn.combinators import residual, sequential, stack
@@ -81,10 +82,10 @@ def grow(name: str, build: Callable, depths: tuple[int, int], scan: bool, rounds
             for _ in range(rounds + 1)
         ]
     )[1:]  # the first round also loads the compiler
-    low, middle, high = np.quantile(times[:, 1] / times[:, 0], [0.25, 0.5, 0.75])
+    ratio = ratio_of(times[:, 1], times[:, 0])
     shallow, deep = np.median(times, axis=0)
     print(
-        f"{name:16} {depths[1]:3} layers / {depths[0]:3}: {middle:5.2f} ({low:.2f}-{high:.2f})   "
+        f"{name:16} {depths[1]:3} layers / {depths[0]:3}: {shown(ratio, 2)}   "
         f"{shallow:6.3f} s and {deep:6.3f} s",
         flush=True,
     )

@@ -30,6 +30,8 @@ import tyro
 
 from experiments.benchmarks.peers import FNN, PEERS, Contender
 from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
+from experiments.benchmarks.peers.names import expect_names
+from experiments.benchmarks.peers.ratios import ratio_of, shown
 from experiments.benchmarks.peers.work import WORKS
 
 START = Path(__file__).parent / "peers" / "start.py"
@@ -46,16 +48,6 @@ class Config:
     peers: tuple[str, ...] = DEFAULT_PEERS
     rounds: int = 5
     out: Path = Path("runs/benchmarks")
-
-
-def expect_names(config: Config) -> None:
-    trained = [name for name, work in WORKS.items() if not work.is_function]
-    for flag, asked, known in (
-        ("--only", config.only, trained),
-        ("--peers", config.peers, list(PEERS)),
-    ):
-        if unknown := sorted(set(asked) - set(known)):
-            sys.exit(f"starts.py: {flag}: expected some of {known}, got {unknown}")
 
 
 def environment(directory: str | None) -> dict[str, str]:
@@ -103,24 +95,21 @@ def measure(workload: str, entered: dict[str, Contender], rounds: int) -> dict[s
     return found
 
 
-def ratio(ours: list[float], theirs: list[float]) -> str:
-    low, middle, high = np.quantile(np.array(ours) / np.array(theirs), [0.25, 0.5, 0.75])
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
-
-
 def show(workload: str, found: dict[str, Starts]) -> None:
     print(f"\n{WORKS[workload].title}")
     for name, starts in found.items():
         for figure, title in FIGURES.items():
             line = f"  {name:29}{title:15}{np.median(starts[figure]):9.3f}"
             if name != OURS:
-                line += f"   fnn / {name} {ratio(found[OURS][figure], starts[figure])}"
+                ratio = ratio_of(found[OURS][figure], starts[figure])
+                line += f"   fnn / {name} {shown(ratio, 2)}"
             print(line)
     sys.stdout.flush()
 
 
 def main(config: Config) -> None:
-    expect_names(config)
+    expect_names("--only", config.only, [n for n, work in WORKS.items() if not work.is_function])
+    expect_names("--peers", config.peers, PEERS)
     machine, others, tables = describe(), Others(), {}
     entered = {OURS: FNN[OURS]} | {n: PEERS[n] for n in config.peers if PEERS[n].installed}
     for name in sorted(set(config.peers) - entered.keys()):

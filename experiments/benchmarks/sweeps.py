@@ -29,6 +29,8 @@ import tyro
 
 from experiments.benchmarks.peers import PEERS, Steps
 from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
+from experiments.benchmarks.peers.names import expect_names
+from experiments.benchmarks.peers.ratios import ratio_of, shown
 from experiments.benchmarks.peers.work import WORKS
 from fnn.train import silent, sweep
 from fnn.types import Batch, Data
@@ -78,14 +80,8 @@ def seconds_of_peer(steps: Steps, config: Config) -> float:
     return (time.perf_counter() - start) / config.runs * config.members
 
 
-def spread(ratios: list[float]) -> str:
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return f"{middle:.4f} ({low:.4f}-{high:.4f}), {1 / middle:.0f} times as quick"
-
-
 def main(config: Config) -> None:
-    if unknown := sorted(set(config.peers) - PEERS.keys()):
-        sys.exit(f"sweeps.py: --peers: expected some of {list(PEERS)}, got {unknown}")
+    expect_names("--peers", config.peers, PEERS)
     cores = len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", cores)  # as the docstring of `sweep` advises
     # Its key starts JAX, which then has its devices.
@@ -108,8 +104,9 @@ def main(config: Config) -> None:
     print(f"{config.members} runs of {config.steps} steps, {WORK.title}; {machine['versions']}")
     print(f"  {'fnn sweep':20}{np.median(ours):10.2f} s   ({first:.2f} s with its compilation)")
     for name in peers:
-        ratios = [a / b for a, b in zip(ours, times[name], strict=True)]
-        print(f"  {name:20}{np.median(times[name]):10.2f} s   fnn / {name} {spread(ratios)}")
+        ratio, seconds = ratio_of(ours, times[name]), np.median(times[name])
+        text = f"{shown(ratio, 4)}, {1 / ratio[1]:.0f} times as quick"
+        print(f"  {name:20}{seconds:10.2f} s   fnn / {name} {text}")
     whole = {"good": busy <= MOST_OTHERS, "others": busy, "machine": machine, "times": times}
     whole |= {"config": asdict(config), "seconds_with_compilation": first}
     config.out.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,15 @@
     python experiments/benchmarks/training.py
     python experiments/benchmarks/training.py --only gpt cnn --peers torch "Flax Linen"
 
-fnn has three columns: a call of `make_step` for each step, the chunks of `fit`, and the scan of
-`run`; the last two also draw their batches. The convolutional network and the GPT take the gradient
-of a part of the batch on each core (`train.side_by_side`), as fnn advises for such. The peers make
-a call for each step, on batches that lie on the device; each is written in `peers/` as its own
-documentation advises. All of a workload take turns in one process, round by round, and the first of
-a round is another each time. A ratio is fnn's time over the peer's in the same round, below 1 where
-fnn is ahead: the median over the rounds, with the quartiles beside it. The best peer is the one
-with the least median time.
+fnn has four columns: a call of `make_step` for each step, the chunks of `fit`, the same of a recipe
+with norms=False, and the scan of `run`; all but the first also draw their batches. The peers
+measure the loss alone, and so does the third; the others measure three norms as well. The
+convolutional network and the GPT take the gradient of a part of the batch on each core
+(`train.side_by_side`), as fnn advises for such. The peers make a call for each step, on batches
+that lie on the device; each is written in `peers/` as its own documentation advises. All of a
+workload take turns in one process, round by round, and the first of a round is another each time. A
+ratio is fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median over
+the rounds, with the quartiles beside it. The best peer is the one with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to
@@ -31,11 +32,12 @@ import tyro
 
 from experiments.benchmarks.peers import FNN, PEERS, Contender, Steps
 from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
+from experiments.benchmarks.peers.names import expect_names
+from experiments.benchmarks.peers.ratios import Ratio, ratio_of, shown
 from experiments.benchmarks.peers.work import WORKS, Work
 from fnn.report import figure
 from fnn.train import keep_memory
 
-Ratio = tuple[float, float, float]  # lower quartile, median, upper quartile
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)  # of the picture
 
 
@@ -67,9 +69,7 @@ class Row:
         return float(np.median(self.times[name]))
 
     def ratio(self, ours: str, theirs: str) -> Ratio:
-        each = np.array(self.times[ours]) / np.array(self.times[theirs])
-        low, middle, high = np.quantile(each, [0.25, 0.5, 0.75])
-        return float(low), float(middle), float(high)
+        return ratio_of(self.times[ours], self.times[theirs])
 
     @property
     def best_peer(self) -> str | None:
@@ -78,11 +78,6 @@ class Row:
     @property
     def quiet(self) -> bool:
         return self.others <= MOST_OTHERS
-
-
-def expect_names(flag: str, asked: tuple[str, ...], known: Any) -> None:
-    if unknown := sorted(set(asked) - set(known)):
-        sys.exit(f"training.py: {flag}: expected some of {list(known)}, got {unknown}")
 
 
 def entered(work: Work, peers: tuple[str, ...]) -> dict[str, Contender]:
@@ -153,10 +148,6 @@ def measure(work: Work, config: Config) -> Row:
     return Row(name=work.name, title=work.title, times=times, others=others.cores(), notes=notes)
 
 
-def shown(ratio: Ratio) -> str:
-    return "{1:.3f} ({0:.3f}-{2:.3f})".format(*ratio)
-
-
 def show(row: Row) -> None:
     """All contenders of a workload, and the ratios of fnn's columns to each peer."""
     print(f"\n{row.title}")
@@ -215,13 +206,14 @@ def draw(rows: list[Row], path: Path) -> None:
         return
     page = figure.figure(8, 1.2 + 0.6 * len(rows))
     axes = page.subplots()
-    colours = dict(zip(FNN, (figure.TRAIN, figure.VALID, "#0f766e"), strict=True))
+    shades = (figure.TRAIN, figure.VALID, "#f59e0b", "#0f766e")
+    colours = dict(zip(FNN, shades, strict=True))
     for i, name in enumerate(FNN):
         has = [(place, row) for place, row in enumerate(rows) if name in row.times]
         ratios = np.array([row.ratio(name, row.best_peer or "") for _, row in has]).reshape(-1, 3)
         low, middle, high = ratios.T
-        places = np.array([place for place, _ in has]) + 0.26 * (i - 1)
-        axes.barh(places, middle - 1, 0.24, left=1, color=colours[name], label=name)
+        places = np.array([place for place, _ in has]) + 0.2 * (i - 1.5)
+        axes.barh(places, middle - 1, 0.18, left=1, color=colours[name], label=name)
         axes.hlines(places, low, high, color="black", linewidth=1.2)
     axes.axvline(1, color=figure.INK, linewidth=0.8)
     axes.set_xscale("log")

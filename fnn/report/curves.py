@@ -66,10 +66,15 @@ def panels(history: History, *, best_step: int | None = None) -> dict[str, Panel
     drawn |= {name: partial(_metric, history, name) for name in valid if name != "loss"}
     drawn |= {
         "learning rate": partial(_plain, _array(train.lr)),
-        "gradient norm": partial(_noisy, _array(train.grad_norm), log=True),
-        "update norm": partial(_noisy, _array(train.update_norm), log=True),
-        "parameter norm": partial(_noisy, _array(train.param_norm), log=False),
     }
+    norms = {
+        "gradient norm": (_array(train.grad_norm), True),
+        "update norm": (_array(train.update_norm), True),
+        "parameter norm": (_array(train.param_norm), False),
+    }
+    for name, (values, log) in norms.items():
+        if not len(values) or np.isfinite(values).any():  # a recipe may leave them unmeasured
+            drawn[name] = partial(_noisy, values, log=log)
     return {name: partial(_panel, name, part, best_step) for name, part in drawn.items()}
 
 

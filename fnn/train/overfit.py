@@ -195,6 +195,7 @@ def _plain(recipe: RecipeFunction, noise: PRNGKey, scale: Scalar, hyper: Hyper) 
         schedule=schedule,
         augment=no_augmentation,
         penalty=no_penalty,
+        norms=True,
     )
 
 

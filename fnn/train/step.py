@@ -65,37 +65,45 @@ def pure_step(recipe: RecipeFunction) -> Step:
 
     def step(state, batch, key, hyper):
         hyper = watch(hyper)
-        model, loss, optimizer, schedule, _, penalty, augment, gradient = build(recipe, hyper)
+        built = build(recipe, hyper)
+        optimizer, schedule, measured = built.optimizer, built.schedule, built.norms
         noise = jax.random.fold_in(key, state.step)
-        batch = augment(fold_name(noise, "augment"), batch)
+        batch = built.augment(fold_name(noise, "augment"), batch)
         opt_state = optimizer_state(optimizer, state)
 
         def mean_loss(params, model_state, batch, key):
             x, y = batch
-            predictions, model_state = model.apply(params, model_state, x, key=key, train=True)
-            total = per_example(loss, predictions, y).mean() + penalty(params, model_state)
+            outputs, model_state = built.model.apply(params, model_state, x, key=key, train=True)
+            mean = per_example(built.loss, outputs, y).mean()
+            total = mean + built.penalty(params, model_state)
             return total, (total, model_state)
 
         def loss_and_grads(params):
-            scaled = _at_loss_scale(gradient, optimizer, opt_state)
+            scaled = _at_loss_scale(built.gradient, optimizer, opt_state)
             return scaled(mean_loss, params, state.model_state, batch, noise)
 
         (value, model_state), grads = loss_and_grads(state.params)
         objective = Objective(value, partial(_without_state, loss_and_grads))
         lr = schedule(state.step)
-        updates, opt_state = optimizer.update(grads, opt_state, state.params, lr, objective)
+        with tree.small_leaves_joined():
+            updates, opt_state = optimizer.update(grads, opt_state, state.params, lr, objective)
+            if measured:
+                squares = tree.squared_norms(grads)
+                updates = _computed_once(updates, squares[0])
         expect_all_read(hyper)
-        (squared_norm,) = tree.squared_norms(grads)
-        updates = _computed_once(updates, squared_norm)
         params = tree.add(state.params, updates)
+        norms = jnp.full(3, jnp.nan)
+        if measured:
+            # Of the new parameters: read once more, the old could not be overwritten in place.
+            squares = jnp.concatenate([squares, tree.squared_norms(updates, params)])
+            norms = tree.safe_sqrt(squares)
         state = TrainState(
             step=state.step + 1,
             params=params,
             model_state=model_state,
             opt_state=pack(opt_state, params),
         )
-        # The norm of the new parameters: one of the old would keep them from being overwritten.
-        return state, _metrics(value, lr, squared_norm, updates, params)
+        return state, _metrics(value, lr, norms)
 
     return step
 
@@ -160,8 +168,6 @@ def per_example(loss: Loss, predictions: Any, targets: Any) -> Float[Array, "bat
     return losses.astype(tree.at_least_float32(losses))
 
 
-def _metrics(loss: Array, lr: Array, grads: Array, updates: Any, params: Any) -> Metrics:
-    """`grads` is the squared norm of the gradients."""
-    norms = tree.safe_sqrt(jnp.stack([grads, *tree.squared_norms(updates, params)]))
+def _metrics(loss: Array, lr: Array, norms: Array) -> Metrics:
     loss_and_lr = jnp.stack([loss.astype(jnp.float32), lr.astype(jnp.float32)])
     return Metrics(values=jnp.concatenate([loss_and_lr, norms.astype(jnp.float32)]))

@@ -35,6 +35,7 @@ class Contender(NamedTuple):
 FNN: dict[str, Contender] = {
     "fnn step": Contender("fnn", "of_fnn", "by_steps"),
     "fnn fit": Contender("fnn", "of_fnn", "by_fit"),
+    "fnn fit, no norms": Contender("fnn", "of_fnn", "by_fit_without_norms"),
     "fnn run": Contender("fnn", "of_fnn", "by_run"),
 }
 PEERS: dict[str, Contender] = {

@@ -28,7 +28,7 @@ from experiments.benchmarks.peers.work import (
 )
 from fnn import layers, losses, models, optim, schedules, tree
 from fnn.activations import gelu, relu
-from fnn.combinators import sequential
+from fnn.combinators import sequential, stack
 from fnn.keys import run_keys
 from fnn.train import make_init, make_step, side_by_side
 from fnn.train.chunks import chunks
@@ -73,8 +73,13 @@ def _gpt() -> Model:
 
 
 def _deep() -> Model:
-    widths = (WIDTH,) * DEPTH
-    return models.mlp(models.MLPConfig(widths=widths, out_features=10, norm=models.batch_norm))
+    import os
+
+    if os.environ.get("OLD"):
+        widths = (WIDTH,) * DEPTH
+        return models.mlp(models.MLPConfig(widths=widths, out_features=10, norm=models.batch_norm))
+    block = sequential(models.dense(WIDTH), models.batch_norm(), relu)
+    return sequential(stack(block, DEPTH), models.dense(10))
 
 
 def _lstm() -> Model:
@@ -108,8 +113,11 @@ FUNCTIONS: dict[str, tuple[Callable, Callable[[], Any]]] = {
 
 
 def _optimizer(work: Work) -> Optimizer:
-    if not work.adamw:
-        return optim.adam()
+    return clipped_adamw() if work.adamw else optim.adam()
+
+
+def clipped_adamw() -> Optimizer:
+    """Decays matrices and tables alone."""
     matrices = tree.matching("*kernel", "*table")
     adamw = optim.adamw(b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices)
     return optim.chain(optim.clip_by_global_norm(CLIP_NORM), adamw)
@@ -120,7 +128,7 @@ def _gradient(work: Work) -> Gradient:
     return side_by_side(CORES) if gains and jax.default_backend() == "cpu" else whole_batch
 
 
-def recipe_of(work: Work) -> Callable[[Any], Recipe]:
+def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
     model = MODELS[work.name]()
 
     def recipe(hyper):
@@ -130,6 +138,7 @@ def recipe_of(work: Work) -> Callable[[Any], Recipe]:
             optimizer=_optimizer(work),
             schedule=schedules.constant(hyper["lr"]),
             gradient=_gradient(work),
+            norms=norms,
         )
 
     return recipe
@@ -155,9 +164,9 @@ def by_steps(work: Work) -> Any:
     return repeated(one, state, batches)
 
 
-def by_fit(work: Work) -> Any:
+def by_fit(work: Work, norms: bool = True) -> Any:
     """The chunks that `fit` makes, with the examples on the device and new batches every epoch."""
-    recipe, hyper, keys = recipe_of(work), _hyper(), run_keys(KEY)
+    recipe, hyper, keys = recipe_of(work, norms), _hyper(), run_keys(KEY)
     train = Batch(*map(jnp.asarray, work.examples()))
     state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
     # Of examples on the device there is nothing to close when the context ends.
@@ -171,6 +180,11 @@ def by_fit(work: Work) -> Any:
             np.asarray(rows)  # fit reads them after each chunk
 
     return steps
+
+
+def by_fit_without_norms(work: Work) -> Any:
+    """The same, with the loss alone measured, as the peers' steps do."""
+    return by_fit(work, norms=False)
 
 
 def by_run(work: Work) -> Any:

@@ -5,6 +5,7 @@ The fused optimizers are PyTorch's quickest, also on a CPU; gradients are set to
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,31 +60,33 @@ def _deep() -> nn.Module:
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, features: int, heads: int) -> None:
         super().__init__()
-        self.attention_norm, self.mlp_norm = nn.LayerNorm(FEATURES), nn.LayerNorm(FEATURES)
-        self.qkv = nn.Linear(FEATURES, 3 * FEATURES, bias=False)
-        self.out = nn.Linear(FEATURES, FEATURES, bias=False)
-        self.up = nn.Linear(FEATURES, 4 * FEATURES, bias=False)
-        self.down = nn.Linear(4 * FEATURES, FEATURES, bias=False)
+        self.heads = heads
+        norm, linear = partial(nn.LayerNorm, bias=False), partial(nn.Linear, bias=False)
+        self.attention_norm, self.mlp_norm = norm(features), norm(features)
+        self.qkv, self.out = linear(features, 3 * features), linear(features, features)
+        self.up, self.down = linear(features, 4 * features), linear(4 * features, features)
 
     def forward(self, x):
         b, t, e = x.shape
-        heads = self.qkv(self.attention_norm(x)).split(e, dim=2)
-        q, k, v = (h.view(b, t, HEADS, e // HEADS).transpose(1, 2) for h in heads)
+        parts = self.qkv(self.attention_norm(x)).split(e, dim=2)
+        q, k, v = (h.view(b, t, self.heads, e // self.heads).transpose(1, 2) for h in parts)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(y.transpose(1, 2).reshape(b, t, e))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
 class GPT(nn.Module):
-    def __init__(self) -> None:
+    """GPT-2 without biases, as nanoGPT's configurations are."""
+
+    def __init__(self, vocabulary: int, length: int, features: int, heads: int, blocks: int):
         super().__init__()
-        self.tokens = nn.Embedding(VOCABULARY, FEATURES)
-        self.positions = nn.Embedding(LENGTH, FEATURES)
-        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
-        self.norm = nn.LayerNorm(FEATURES)
-        self.head = nn.Linear(FEATURES, VOCABULARY, bias=False)
+        self.tokens = nn.Embedding(vocabulary, features)
+        self.positions = nn.Embedding(length, features)
+        self.blocks = nn.ModuleList(Block(features, heads) for _ in range(blocks))
+        self.norm = nn.LayerNorm(features, bias=False)
+        self.head = nn.Linear(features, vocabulary, bias=False)
         self.head.weight = self.tokens.weight
         for p in self.parameters():
             if p.dim() >= 2:
@@ -134,7 +137,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "tiny": lambda: _mlp(2, 16, 2),
     "mlp": lambda: _mlp(784, 512, 256, 10),
     "cnn": _cnn,
-    "gpt": GPT,
+    "gpt": lambda: GPT(VOCABULARY, LENGTH, FEATURES, HEADS, BLOCKS),
     "deep": _deep,
     "lstm": LSTM,
     "resnet": _resnet,
@@ -158,6 +161,11 @@ FUNCTIONS: dict[str, tuple[Callable, Callable[[], list]]] = {
 def _optimizer(work: Work, model: nn.Module) -> torch.optim.Optimizer:
     if not work.adamw:
         return torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+    return adamw(model)
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """Decays matrices and tables alone."""
     params = list(model.parameters())
     groups = [
         {"params": [p for p in params if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},

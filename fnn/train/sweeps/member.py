@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fnn import tree
 from fnn.keys import RunKeys, run_keys
 from fnn.train.evaluate import pure_evaluate
-from fnn.train.recipe import RecipeFunction
+from fnn.train.recipe import RecipeFunction, build
 from fnn.train.run import block_indices, even_block_length, example, make_advance
 from fnn.train.state import init_state
 from fnn.types import Data, Hyper, Metrics, Pair, PRNGKey, TrainState
@@ -69,7 +70,8 @@ def _make_leg(
     plan: Plan, key: PRNGKey, hyper: Hyper, data: Data
 ) -> Callable[..., tuple[TrainState, Record]]:
     keys, evaluate = run_keys(key), pure_evaluate(plan.recipe, plan.eval_batch_size)
-    one = partial(_step, make_advance(plan.recipe), keys, hyper, data.train)
+    norms = build(plan.recipe, hyper).norms
+    one = partial(_step, make_advance(plan.recipe), norms, keys, hyper, data.train)
 
     def leg(state: TrainState, start: Int[Array, ""], length: int) -> tuple[TrainState, Record]:
         """`length` steps, then an evaluation."""
@@ -93,6 +95,7 @@ def _make_leg(
 
 def _step(
     advance: Callable[..., tuple[TrainState, Metrics]],
+    norms: bool,
     keys: RunKeys,
     hyper: Hyper,
     train: Pair,
@@ -102,6 +105,7 @@ def _step(
     step, indices = upcoming
     after, metrics = advance(replace(state, step=step), indices, keys, hyper, train)
     alive = state.step == step
-    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.param_norm)
-    state = jax.tree.map(partial(jnp.where, alive & finite), after, state)
+    finite = jnp.isfinite(metrics.param_norm) if norms else tree.all_finite(after.params)
+    go_on = alive & jnp.isfinite(metrics.loss) & finite
+    state = jax.tree.map(partial(jnp.where, go_on), after, state)
     return state, jnp.where(alive, metrics.values, jnp.nan)

@@ -1,5 +1,7 @@
 """Combinators: depth by scan, memory by rematerialisation, precision by cast, branches abreast."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,29 @@ def test_the_program_does_not_grow_with_the_number_of_blocks():
     # The count does see growth where there is some.
     (_, two), (_, four) = programs(2, False), programs(4, False)
     assert sum(1 for _ in equations(four)) > 1.5 * sum(1 for _ in equations(two))
+
+
+def test_small_leaves_of_a_scanned_block_are_in_memory_before_it_reads_them(scanned):
+    params, state, x, _ = scanned
+    compiled = jax.jit(lambda *given: stack(block(), 3).apply(*given)).lower(params, state, x)
+    found = compiled.compile().as_text().count(" conditional(")
+    assert found == (jax.default_backend() == "cpu")
+
+
+def test_a_scanned_stack_has_forward_mode_derivatives_and_maps(scanned):
+    params, state, x, _ = scanned
+    scan, written_out = (stack(block(), 3, scan=scan) for scan in (True, False))
+
+    def moved(model, x):
+        return jax.jvp(lambda p: model.apply(p, state, x)[0], (params,), (params,))
+
+    expect_close(jax.jit(partial(moved, scan))(x), jax.jit(partial(moved, written_out))(x))
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    mapped = [
+        jax.jit(jax.vmap(lambda p, m=model: m.apply(p, state, x)[0]))(both)
+        for model in (scan, written_out)
+    ]
+    expect_close(*mapped)
 
 
 def test_remat_changes_no_value_and_no_gradient(plain):

@@ -44,7 +44,7 @@ Starts = dict[str, list[float]]  # of each figure, round by round
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    only: tuple[str, ...] = ("deep", "gpt", "cnn")  # workloads
+    only: tuple[str, ...] = ("stacked", "deep", "gpt", "cnn")  # workloads
     peers: tuple[str, ...] = DEFAULT_PEERS
     rounds: int = 5
     out: Path = Path("runs/benchmarks")

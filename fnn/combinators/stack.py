@@ -1,5 +1,6 @@
 """Depth: n blocks of one shape, with their parameters stacked along a leading axis."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,6 +50,8 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
 
     def apply(params, model_state, x, *, key=None, train=False):
         def layer(x, i, params, state):
+            if scan:
+                params, state = _in_memory(i, (params, state))
             layer_key = None if key is None else jax.random.fold_in(key, i)
             y, state = model.apply(params, state, x, key=layer_key, train=train)
             _expect_kept(x, y)
@@ -69,6 +72,29 @@ def _scanned(
     return lax.scan(
         lambda x, own: layer(x, *own), x, (jnp.arange(n), params, model_state), length=n
     )
+
+
+def _in_memory(i: Any, slices: Any) -> Any:
+    """The same trees, of which a CPU's compiler has the small leaves in memory.
+
+    It would cut them out of the stacked leaves a number at a time, within each loop over elements
+    that reads them, and such loops take five to ten times as long. Nothing is computed together
+    across a conditional; this one's condition always holds.
+    """
+
+    def on_cpu(i, leaves):
+        return lax.cond(i >= 0, lambda now: now, partial(jax.tree.map, jnp.zeros_like), leaves)
+
+    @jax.custom_jvp  # derivatives pass by it
+    def kept(i, leaves):
+        return lax.platform_dependent(i, leaves, cpu=on_cpu, default=lambda i, leaves: leaves)
+
+    kept.defjvp(lambda primals, tangents: (kept(*primals), tangents[1]))
+    leaves, structure = jax.tree.flatten(slices)
+    small = {place: leaf for place, leaf in enumerate(leaves) if tree.is_small(leaf)}
+    small = kept(i, small) if small else {}
+    kept_leaves = [small.get(place, leaf) for place, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, kept_leaves)
 
 
 def _unrolled(

@@ -164,6 +164,7 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "cnn": _cnn,
     "gpt": GPT,
     "deep": _deep,
+    "stacked": _deep,
     "lstm": LSTM,
     "resnet": _resnet,
 }

@@ -73,11 +73,12 @@ def _gpt() -> Model:
 
 
 def _deep() -> Model:
-    import os
+    widths = (WIDTH,) * DEPTH
+    return models.mlp(models.MLPConfig(widths=widths, out_features=10, norm=models.batch_norm))
 
-    if os.environ.get("OLD"):
-        widths = (WIDTH,) * DEPTH
-        return models.mlp(models.MLPConfig(widths=widths, out_features=10, norm=models.batch_norm))
+
+def _stacked() -> Model:
+    """The same, compiled as one block that a loop repeats."""
     block = sequential(models.dense(WIDTH), models.batch_norm(), relu)
     return sequential(stack(block, DEPTH), models.dense(10))
 
@@ -93,6 +94,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "cnn": _cnn,
     "gpt": _gpt,
     "deep": _deep,
+    "stacked": _stacked,
     "lstm": _lstm,
     "resnet": lambda: models.resnet(models.resnet18(10, stem=models.cifar_stem)),
 }

@@ -113,6 +113,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "cnn": CNN,
     "gpt": GPT,
     "deep": Deep,
+    "stacked": Deep,
     "lstm": LSTM,
     "resnet": ResNet,
 }

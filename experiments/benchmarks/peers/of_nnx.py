@@ -133,6 +133,7 @@ MODELS: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
     "cnn": _cnn,
     "gpt": GPT,
     "deep": _deep,
+    "stacked": _deep,
     "lstm": LSTM,
     "resnet": _resnet,
 }

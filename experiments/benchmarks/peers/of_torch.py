@@ -139,6 +139,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "cnn": _cnn,
     "gpt": lambda: GPT(VOCABULARY, LENGTH, FEATURES, HEADS, BLOCKS),
     "deep": _deep,
+    "stacked": _deep,
     "lstm": LSTM,
     "resnet": _resnet,
 }

@@ -94,6 +94,13 @@ _ALL = (
         run_steps=32,
     ),
     Work(
+        name="stacked",
+        title="the 50 blocks, by fnn as one that a loop repeats",
+        examples=_classified(10, 1024, WIDTH),
+        batch_size=128,
+        run_steps=32,
+    ),
+    Work(
         name="lstm",
         title="LSTM 256 language model, context 64, batch 32, Adam",
         examples=_texts(256),

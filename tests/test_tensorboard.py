@@ -44,7 +44,7 @@ def scalars(path: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def fit_tiny(store, **changes):
+def fit_tiny(store, recipe=recipe, **changes):
     arguments = dict(
         key=KEY,
         hyper=HYPER,
@@ -136,3 +136,10 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
     tensorboard._package.cache_clear()
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'fnn\[tensorboard\]'"):
         TensorBoard(tmp_path)
+
+
+def test_norms_that_a_recipe_does_not_measure_are_not_written(tmp_path):
+    with TensorBoard(tmp_path) as store:
+        fit_tiny(store, lambda hyper: recipe(hyper)._replace(norms=False))
+    written = {tag for tag in scalars(tmp_path) if tag.startswith("train")}
+    assert written == {"train/loss", "train/lr"}

@@ -45,8 +45,8 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)  # of t
 class Config:
     only: tuple[str, ...] = tuple(WORKS)  # workloads
     peers: tuple[str, ...] = tuple(PEERS)  # by their names in the table
-    rounds: int = 15
-    round_ms: float = 200.0  # least time of a contender in a round
+    rounds: int = 9
+    round_ms: float = 1000.0  # of a contender in a round; for `fnn fit` a chunk, as fit makes them
     pause_ms: float = 20.0  # between two, for the threads of the one before to fall asleep
     keep_memory: bool = False  # `train.keep_memory`: the process is one, so for all of them
     out: Path = Path("runs/benchmarks")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.combinators.base import Layer, as_model, output_of
+from fnn.combinators.depth import draw_each, unstacked
 from fnn.keys import fold_name
 from fnn.tree import spec
 from fnn.types import Model, PRNGKey
@@ -169,8 +170,8 @@ def _runs(models: dict[Any, Model]) -> list[tuple[Model, list[Any]]]:
 
 def _init_each(model: Model, key: PRNGKey, places: list[int], x: Any) -> list[tuple[Any, Any]]:
     """Parameters and state at each place, for inputs of one shape: one compiled initialisation."""
-    made = jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i), x), jnp.array(places))
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(len(places))]
+    made = draw_each(lambda key: model.init(key, x), key, jnp.array(places))
+    return unstacked(made, len(places))
 
 
 def _is_empty(part: Any) -> bool:

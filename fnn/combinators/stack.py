@@ -1,6 +1,5 @@
 """Depth: n blocks of one shape, with their parameters stacked along a leading axis."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ from jax import lax
 from fnn import tree
 from fnn.combinators.base import Layer, as_model, output_of
 from fnn.combinators.compute import Policy
+from fnn.combinators.depth import draw_each, in_memory, unstacked
 from fnn.types import Model, ModelState, Params
 
 
@@ -42,16 +42,15 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
     model = as_model(block)
 
     def init(key, x):
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
-        params, state = jax.vmap(lambda key: model.init(key, x))(keys)
-        one, its_state = jax.eval_shape(lambda *stacked: _block_of(0, *stacked), params, state)
+        params, state = draw_each(lambda key: model.init(key, x), key, jnp.arange(n))
+        [(one, its_state)] = jax.eval_shape(lambda *stacked: unstacked(stacked, 1), params, state)
         _expect_kept(x, output_of(model, one, its_state, x))
         return params, state
 
     def apply(params, model_state, x, *, key=None, train=False):
         def layer(x, i, params, state):
             if scan:
-                params, state = _in_memory(i, (params, state))
+                params, state = in_memory(i, (params, state))
             layer_key = None if key is None else jax.random.fold_in(key, i)
             y, state = model.apply(params, state, x, key=layer_key, train=train)
             _expect_kept(x, y)
@@ -74,41 +73,14 @@ def _scanned(
     )
 
 
-def _in_memory(i: Any, slices: Any) -> Any:
-    """The same trees, of which a CPU's compiler has the small leaves in memory.
-
-    It would cut them out of the stacked leaves a number at a time, within each loop over elements
-    that reads them, and such loops take five to ten times as long. Nothing is computed together
-    across a conditional; this one's condition always holds.
-    """
-
-    def on_cpu(i, leaves):
-        return lax.cond(i >= 0, lambda now: now, partial(jax.tree.map, jnp.zeros_like), leaves)
-
-    @jax.custom_jvp  # derivatives pass by it
-    def kept(i, leaves):
-        return lax.platform_dependent(i, leaves, cpu=on_cpu, default=lambda i, leaves: leaves)
-
-    kept.defjvp(lambda primals, tangents: (kept(*primals), tangents[1]))
-    leaves, structure = jax.tree.flatten(slices)
-    small = {place: leaf for place, leaf in enumerate(leaves) if tree.is_small(leaf)}
-    small = kept(i, small) if small else {}
-    kept_leaves = [small.get(place, leaf) for place, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(structure, kept_leaves)
-
-
 def _unrolled(
     layer: Any, n: int, params: Params, model_state: ModelState, x: Any
 ) -> tuple[Any, ModelState]:
     states = []
-    for i in range(n):
-        x, state = layer(x, i, *_block_of(i, params, model_state))
+    for i, own in enumerate(unstacked((params, model_state), n)):
+        x, state = layer(x, i, *own)
         states.append(state)
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def _block_of(i: int, params: Params, model_state: ModelState) -> tuple[Params, ModelState]:
-    return jax.tree.map(lambda leaf: leaf[i], (params, model_state))
 
 
 def _expect_kept(x: Any, y: Any) -> None:

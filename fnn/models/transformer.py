@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
+from fnn.combinators.depth import draw_each, in_memory, unstacked
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, fold_name_or_none, key_of_noise
 from fnn.layers.attention import Attend
@@ -288,9 +289,8 @@ def stack_init(init: Callable[[PRNGKey], Params], key: PRNGKey, n: int, *, scan:
     >>> stack_init(draw, jax.random.key(0), 3, scan=True).shape
     (3, 2)
     """
-    if scan:
-        return jax.vmap(lambda i: init(jax.random.fold_in(key, i)))(jnp.arange(n))
-    return [init(jax.random.fold_in(key, i)) for i in range(n)]
+    stacked = draw_each(init, key, jnp.arange(n))
+    return stacked if scan else unstacked(stacked, n)
 
 
 def over_depth(
@@ -322,5 +322,10 @@ def over_depth(
             x, carry = step(x, i, own, carries[i] if carries else ())
             new.append(carry)
         return x, new if carries else ()
+
+    def one(x: Array, own: Any) -> tuple[Array, Any]:
+        i, params, carry = own
+        return step(x, i, in_memory(i, params), carry)
+
     n = len(jax.tree.leaves(blocks)[0])
-    return jax.lax.scan(lambda x, own: step(x, *own), x, (jnp.arange(n), blocks, carries))
+    return jax.lax.scan(one, x, (jnp.arange(n), blocks, carries))

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ class TensorBoard:
       path: the directory for the event files; show it by `tensorboard --logdir PATH`.
       store: what keeps checkpoints and rows, e.g. a `RunDir`; None keeps none, and nothing can be
         resumed.
-      most_points: of the steps between two reports of a fit (0.2 s) so many are written, the last
+      most_points: of the steps between two reports of a fit (1 s) so many are written, the last
         one always; the event files of quick steps would become large.
 
     Raises: ModuleNotFoundError without tensorboardX, which is in the extra `tensorboard`.
@@ -39,7 +40,7 @@ class TensorBoard:
     1
     """
 
-    def __init__(self, path: str | Path, store: Store | None = None, *, most_points: int = 50):
+    def __init__(self, path: str | Path, store: Store | None = None, *, most_points: int = 250):
         if most_points < 1:
             raise ValueError(f"TensorBoard: expected most_points above 0, got {most_points}")
         _package()
@@ -76,7 +77,9 @@ class TensorBoard:
             self._store.log(rows)
         made = [row for row in rows if "valid" not in row]
         for row in (made[i] for i in _thinned(len(made), self._most)):
-            self._scalars("train", row["step"], {k: v for k, v in row.items() if k != "step"})
+            # A recipe may leave its norms unmeasured.
+            known = {k: v for k, v in row.items() if k == "loss" or not math.isnan(v)}
+            self._scalars("train", known.pop("step"), known)
         evaluated = [row for row in rows if "valid" in row]
         for row in evaluated:
             self._scalars("valid", row["step"], row["valid"])

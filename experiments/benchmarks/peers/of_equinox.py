@@ -168,7 +168,7 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "lstm": LSTM,
     "resnet": _resnet,
 }
-STATEFUL = {"deep", "resnet"}
+STATEFUL = {"deep", "stacked", "resnet"}
 
 
 def _norm_gelu(params: Any, x: Any, y: Any) -> Any:

@@ -88,19 +88,20 @@ def is_small(leaf: Any) -> bool:
     return number and math.prod(leaf.shape) <= SMALL
 
 
-def side_by_side(leaves: Sequence[Array]) -> Array:
+def ravel(leaves: Sequence[Array]) -> Array:
     """All numbers of the leaves, which have one dtype, as one vector.
 
-    >>> side_by_side([jnp.array(1.0), jnp.array([[2.0], [3.0]])]).tolist()
+    >>> ravel([jnp.array(1.0), jnp.array([[2.0], [3.0]])]).tolist()
     [1.0, 2.0, 3.0]
     """
     return jnp.concatenate([leaf.ravel() for leaf in leaves])
 
 
-def apart(vector: Array, like: Sequence[Any]) -> list[Array]:
+def unravel(vector: Array, like: Sequence[Any]) -> list[Array]:
     """The leaves that lie side by side in `vector`, in the shapes of `like`.
 
-    >>> [x.tolist() for x in apart(jnp.array([1.0, 2.0, 3.0]), [jnp.zeros((2, 1)), jnp.zeros(())])]
+    >>> like = [jnp.zeros((2, 1)), jnp.zeros(())]
+    >>> [x.tolist() for x in unravel(jnp.array([1.0, 2.0, 3.0]), like)]
     [[[1.0], [2.0]], 3.0]
     """
     parts = lax.split(vector, [math.prod(leaf.shape) for leaf in like])
@@ -158,10 +159,10 @@ def elementwise(function: Callable[..., Any], *trees: PyTree) -> Any:
     for places in groups.values():
         alone = len(places) == 1
         columns = zip(*(rows[i] for i in places), strict=True)
-        vectors = rows[places[0]] if alone else map(side_by_side, columns)
+        vectors = rows[places[0]] if alone else map(ravel, columns)
         values, outputs = jax.tree.flatten(function(*vectors))
         like = [rows[i][0] for i in places]
-        split = [[value] if alone else apart(value, like) for value in values]
+        split = [[value] if alone else unravel(value, like) for value in values]
         results.update(zip(places, zip(*split, strict=True), strict=True))
     structure = jax.tree.structure(trees[0])
     mapped = [
@@ -187,7 +188,7 @@ def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
     large = [[leaf for leaf in row if not is_small(leaf)] for row in rows]
     small = [[leaf.astype(dtype) for leaf in row if is_small(leaf)] for row in rows]
     if any(small):
-        beside = [side_by_side(row) for row in small]
+        beside = [ravel(row) for row in small]
         if is_small(beside[0]):
             total = jnp.square(jnp.stack(beside)).sum(axis=1)
         else:

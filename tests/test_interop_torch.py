@@ -606,7 +606,7 @@ LAYOUTS = {
     "unturned_from_heads": (layouts.unturned_from_heads, [(2, 3, 4)]),
     "with_ones": (layouts.with_ones(2), [(2, 3)]),
     "stamps_first": (layouts.stamps_first(2), [(5, 3, 4)]),
-    "side_by_side": (layouts.side_by_side(layouts.into_heads, 0), [(4, 2, 3)] * 3),
+    "concatenated": (layouts.concatenated(layouts.into_heads, 0), [(4, 2, 3)] * 3),
     "tied": (layouts.tied(layouts.transposed), [(2, 3)]),
     "summed": (layouts.summed, [(4,)]),
     "summed_but_last": (layouts.summed_but_last, [(6,), (2,)]),

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 
 from fnn import models
 from fnn.interop import layouts, torch
-from fnn.interop.layouts import side_by_side, tied
+from fnn.interop.layouts import concatenated, tied
 from fnn.interop.rules import Conversion, Rule, StateDict, conversion, repeat
 from fnn.models import BERTConfig, BERTInput, GPTConfig, ViTConfig
 from fnn.types import Model, ModelState, Params
 
 # A linear layer of GPT-2, called Conv1D there, is (in, out) as ours.
 _SIDE_BY_SIDE = {
-    "weight": ("kernel", side_by_side(layouts.unturned_into_heads, 1)),
-    "bias": ("bias", side_by_side(layouts.flat, 0)),
+    "weight": ("kernel", concatenated(layouts.unturned_into_heads, 1)),
+    "bias": ("bias", concatenated(layouts.flat, 0)),
 }
 
 

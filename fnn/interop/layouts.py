@@ -53,10 +53,10 @@ unturned_from_heads = one(
 )
 
 
-def side_by_side(part: Layout, axis: int) -> Layout:
+def concatenated(part: Layout, axis: int) -> Layout:
     """Parts of one length that lie next to each other in one array of torch, each laid out alike.
 
-    >>> layout = side_by_side(same, 0)
+    >>> layout = concatenated(same, 0)
     >>> [leaf.tolist() for leaf in layout.to_fnn((np.arange(4),), ((2,), (2,)))]
     [[0, 1], [2, 3]]
     >>> layout.to_torch((np.zeros(1), np.ones(1)))[0].tolist()

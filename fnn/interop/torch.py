@@ -8,7 +8,7 @@ model is the rules of its layers, one after another.
 import numpy as np
 
 from fnn.interop import layouts
-from fnn.interop.layouts import side_by_side
+from fnn.interop.layouts import concatenated
 from fnn.interop.rules import Layout, Rule
 
 
@@ -149,10 +149,10 @@ def multi_head_attention(name: str, path: str, *, bias: bool = True) -> list[Rul
     """
     kernels, biases = projections(path, "kernel"), projections(path, "bias")
     rules = [
-        Rule((_dot(name, "in_proj_weight"),), kernels, side_by_side(layouts.into_heads, 0)),
+        Rule((_dot(name, "in_proj_weight"),), kernels, concatenated(layouts.into_heads, 0)),
         *attention_out(_dot(name, "out_proj"), path, bias=bias),
     ]
-    together = Rule((_dot(name, "in_proj_bias"),), biases, side_by_side(layouts.flat, 0))
+    together = Rule((_dot(name, "in_proj_bias"),), biases, concatenated(layouts.flat, 0))
     return [*rules, together] if bias else rules
 
 

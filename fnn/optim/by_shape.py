@@ -1,18 +1,20 @@
 """One computation for all arrays of one shape."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 
-def by_shape(function: Callable[..., Array], *columns: Sequence[Array]) -> list[Array]:
+def by_shape(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
     """`function(a, b, ...)` for each a, b, ... of the columns, once for each set of shapes.
 
     Args:
       function: maps over a first axis, along which it gets the arrays of one shape stacked, and
-        gives an array with the same first axis.
-      columns: equally long sequences of arrays.
+        gives arrays with the same first axis.
+      columns: equally long sequences of arrays, or of trees of them.
 
     Returns: a result for each row, in the order of the rows.
 
@@ -21,10 +23,18 @@ def by_shape(function: Callable[..., Array], *columns: Sequence[Array]) -> list[
     [[2.0, 2.0], [2.0], [0.0, 0.0]]
     """
     groups: dict[object, list[int]] = {}
-    for i, row in enumerate(zip(*columns, strict=True)):
-        groups.setdefault(tuple((x.shape, x.dtype) for x in row), []).append(i)
-    results: dict[int, Array] = {}
+    rows = list(zip(*columns, strict=True))
+    for i, row in enumerate(rows):
+        leaves, structure = jax.tree.flatten(row)
+        alike = structure, *((x.shape, x.dtype) for x in leaves)
+        groups.setdefault(alike, []).append(i)
+    results: dict[int, Any] = {}
     for places in groups.values():
-        stacked = function(*(jnp.stack([column[i] for i in places]) for column in columns))
-        results.update({i: stacked[n] for n, i in enumerate(places)})
+        stacked = function(*jax.tree.map(_stacked, *(rows[i] for i in places)))
+        for n, i in enumerate(places):
+            results[i] = jax.tree.map(lambda leaf, n=n: leaf[n], stacked)
     return [results[i] for i in range(len(results))]
+
+
+def _stacked(*leaves: Array) -> Array:
+    return jnp.stack(leaves)

@@ -9,7 +9,8 @@ from jaxtyping import Array, Int
 from fnn import tree
 from fnn.keys import fold_name
 from fnn.optim.base import bias_correction, decay_weights, from_direction, moving_average
-from fnn.optim.kronecker import Matrices, Sides, map_sides
+from fnn.optim.by_shape import by_shape
+from fnn.optim.kronecker import Matrices, Sides
 from fnn.tree import Mask, safe_sqrt
 from fnn.types import Optimizer, Params, PRNGKey, Scalar
 
@@ -86,12 +87,14 @@ def kron(
         args = state.factors, means, looked, factor_lr
         factors = jax.lax.cond(due, _whitened, _kept, *args)
 
-        def leaf(path: str, m: Array) -> Array:
-            u = _times(factors[path], _times(factors[path], means[path]), transposed=True)
-            excess = safe_sqrt(jnp.square(u).mean()) / jnp.asarray(max_rms, u.dtype)
-            return (u / jnp.maximum(1, excess)).reshape(m.shape)
+        def turned(both: dict[str, Array], x: Array) -> Array:
+            u = _times(both, _times(both, x), transposed=True)
+            mean_square = jnp.square(u).mean((-2, -1), keepdims=True)
+            return u / jnp.maximum(1, safe_sqrt(mean_square) / jnp.asarray(max_rms, u.dtype))
 
-        step = tree.map_with_path(leaf, m)
+        rows = by_shape(turned, [factors[path] for path in means], list(means.values()))
+        by_path = dict(zip(means, rows, strict=True))
+        step = tree.map_with_path(lambda path, m: by_path[path].reshape(m.shape), m)
         state = KronState(step=t, m=m, factors=factors)
         return decay_weights(step, params, weight_decay, mask), state
 
@@ -147,19 +150,21 @@ def _kept(factors: Sides, means: Matrices, key: PRNGKey, factor_lr: Scalar) -> S
 
 
 def _whitened(factors: Sides, means: Matrices, key: PRNGKey, factor_lr: Scalar) -> Sides:
-    """A step of all factors, those of one shape together."""
-    signal: Sides = {}
-    noise: Sides = {}
-    for path, x in means.items():
-        both = factors[path]
-        # A leaf learns from its own gradient alone, so leaves of one shape may share a draw.
-        v = jax.random.normal(fold_name(key, f"{x.shape}"), x.shape, x.dtype)
-        a, b = _times(both, x), _over(both, v)
-        signal[path] = {side: _gram(side, a, q) for side, q in both.items()}
-        noise[path] = {side: _gram(side, b, q) for side, q in both.items()}
+    """A step of all factors, those of leaves of one shape together."""
 
-    moved = map_sides(lambda q, a, b: _moved(q, a, b, factor_lr), factors, signal, noise)
-    return {path: _balanced(both) for path, both in moved.items()}
+    def moved(both: dict[str, Array], x: Array) -> dict[str, Array]:
+        shape = x.shape[1:]
+        # A leaf learns from its own gradient alone, so leaves of one shape may share a draw.
+        v = jax.random.normal(fold_name(key, f"{shape}"), shape, x.dtype)
+        a, b = _times(both, x), _over(both, jnp.broadcast_to(v, x.shape))
+        new = {
+            side: _moved(q, _gram(side, a, q), _gram(side, b, q), factor_lr)
+            for side, q in both.items()
+        }
+        return _balanced(new)
+
+    new = by_shape(moved, [factors[path] for path in means], list(means.values()))
+    return dict(zip(means, new, strict=True))
 
 
 def _gram(side: str, x: Array, q: Array) -> Array:

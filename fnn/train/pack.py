@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from fnn.tree import SMALL, apart, is_small, side_by_side
+from fnn.tree import SMALL, is_small, ravel, unravel
 
 Packed = dict[str, list[Array]]  # {'small': vectors, 'large': the other leaves, in order}
 
@@ -28,7 +28,7 @@ def pack(tree: PyTree, params: PyTree) -> Packed:
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     vectors = _vectors(tree, params)
     return {
-        "small": [side_by_side([leaves[i] for i in places]) for places in vectors],
+        "small": [ravel([leaves[i] for i in places]) for places in vectors],
         "large": [leaf for leaf in leaves if not is_small(leaf)],
     }
 
@@ -44,7 +44,7 @@ def unpack(packed: Packed, like: PyTree, params: PyTree) -> PyTree:
     vectors = _vectors(like, params)
     small: dict[int, Array] = {}
     for vector, places in zip(packed["small"], vectors, strict=True):
-        small.update(zip(places, apart(vector, [shapes[i] for i in places]), strict=True))
+        small.update(zip(places, unravel(vector, [shapes[i] for i in places]), strict=True))
     large = iter(packed["large"])
     leaves = [small[i] if i in small else next(large) for i in range(len(shapes))]
     return jax.tree.unflatten(structure, leaves)

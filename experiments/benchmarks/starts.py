@@ -50,10 +50,15 @@ class Config:
     out: Path = Path("runs/benchmarks")
 
 
-def environment(directory: str | None) -> dict[str, str]:
-    """The user's, with all that is compiled kept in `directory`; with None, kept nowhere."""
+def environment(directory: str | None, bytecode: str) -> dict[str, str]:
+    """The user's, with all that is compiled kept in `directory`; with None, kept nowhere.
+
+    Python's own bytecode is kept either way, as it is of an installed package.
+    """
     caches = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
-    given = {key: value for key, value in os.environ.items() if key not in caches}
+    left_out = (*caches, "PYTHONDONTWRITEBYTECODE")
+    given = {key: value for key, value in os.environ.items() if key not in left_out}
+    given["PYTHONPYCACHEPREFIX"] = bytecode
     if directory is None:
         return given | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
     return given | {
@@ -63,22 +68,23 @@ def environment(directory: str | None) -> dict[str, str]:
     }
 
 
-def start(name: str, workload: str, directory: str | None) -> dict[str, float]:
+def start(name: str, workload: str, directory: str | None, bytecode: str) -> dict[str, float]:
     """One process; exits with its last words where it fails."""
+    env = environment(directory, bytecode)
     command = [sys.executable, str(START), name, workload, repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(directory))
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         sys.exit(f"starts.py: {name} failed to train {workload!r}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one_round(name: str, workload: str, directory: str, into: Starts) -> None:
+def one_round(name: str, workload: str, directory: str, bytecode: str, into: Starts) -> None:
     """A cold start and a warm one."""
-    cold = start(name, workload, None)
+    cold = start(name, workload, None, bytecode)
     into["cold"].append(cold["first_step_s"])
     into["import"].append(cold["import_s"])
     into["peak"].append(cold["peak_mib"])
-    into["warm"].append(start(name, workload, directory)["first_step_s"])
+    into["warm"].append(start(name, workload, directory, bytecode)["first_step_s"])
 
 
 def measure(workload: str, entered: dict[str, Contender], rounds: int) -> dict[str, Starts]:
@@ -86,12 +92,13 @@ def measure(workload: str, entered: dict[str, Contender], rounds: int) -> dict[s
     found: dict[str, Starts] = {name: {figure: [] for figure in FIGURES} for name in names}
     with tempfile.TemporaryDirectory() as folder:
         directories = {name: str(Path(folder) / str(i)) for i, name in enumerate(names)}
+        bytecode = str(Path(folder) / "bytecode")
         for name in names:
-            start(name, workload, directories[name])  # fills the cache, and the system's own
+            start(name, workload, directories[name], bytecode)  # fills the caches
         for i in range(rounds):
             first = i % len(names)
             for name in names[first:] + names[:first]:
-                one_round(name, workload, directories[name], found[name])
+                one_round(name, workload, directories[name], bytecode, found[name])
     return found
 
 

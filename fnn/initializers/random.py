@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.initializers.base import Initializer, Shape
+from fnn.initializers.flat import flat
 from fnn.types import PRNGKey, Scalar
 
 
@@ -19,7 +20,10 @@ def normal(std: Scalar = 1.0) -> Initializer:
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+        def draw(key: PRNGKey, shape: Shape) -> Array:
+            return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+
+        return flat(draw, key, shape)
 
     return init
 
@@ -38,7 +42,11 @@ def truncated_normal(std: Scalar = 1.0, *, cut: float = 2.0) -> Initializer:
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        return jnp.asarray(std, dtype) * jax.random.truncated_normal(key, -cut, cut, shape, dtype)
+        def draw(key: PRNGKey, shape: Shape) -> Array:
+            scale = jnp.asarray(std, dtype)
+            return scale * jax.random.truncated_normal(key, -cut, cut, shape, dtype)
+
+        return flat(draw, key, shape)
 
     return init
 
@@ -52,8 +60,12 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        bounds = (jnp.asarray(bound, dtype) for bound in (low, high))
-        return jax.random.uniform(key, shape, dtype, *bounds)
+        bounds = [jnp.asarray(bound, dtype) for bound in (low, high)]
+
+        def draw(key: PRNGKey, shape: Shape) -> Array:
+            return jax.random.uniform(key, shape, dtype, *bounds)
+
+        return flat(draw, key, shape)
 
     return init
 

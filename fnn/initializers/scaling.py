@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.initializers.base import Fan, Initializer, Shape, fans
+from fnn.initializers.flat import flat
 from fnn.types import PRNGKey
 
 
@@ -18,7 +19,8 @@ def _variance_scaling(scale: float, fan: Fan, draw: Callable[..., Array]) -> Ini
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
         fan_in, fan_out = fans(shape)
         n = {Fan.IN: fan_in, Fan.OUT: fan_out, Fan.AVERAGE: (fan_in + fan_out) / 2}[fan]
-        return draw(key, shape, jnp.asarray(scale / n, dtype))
+        variance = jnp.asarray(scale / n, dtype)
+        return flat(lambda key, shape: draw(key, shape, variance), key, shape)
 
     return init
 

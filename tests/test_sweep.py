@@ -131,7 +131,7 @@ def test_chunks_change_no_bit_and_are_compiled_once(whole):
         assert len(traces) == total  # nothing is traced for other values
         return total, len(shown) // 2
 
-    (at_once, one), (again, several) = traced(2**24), traced(9_500)
+    (at_once, one), (again, several) = traced(2**24), traced(11_300)
     assert one == 1 and several > 1
     assert again == at_once
 

@@ -23,8 +23,8 @@ def flat(
     depends on its place alone (JAX's `jax_threefry_partitionable`), so that those of a longer
     vector are the same.
 
-    >>> key = jax.random.key(0)
-    >>> bool((flat(jax.random.normal, key, (3, 2)) == jax.random.normal(key, (3, 2))).all())
+    >>> drawn = flat(jax.random.normal, jax.random.key(0), (3, 2))
+    >>> bool((drawn == jax.random.normal(jax.random.key(0), (3, 2))).all())
     True
     """
     n = math.prod(shape)

@@ -78,6 +78,24 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def stacked(trees: Sequence[PyTree]) -> PyTree:
+    """Trees of one structure and the same shapes as one, along a new first axis.
+
+    >>> stacked([{'w': jnp.array(1)}, {'w': jnp.array(2)}])['w'].tolist()
+    [1, 2]
+    """
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstacked(tree: PyTree, n: int) -> list[PyTree]:
+    """The first n trees that are stacked along a first axis.
+
+    >>> [one['w'].item() for one in unstacked({'w': jnp.array([1, 2])}, 2)]
+    [1, 2]
+    """
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(n)]
+
+
 def is_small(leaf: Any) -> bool:
     """Whether a leaf is better kept beside others in one vector.
 

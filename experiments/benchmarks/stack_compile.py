@@ -12,7 +12,6 @@ time over the peer's at the greater. `fnn, written out` is fnn with scan=False, 
 the contrast. torch.compile has no loop over layers. Run nothing else meanwhile.
 """
 
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.peers.ratios import ratio_of, shown
+from experiments.benchmarks.peers.turns import in_turn
 from fnn import models, optim, tree
 from fnn.activations import gelu
 from fnn.combinators import residual, sequential, stack
@@ -145,7 +146,7 @@ def of_equinox(n: int) -> Network:
     return Network(init, step)
 
 
-PEERS = {"Flax Linen": ("flax", of_linen), "Equinox": ("equinox", of_equinox)}
+MAKERS = {"Flax Linen": of_linen, "Equinox": of_equinox}
 
 
 def seconds(program: Callable, given: tuple) -> float:
@@ -179,15 +180,14 @@ def compiled(make: Callable[[int], Network], depths: tuple[int, int], what: str)
 def compare(what: str, entered: dict[str, Compiled], rounds: int) -> None:
     times: dict[str, list[list[float]]] = {name: [] for name in entered}
     for i in range(rounds + 1):
-        first = i % len(entered)
-        for name in list(entered)[first:] + list(entered)[:first]:
+        for name in in_turn(entered, i):
             times[name].append(entered[name].time())
     ours = np.array(times["fnn"])[1:]  # the first round also loads the compiler
     for name, (depths, _) in entered.items():
         each = np.array(times[name])[1:]
         line = f"{what:5} {name:17} {depths[1]:3} layers / {depths[0]:3}: "
         line += f"{shown(ratio_of(each[:, 1], each[:, 0]), 2)}   {np.median(each[:, 1]):6.3f} s"
-        if name in PEERS:
+        if name in MAKERS:
             line += f"   fnn / {name} {shown(ratio_of(ours[:, 1], each[:, 1]), 2)}"
         print(line, flush=True)
 
@@ -195,16 +195,12 @@ def compare(what: str, entered: dict[str, Compiled], rounds: int) -> None:
 def main(config: Config) -> None:
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; tracing and compilation")
     depths, few = (config.shallow, config.deep), (config.shallow, config.written_out)
-    makers = {name: of for name, (package, of) in PEERS.items() if _installed(package)}
+    makers = {name: of for name, of in MAKERS.items() if PEERS[name].installed}
     for what in ("init", "step"):
         entered = {"fnn": compiled(of_fnn, depths, what)}
         entered |= {name: compiled(of, depths, what) for name, of in makers.items()}
         entered["fnn, written out"] = compiled(partial(of_fnn, scan=False), few, what)
         compare(what, entered, config.rounds)
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 if __name__ == "__main__":

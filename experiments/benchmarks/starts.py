@@ -23,15 +23,15 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
 
 from experiments.benchmarks.peers import FNN, PEERS, Contender
-from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
+from experiments.benchmarks.peers.machine import Others, describe, finish
 from experiments.benchmarks.peers.names import expect_names
 from experiments.benchmarks.peers.ratios import ratio_of, shown
+from experiments.benchmarks.peers.turns import in_turn
 from experiments.benchmarks.peers.work import WORKS
 
 START = Path(__file__).parent / "peers" / "start.py"
@@ -50,7 +50,7 @@ class Config:
     out: Path = Path("runs/benchmarks")
 
 
-def environment(directory: str | None, bytecode: str) -> dict[str, str]:
+def environment(bytecode: str, directory: str | None = None) -> dict[str, str]:
     """The user's, with all that is compiled kept in `directory`; with None, kept nowhere.
 
     Python's own bytecode is kept either way, as it is of an installed package.
@@ -68,9 +68,8 @@ def environment(directory: str | None, bytecode: str) -> dict[str, str]:
     }
 
 
-def start(name: str, workload: str, directory: str | None, bytecode: str) -> dict[str, float]:
+def start(name: str, workload: str, env: dict[str, str]) -> dict[str, float]:
     """One process; exits with its last words where it fails."""
-    env = environment(directory, bytecode)
     command = [sys.executable, str(START), name, workload, repr(time.time())]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
@@ -78,27 +77,28 @@ def start(name: str, workload: str, directory: str | None, bytecode: str) -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one_round(name: str, workload: str, directory: str, bytecode: str, into: Starts) -> None:
-    """A cold start and a warm one."""
-    cold = start(name, workload, None, bytecode)
+def one_round(
+    name: str, workload: str, empty: dict[str, str], kept: dict[str, str], into: Starts
+) -> None:
+    """A cold start, in an environment where nothing is kept, and a warm one."""
+    cold = start(name, workload, empty)
     into["cold"].append(cold["first_step_s"])
     into["import"].append(cold["import_s"])
     into["peak"].append(cold["peak_mib"])
-    into["warm"].append(start(name, workload, directory, bytecode)["first_step_s"])
+    into["warm"].append(start(name, workload, kept)["first_step_s"])
 
 
 def measure(workload: str, entered: dict[str, Contender], rounds: int) -> dict[str, Starts]:
     names = list(entered)
     found: dict[str, Starts] = {name: {figure: [] for figure in FIGURES} for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        directories = {name: str(Path(folder) / str(i)) for i, name in enumerate(names)}
         bytecode = str(Path(folder) / "bytecode")
+        kept = {n: environment(bytecode, str(Path(folder) / str(i))) for i, n in enumerate(names)}
         for name in names:
-            start(name, workload, directories[name], bytecode)  # fills the caches
+            start(name, workload, kept[name])  # fills the caches
         for i in range(rounds):
-            first = i % len(names)
-            for name in names[first:] + names[:first]:
-                one_round(name, workload, directories[name], bytecode, found[name])
+            for name in in_turn(names, i):
+                one_round(name, workload, environment(bytecode), kept[name], found[name])
     return found
 
 
@@ -124,14 +124,8 @@ def main(config: Config) -> None:
     for workload in config.only:
         tables[workload] = measure(workload, entered, config.rounds)
         show(workload, tables[workload])
-    busy = others.cores()
-    config.out.mkdir(parents=True, exist_ok=True)
-    whole: dict[str, Any] = {"good": busy <= MOST_OTHERS, "others": busy, "machine": machine}
-    whole |= {"config": asdict(config), "starts": tables}
-    (config.out / "starts.json").write_text(json.dumps(whole, indent=1, default=str))
-    print(f"\n{config.out}/starts.json")
-    if busy > MOST_OTHERS:
-        sys.exit(f"starts.py: NOT GOOD: others kept {busy:.2f} cores busy; run it again")
+    told = {"machine": machine, "config": asdict(config), "starts": tables}
+    finish(config.out / "starts.json", others, told)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Run nothing else meanwhile: where others kept more than a tenth of a core busy, 
 and the exit status is 1. All figures go to <out>/sweeps.json.
 """
 
-import json
 import os
 import sys
 import time
@@ -28,7 +27,7 @@ import numpy as np
 import tyro
 
 from experiments.benchmarks.peers import PEERS, Steps
-from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
+from experiments.benchmarks.peers.machine import Others, describe, finish
 from experiments.benchmarks.peers.names import expect_names
 from experiments.benchmarks.peers.ratios import ratio_of, shown
 from experiments.benchmarks.peers.work import WORKS
@@ -100,20 +99,16 @@ def main(config: Config) -> None:
         times["fnn sweep"].append(seconds_of_sweep(recipe, data, config))
         for name, steps in peers.items():
             times[name].append(seconds_of_peer(steps, config))
-    busy, ours = others.cores(), times["fnn sweep"]
+    ours = times["fnn sweep"]
     print(f"{config.members} runs of {config.steps} steps, {WORK.title}; {machine['versions']}")
     print(f"  {'fnn sweep':20}{np.median(ours):10.2f} s   ({first:.2f} s with its compilation)")
     for name in peers:
         ratio, seconds = ratio_of(ours, times[name]), np.median(times[name])
         text = f"{shown(ratio, 4)}, {1 / ratio[1]:.0f} times as quick"
         print(f"  {name:20}{seconds:10.2f} s   fnn / {name} {text}")
-    whole = {"good": busy <= MOST_OTHERS, "others": busy, "machine": machine, "times": times}
-    whole |= {"config": asdict(config), "seconds_with_compilation": first}
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "sweeps.json").write_text(json.dumps(whole, indent=1, default=str))
-    print(f"{config.out}/sweeps.json")
-    if busy > MOST_OTHERS:
-        sys.exit(f"sweeps.py: NOT GOOD: others kept {busy:.2f} cores busy; run it again")
+    figures = {"times": times, "seconds_with_compilation": first}
+    told = {"machine": machine, "config": asdict(config), **figures}
+    finish(config.out / "sweeps.json", others, told)
 
 
 if __name__ == "__main__":

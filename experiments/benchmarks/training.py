@@ -34,6 +34,7 @@ from experiments.benchmarks.peers import FNN, PEERS, Contender, Steps
 from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe
 from experiments.benchmarks.peers.names import expect_names
 from experiments.benchmarks.peers.ratios import Ratio, ratio_of, shown
+from experiments.benchmarks.peers.turns import in_turn
 from experiments.benchmarks.peers.work import WORKS, Work
 from fnn.report import figure
 from fnn.train import keep_memory
@@ -140,8 +141,7 @@ def measure(work: Work, config: Config) -> Row:
     names, others = list(running), Others()
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(config.rounds):
-        first = i % len(names)
-        for name in names[first:] + names[:first]:
+        for name in in_turn(names, i):
             time.sleep(config.pause_ms / 1e3)
             taken = seconds(running[name], counts[name])
             times[name].append(1e3 * taken / counts[name])

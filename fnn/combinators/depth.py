@@ -25,15 +25,6 @@ def draw_each(init: Callable[[PRNGKey], Any], key: PRNGKey, places: Int[Array, "
     return lax.map(lambda place: init(jax.random.fold_in(key, place)), places)
 
 
-def unstacked(stacked: Any, n: int) -> list[Any]:
-    """The n trees that are stacked along a first axis.
-
-    >>> unstacked({'w': jnp.array([1, 2])}, 2)
-    [{'w': Array(1, dtype=int32)}, {'w': Array(2, dtype=int32)}]
-    """
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(n)]
-
-
 def in_memory(i: Int[Array, ""], slices: Any) -> Any:
     """The same trees, the `i`-th slices of stacked ones, with the small leaves in memory on a CPU.
 
@@ -44,17 +35,21 @@ def in_memory(i: Int[Array, ""], slices: Any) -> Any:
     >>> in_memory(jnp.int32(1), {'bias': jnp.array([1.0, 2.0])})['bias'].tolist()
     [1.0, 2.0]
     """
+    leaves, structure = jax.tree.flatten(slices)
+    small = {place: leaf for place, leaf in enumerate(leaves) if tree.is_small(leaf)}
+    small = _kept(i, small) if small else {}
+    whole = [small.get(place, leaf) for place, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, whole)
 
+
+@jax.custom_jvp  # derivatives pass by it
+def _kept(i: Array, leaves: Any) -> Any:
     def on_cpu(i, leaves):
         return lax.cond(i >= 0, lambda now: now, partial(jax.tree.map, jnp.zeros_like), leaves)
 
-    @jax.custom_jvp  # derivatives pass by it
-    def kept(i, leaves):
-        return lax.platform_dependent(i, leaves, cpu=on_cpu, default=lambda i, leaves: leaves)
+    return lax.platform_dependent(i, leaves, cpu=on_cpu, default=lambda i, leaves: leaves)
 
-    kept.defjvp(lambda primals, tangents: (kept(*primals), tangents[1]))
-    leaves, structure = jax.tree.flatten(slices)
-    small = {place: leaf for place, leaf in enumerate(leaves) if tree.is_small(leaf)}
-    small = kept(i, small) if small else {}
-    whole = [small.get(place, leaf) for place, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(structure, whole)
+
+@_kept.defjvp
+def _kept_jvp(primals, tangents):
+    return _kept(*primals), tangents[1]

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from fnn.combinators.base import Layer, as_model, output_of
-from fnn.combinators.depth import draw_each, unstacked
+from fnn.combinators.depth import draw_each
 from fnn.keys import fold_name
-from fnn.tree import spec
+from fnn.tree import spec, unstacked
 from fnn.types import Model, PRNGKey
 
 _MANY = 4  # layers that are the same model and are initialised by one loop, from here on

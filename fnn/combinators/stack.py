@@ -9,7 +9,7 @@ from jax import lax
 from fnn import tree
 from fnn.combinators.base import Layer, as_model, output_of
 from fnn.combinators.compute import Policy
-from fnn.combinators.depth import draw_each, in_memory, unstacked
+from fnn.combinators.depth import draw_each, in_memory
 from fnn.types import Model, ModelState, Params
 
 
@@ -43,7 +43,7 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
 
     def init(key, x):
         params, state = draw_each(lambda key: model.init(key, x), key, jnp.arange(n))
-        [(one, its_state)] = jax.eval_shape(lambda *stacked: unstacked(stacked, 1), params, state)
+        [(one, its_state)] = jax.eval_shape(lambda *own: tree.unstacked(own, 1), params, state)
         _expect_kept(x, output_of(model, one, its_state, x))
         return params, state
 
@@ -77,10 +77,10 @@ def _unrolled(
     layer: Any, n: int, params: Params, model_state: ModelState, x: Any
 ) -> tuple[Any, ModelState]:
     states = []
-    for i, own in enumerate(unstacked((params, model_state), n)):
+    for i, own in enumerate(tree.unstacked((params, model_state), n)):
         x, state = layer(x, i, *own)
         states.append(state)
-    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return x, tree.stacked(states)
 
 
 def _expect_kept(x: Any, y: Any) -> None:

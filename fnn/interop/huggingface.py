@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn import models
+from fnn import models, tree
 from fnn.interop import layouts, torch
 from fnn.interop.layouts import concatenated, tied
 from fnn.interop.rules import Conversion, Rule, StateDict, conversion, repeat
@@ -271,8 +271,7 @@ def _converted(
 
     def to_fnn(state_dict: StateDict) -> tuple[Params, ModelState]:
         params, state = listed.to_fnn(state_dict)
-        blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])
-        return {**params, "blocks": blocks}, state
+        return {**params, "blocks": tree.stacked(params["blocks"])}, state
 
     return Conversion(
         to_fnn, lambda params, model_state=(): listed.to_torch(_unstacked(params), model_state)
@@ -282,4 +281,4 @@ def _converted(
 def _unstacked(params: Params) -> Params:
     blocks = params["blocks"]
     n = len(jax.tree.leaves(blocks)[0])
-    return {**params, "blocks": [jax.tree.map(lambda leaf: leaf[i], blocks) for i in range(n)]}  # noqa: B023
+    return {**params, "blocks": tree.unstacked(blocks, n)}

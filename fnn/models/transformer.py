@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
-from fnn.combinators.depth import draw_each, in_memory, unstacked
+from fnn.combinators.depth import draw_each, in_memory
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, fold_name_or_none, key_of_noise
 from fnn.layers.attention import Attend
 from fnn.layers.multi_head import Rotate
 from fnn.models.layers import feed_forward, layer_norm
 from fnn.models.layers.attention import with_dropout
+from fnn.tree import unstacked
 from fnn.types import Model, Params, PRNGKey, Scalar
 
 # mix(params of the attention, x (B, T, E), carry) -> (B, T, E), carry: the one part of a block in

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array
+
+from fnn.tree import stacked, unstacked
 
 
 def by_shape(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
@@ -30,11 +30,6 @@ def by_shape(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]
         groups.setdefault(alike, []).append(i)
     results: dict[int, Any] = {}
     for places in groups.values():
-        stacked = function(*jax.tree.map(_stacked, *(rows[i] for i in places)))
-        for n, i in enumerate(places):
-            results[i] = jax.tree.map(lambda leaf, n=n: leaf[n], stacked)
+        together = function(*stacked([rows[i] for i in places]))
+        results.update(zip(places, unstacked(together, len(places)), strict=True))
     return [results[i] for i in range(len(results))]
-
-
-def _stacked(*leaves: Array) -> Array:
-    return jnp.stack(leaves)

@@ -1,8 +1,10 @@
 """What a timing depends on: versions, cores, and who else was busy. Needs no other package."""
 
 import importlib.metadata
+import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,18 @@ def describe() -> dict[str, Any]:
         "load_average": os.getloadavg(),
         "when": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
+
+
+def finish(path: Path, others: "Others", figures: dict[str, Any]) -> None:
+    """Write what was found, and leave with 1 where others were busy meanwhile."""
+    busy = others.cores()
+    whole = {"good": busy <= MOST_OTHERS, "others": busy, **figures}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1, default=str))
+    print(f"\n{path}")
+    if busy > MOST_OTHERS:
+        program = Path(sys.argv[0]).name
+        sys.exit(f"{program}: NOT GOOD: others kept {busy:.2f} cores busy; run it again")
 
 
 class Others:

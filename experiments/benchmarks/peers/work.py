@@ -1,7 +1,7 @@
 """The workloads: names, shapes and random examples. Needs NumPy alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +57,13 @@ def _texts(n: int) -> Callable[[], Examples]:
     return windows
 
 
+_DEEP = Work(
+    name="deep",
+    title="50 blocks of dense 64, batch norm, relu, batch 128, Adam",
+    examples=_classified(10, 1024, WIDTH),
+    batch_size=128,
+    run_steps=32,
+)
 _ALL = (
     Work(
         name="tiny",
@@ -86,20 +93,8 @@ _ALL = (
         adamw=True,
         run_steps=8,
     ),
-    Work(
-        name="deep",
-        title="50 blocks of dense 64, batch norm, relu, batch 128, Adam",
-        examples=_classified(10, 1024, WIDTH),
-        batch_size=128,
-        run_steps=32,
-    ),
-    Work(
-        name="stacked",
-        title="the 50 blocks, by fnn as one that a loop repeats",
-        examples=_classified(10, 1024, WIDTH),
-        batch_size=128,
-        run_steps=32,
-    ),
+    _DEEP,
+    replace(_DEEP, name="stacked", title="the 50 blocks, by fnn as one that a loop repeats"),
     Work(
         name="lstm",
         title="LSTM 256 language model, context 64, batch 32, Adam",

@@ -1,4 +1,4 @@
-"""The gradient of a batch in parts: that of the whole batch, with less memory or in less time."""
+"""The gradient of a batch in parts: that of the whole batch, with less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,13 @@ from fnn import losses, models, optim, schedules
 from fnn.activations import tanh
 from fnn.combinators import sequential
 from fnn.keys import run_keys
-from fnn.train import fit, make_init, make_run, make_step, microbatches, side_by_side, silent
+from fnn.train import fit, make_init, make_run, make_step, microbatches, silent
 from fnn.types import Model, Recipe, whole_batch
 from tests.tiny import DATA, KEY, assert_same_bits
 
 HYPER = {"lr": 0.1}
 BATCH = (DATA.train.x[:24], DATA.train.y[:24])
 PARTS = 4
-WAYS = [microbatches, side_by_side]
-each_way = pytest.mark.parametrize("in_so_many", WAYS)
 
 
 def recipe_with(gradient=whole_batch, **changes):
@@ -65,19 +63,17 @@ SAME_IN_PARTS = {
 }
 
 
-@each_way
 @pytest.mark.parametrize("name", SAME_IN_PARTS)
-def test_a_step_in_parts_is_the_step_on_the_whole_batch(name, in_so_many):
+def test_a_step_in_parts_is_the_step_on_the_whole_batch(name):
     x, y = BATCH
     batch = ({"a": x, "b": 2 * x}, y) if "dict" in name else BATCH
     whole = stepped(recipe_with(**SAME_IN_PARTS[name]), batch)
-    parts = stepped(recipe_with(in_so_many(PARTS), **SAME_IN_PARTS[name]), batch)
+    parts = stepped(recipe_with(microbatches(PARTS), **SAME_IN_PARTS[name]), batch)
     # Sums of 24 numbers in another order: a few roundings of 6e-8.
     expect_close(parts, whole, 1e-6)
 
 
-@each_way
-def test_in_float64_the_parts_are_the_whole_to_the_last_digits(in_so_many):
+def test_in_float64_the_parts_are_the_whole_to_the_last_digits():
     with jax.enable_x64(True):
         model = recipe_with()(HYPER).model
 
@@ -88,14 +84,13 @@ def test_in_float64_the_parts_are_the_whole_to_the_last_digits(in_so_many):
         wide = {"model": Model(init, model.apply), "penalty": squared}
         batch = (BATCH[0].astype(np.float64), BATCH[1])
         whole, _ = stepped(recipe_with(**wide), batch, steps=3)
-        parts, _ = stepped(recipe_with(in_so_many(6), **wide), batch, steps=3)
+        parts, _ = stepped(recipe_with(microbatches(6), **wide), batch, steps=3)
         assert parts.params["head"]["kernel"].dtype == jnp.float64
         expect_close(parts.params, whole.params, 1e-13)
 
 
-@each_way
-def test_one_part_is_the_whole_batch(in_so_many):
-    assert in_so_many(1) is whole_batch
+def test_one_part_is_the_whole_batch():
+    assert microbatches(1) is whole_batch
 
 
 def gradient_of(gradient, loss, params=None, batch=(jnp.arange(8.0), None), model_state=()):
@@ -103,30 +98,27 @@ def gradient_of(gradient, loss, params=None, batch=(jnp.arange(8.0), None), mode
     return jax.jit(lambda p, s, b: gradient(loss, p, s, b, KEY))(params, model_state, batch)
 
 
-@each_way
-def test_the_model_state_goes_from_part_to_part_in_the_order_of_the_batch(in_so_many):
+def test_the_model_state_goes_from_part_to_part_in_the_order_of_the_batch():
     def loss(params, model_state, batch, key):
         value = params["w"] * batch[0].mean()
         return value, (value, 10 * model_state + batch[0][0])
 
-    (value, state), _ = gradient_of(in_so_many(4), loss, model_state=jnp.float32(0))
+    (value, state), _ = gradient_of(microbatches(4), loss, model_state=jnp.float32(0))
     assert (value, state) == (3.5, 246.0)  # of the parts 01, 23, 45, 67
 
 
-@each_way
-def test_each_part_has_noise_of_its_own_that_follows_from_the_key_of_the_step(in_so_many):
+def test_each_part_has_noise_of_its_own_that_follows_from_the_key_of_the_step():
     def loss(params, model_state, batch, key):
         value = params["w"] * jax.random.normal(key)
         return value, (value, model_state)
 
-    _, grads = gradient_of(in_so_many(4), loss)
+    _, grads = gradient_of(microbatches(4), loss)
     drawn = [jax.random.normal(jax.random.fold_in(KEY, i)) for i in range(4)]
     np.testing.assert_allclose(grads["w"], np.mean(drawn), rtol=1e-6)
     assert len({float(number) for number in drawn}) == 4
 
 
-@each_way
-def test_gradients_of_narrow_parameters_are_summed_in_float32(in_so_many):
+def test_gradients_of_narrow_parameters_are_summed_in_float32():
     """In bfloat16, 1 + 1/512 is 1 again."""
 
     def loss(params, model_state, batch, key):
@@ -134,23 +126,23 @@ def test_gradients_of_narrow_parameters_are_summed_in_float32(in_so_many):
         return value, (value, model_state)
 
     numbers = jnp.float32([1, *[2.0**-9] * 7])
-    _, grads = gradient_of(in_so_many(8), loss, {"w": jnp.ones((), jnp.bfloat16)}, (numbers, None))
+    _, grads = gradient_of(
+        microbatches(8), loss, {"w": jnp.ones((), jnp.bfloat16)}, (numbers, None)
+    )
     assert grads["w"].dtype == jnp.float32
     np.testing.assert_allclose(8 * grads["w"], 1 + 7 * 2.0**-9, rtol=1e-7)
 
 
-@each_way
 @pytest.mark.parametrize("parts", [0, -1, True])
-def test_a_number_of_parts_that_is_none_is_refused(parts, in_so_many):
-    with pytest.raises(ValueError, match=f"{in_so_many.__name__}: expected parts to be a whole nu"):
-        in_so_many(parts)
+def test_a_number_of_parts_that_is_none_is_refused(parts):
+    with pytest.raises(ValueError, match="microbatches: expected parts to be a whole nu"):
+        microbatches(parts)
 
 
-@each_way
-def test_a_batch_that_the_parts_do_not_divide_is_refused_before_the_first_step(in_so_many):
-    run = make_run(recipe_with(in_so_many(5)), steps=1, batch_size=24)
+def test_a_batch_that_the_parts_do_not_divide_is_refused_before_the_first_step():
+    run = make_run(recipe_with(microbatches(5)), steps=1, batch_size=24)
     with pytest.raises(
-        ValueError, match=rf"{in_so_many.__name__}: .* that 5 parts divide, got 24 .* of 20, or"
+        ValueError, match=r"microbatches: .* that 5 parts divide, got 24 .* of 20, or"
     ):
         run(KEY, HYPER, DATA)
 
@@ -167,13 +159,12 @@ def trained():
     return jax.jit(make_run(in_parts, **RUN))(KEY, HYPER, DATA)
 
 
-@each_way
-def test_batch_norm_follows_each_part_in_turn(in_so_many):
+def test_batch_norm_follows_each_part_in_turn():
     def normed(gradient):
         layers = sequential(models.batch_norm(decay=0.5), models.dense(2))
         return recipe_with(gradient, model=layers)
 
-    state, _ = stepped(normed(in_so_many(2)))
+    state, _ = stepped(normed(microbatches(2)))
     halves = [np.float64(BATCH[0][:12]), np.float64(BATCH[0][12:])]
     mean = 0.5 * (0.5 * halves[0].mean(0)) + 0.5 * halves[1].mean(0)
     (found,) = [
@@ -211,8 +202,7 @@ def test_a_step_in_parts_is_traced_once():
     assert len(traces) == 1 and step._cache_size() == 1
 
 
-@each_way
-def test_the_gradient_in_parts_may_be_differentiated_again(in_so_many):
+def test_the_gradient_in_parts_may_be_differentiated_again():
     def loss(params, model_state, batch, key):
         value = jnp.sin(params["w"] * batch[0]).mean()
         return value, (value, model_state)
@@ -222,7 +212,7 @@ def test_the_gradient_in_parts_may_be_differentiated_again(in_so_many):
             lambda w: gradient(loss, {"w": w}, (), (jnp.arange(8.0), None), KEY)[1]["w"]
         )(1.3)
 
-    np.testing.assert_allclose(slope(in_so_many(PARTS)), slope(whole_batch), rtol=1e-6)
+    np.testing.assert_allclose(slope(microbatches(PARTS)), slope(whole_batch), rtol=1e-6)
 
 
 def test_the_activations_in_memory_are_those_of_one_part():
@@ -241,22 +231,3 @@ def test_the_activations_in_memory_are_those_of_one_part():
     whole, sixteenth = bytes_of(1), bytes_of(16)
     assert whole > 2 * hidden
     assert sixteenth < whole / 6
-
-
-def test_parts_side_by_side_take_the_same_noise_and_statistics_as_one_after_another(trained):
-    together = recipe_with(side_by_side(PARTS), model=LAYERS)
-    _, history = jax.jit(make_run(together, **RUN))(KEY, HYPER, DATA)
-    # The same sums in another order, through six steps of a batch norm over 4 examples.
-    np.testing.assert_allclose(history.train.loss, trained[1].train.loss, rtol=1e-4, atol=1e-5)
-
-
-def test_parts_side_by_side_do_not_wait_for_one_another():
-    """No loop is left in the program, and no part's gradient reads another's."""
-
-    def loss(params, model_state, batch, key):
-        value = jnp.sin(params["w"] * batch[0]).mean()
-        return value, (value, model_state)
-
-    arguments = {"w": jnp.ones(())}, (), (jnp.arange(8.0), None)
-    jaxpr = jax.make_jaxpr(lambda p, s, b: side_by_side(2)(loss, p, s, b, KEY))(*arguments)
-    assert "scan" not in str(jaxpr) and "while" not in str(jaxpr)

@@ -175,6 +175,15 @@ def test_augmentation_penalty_and_noise_are_out_of_the_way():
     assert not overfit(steps=1).evidence.noisy
 
 
+def test_a_hyperparameter_that_only_the_penalty_reads_is_not_taken_for_a_misspelt_one():
+    def decayed(hyper):
+        return recipe(hyper, penalty=lambda params, state: hyper["decay"])
+
+    hyper = {"lr": 1.0, "decay": 0.1}
+    result = overfit_one_batch(decayed, data(), key=KEY, hyper=hyper, batch_size=BATCH, steps=2)
+    assert result.train.loss.shape == (2,)
+
+
 def test_running_statistics_that_lag_are_told_although_the_batch_is_learned():
     model = sequential(models.batch_norm(decay=0.99999), models.dense(CLASSES))
     far = data(X * 30 + 100)

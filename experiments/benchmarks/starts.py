@@ -59,6 +59,7 @@ def environment(bytecode: str, directory: str | None = None) -> dict[str, str]:
     left_out = (*caches, "PYTHONDONTWRITEBYTECODE")
     given = {key: value for key, value in os.environ.items() if key not in left_out}
     given["PYTHONPYCACHEPREFIX"] = bytecode
+    given["JAX_NUM_CPU_DEVICES"] = str(len(os.sched_getaffinity(0)))  # for fnn to share
     if directory is None:
         return given | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
     return given | {

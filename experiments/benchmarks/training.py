@@ -5,13 +5,13 @@
 
 fnn has four columns: a call of `make_step` for each step, the chunks of `fit`, the same of a recipe
 with norms=False, and the scan of `run`; all but the first also draw their batches. The peers
-measure the loss alone, and so does the third; the others measure three norms as well. The
-convolutional network and the GPT take the gradient of a part of the batch on each core
-(`train.side_by_side`), as fnn advises for such. The peers make a call for each step, on batches
-that lie on the device; each is written in `peers/` as its own documentation advises. All of a
-workload take turns in one process, round by round, and the first of a round is another each time. A
-ratio is fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median over
-the rounds, with the quartiles beside it. The best peer is the one with the least median time.
+measure the loss alone, and so does the third; the others measure three norms as well. With the
+small convolutional network, the GPT and the LSTM, fnn has a part of the batch on each core
+(`Recipe.devices`), as it advises for such. The peers make a call for each step, on batches that lie
+on the device; each is written in `peers/` as its own documentation advises. All of a workload take
+turns in one process, round by round, and the first of a round is another each time. A ratio is
+fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median over the
+rounds, with the quartiles beside it. The best peer is the one with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to
@@ -20,6 +20,7 @@ and the exit status is 1. The table, with all times, goes to <out>/training.json
 
 import gc
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -236,6 +237,7 @@ def main(config: Config) -> None:
     expect_names("--peers", config.peers, PEERS)
     if config.keep_memory:
         keep_memory()
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     machine = describe()
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     print(f"{versions}\n{machine['processor']}, {machine['cores']} cores, {jax.devices()[0]}")

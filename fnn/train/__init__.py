@@ -17,7 +17,6 @@ from fnn.train.gan import PlayerState as PlayerState
 from fnn.train.gan import make_gan_init as make_gan_init
 from fnn.train.gan import make_gan_step as make_gan_step
 from fnn.train.gradient import microbatches as microbatches
-from fnn.train.gradient import side_by_side as side_by_side
 from fnn.train.keep_memory import keep_memory as keep_memory
 from fnn.train.lr_find import lr_find as lr_find
 from fnn.train.overfit import Overfit as Overfit

@@ -1,11 +1,13 @@
 """Evaluation: the loss and the recipe's metrics over a whole set, each example once."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 from jaxtyping import Array, Float
 
 from fnn import metrics
+from fnn.train.devices import shared_sums
 from fnn.train.recipe import RecipeFunction, build
 from fnn.train.state import optimizer_state
 from fnn.train.step import per_example
@@ -42,12 +44,13 @@ def pure_evaluate(recipe: RecipeFunction, batch_size: int) -> Evaluate:
         named: dict[str, Metric] = {"loss": loss, **built.metrics}
         params = built.optimizer.weights(optimizer_state(built.optimizer, state), state.params)
 
-        def measure(batch):
-            x, y = batch
-            predictions, _ = built.model.apply(params, state.model_state, x)
+        def measure(weights, batch):
+            (params, model_state), (x, y) = weights, batch
+            predictions, _ = built.model.apply(params, model_state, x)
             return {name: metric.measure(predictions, y) for name, metric in named.items()}
 
-        sums = _over_batches(measure, tuple(examples), batch_size)
+        of_batch = partial(shared_sums(built.devices, measure), (params, state.model_state))
+        sums = _over_batches(of_batch, tuple(examples), batch_size)
         return {name: metric.value(sums[name]) for name, metric in named.items()}
 
     return evaluate

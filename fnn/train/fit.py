@@ -15,15 +15,16 @@ from fnn.train import progress as shown
 from fnn.train.callbacks import NO_CALLBACKS, Callbacks, Carries, Event, expect_callbacks, see
 from fnn.train.check import expect_positive
 from fnn.train.chunks import chunks
+from fnn.train.devices import everywhere
 from fnn.train.early_stopping import EarlyStopping
 from fnn.train.evaluate import pure_evaluate
 from fnn.train.interrupt import interrupts
 from fnn.train.pace import Pace
-from fnn.train.recipe import RecipeFunction
+from fnn.train.recipe import RecipeFunction, build
 from fnn.train.record import Record, fingerprint
 from fnn.train.result import FitResult, NonFiniteError, Stop
 from fnn.train.run import block_indices
-from fnn.train.source import checked
+from fnn.train.source import checked, everywhere_but_sources
 from fnn.train.state import copied, init_state
 from fnn.train.store import Store
 from fnn.types import Data, Hyper, Metrics, Pair, PRNGKey, TrainState
@@ -94,7 +95,8 @@ def fit(
         expect_positive("fit", patience=patience)
     expect_callbacks(callbacks)
     data = checked(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
-    keys = run_keys(key)
+    devices = build(recipe, hyper).devices
+    data, keys = everywhere_but_sources(devices, data), run_keys(key)
     made_by = fingerprint(key, hyper, data, batch_size=batch_size, eval_every=eval_every)
     record, pace = Record(store, made_by), Pace(_CHUNK_SECONDS, _MOST_STEPS)
 
@@ -169,6 +171,7 @@ def _start(
             "pass resume=True to go on with it, or give another store"
         )
     state, best, stopping, kept = record.resume(state)
+    state, best = everywhere(build(recipe, hyper).devices, (state, best))
     carries |= {name: kept[name] for name in carries.keys() & kept.keys()}
     return _Position(state, copied(state), best, stopping, carries)
 

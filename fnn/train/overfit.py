@@ -181,6 +181,7 @@ def _look(recipe, scale, keys, hyper, batch, state) -> _View:
 def _plain(recipe: RecipeFunction, noise: PRNGKey, scale: Scalar, hyper: Hyper) -> Recipe:
     """The recipe without what keeps a loss from zero: its noise is the same in every step."""
     built = build(recipe, hyper)
+    jax.tree.leaves(hyper)  # all count as read, also what only the penalty reads
 
     def apply(params, model_state, x, *, key=None, train=False):
         fixed = None if key is None else jax.random.fold_in(noise, 0)
@@ -196,6 +197,7 @@ def _plain(recipe: RecipeFunction, noise: PRNGKey, scale: Scalar, hyper: Hyper) 
         augment=no_augmentation,
         penalty=no_penalty,
         norms=True,
+        devices=(),
     )
 
 

@@ -44,7 +44,7 @@ class Record:
     def steps(self, first: int, values: np.ndarray) -> None:
         """The metrics of the steps from `first` on."""
         self._values.append(values)
-        if self._store:
+        if self._store is not None:
             rows = [dict(zip(COLUMNS, row, strict=True)) for row in values.tolist()]
             self._store.log([{"step": first + i, **row} for i, row in enumerate(rows)])
 
@@ -52,12 +52,12 @@ class Record:
         """The validation metrics after `step` updates."""
         self._eval_steps.append(step)
         self._valid.append(valid)
-        if self._store:
+        if self._store is not None:
             self._store.log([{"step": step - 1, "valid": valid}])
 
     def save(self, name: str, state: TrainState, stopping: EarlyStopping, carries: Carries) -> None:
         """Keep `state`, and beside it what a resume needs to go on, in the store."""
-        if self._store:
+        if self._store is not None:
             expect_json(carries)
             meta = {
                 "step": int(state.step),
@@ -76,7 +76,7 @@ class Record:
 
         Raises: ValueError for carries that it cannot keep.
         """
-        if self._store:
+        if self._store is not None:
             expect_json(carries)
             # Rows without a checkpoint: their run was killed before its first one.
             self._store.rows(up_to_step=-1)

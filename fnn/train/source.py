@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.train.check import check
+from fnn.train.devices import Devices, everywhere
 from fnn.train.recipe import RecipeFunction
 from fnn.train.upcoming import upcoming
 from fnn.types import Data, Hyper, Pair, PRNGKey
@@ -45,6 +46,18 @@ def checked(
     if isinstance(data.train, Source):
         return Data(train=data.train, valid=valid)
     return Data(train=jax.tree.map(jnp.asarray, data.train), valid=valid)
+
+
+def everywhere_but_sources(devices: Devices, data: Data) -> Data:
+    """The data with a copy on each of the devices, a source as it is.
+
+    >>> data = Data(train=(np.ones(2), np.ones(2)), valid=(np.ones(2), np.ones(2)))
+    >>> everywhere_but_sources(jax.devices()[:1], data).train[0].committed
+    True
+    """
+    lies = lambda examples: isinstance(examples, Source)  # noqa: E731
+    train, valid = (d if lies(d) else everywhere(devices, d) for d in (data.train, data.valid))
+    return Data(train=train, valid=valid)
 
 
 def first_batch(train: Pair, key: PRNGKey, batch_size: int) -> Pair:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from fnn.train.devices import everywhere
 from fnn.train.pack import pack, unpack
 from fnn.train.recipe import RecipeFunction, build
 from fnn.types import Hyper, Optimizer, Params, PRNGKey, TrainState
@@ -16,12 +17,13 @@ def init_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> Tr
     """A fresh state for inputs like `x`; `key` is the run's init stream (`run_keys(key).init`)."""
     built = build(recipe, hyper)
     params, model_state = built.model.init(key, x)
-    return TrainState(
+    state = TrainState(
         step=jnp.int32(0),
         params=params,
         model_state=model_state,
         opt_state=pack(built.optimizer.init(params), params),
     )
+    return everywhere(built.devices, state)
 
 
 def make_init(recipe: RecipeFunction) -> Callable[[PRNGKey, Hyper, Any], TrainState]:

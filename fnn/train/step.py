@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from fnn import tree
 from fnn.keys import fold_name
+from fnn.train.devices import shared_gradient
 from fnn.train.pack import pack
 from fnn.train.recipe import RecipeFunction, build, expect_all_read, watch
 from fnn.train.state import optimizer_state
@@ -79,7 +80,8 @@ def pure_step(recipe: RecipeFunction) -> Step:
             return total, (total, model_state)
 
         def loss_and_grads(params):
-            scaled = _at_loss_scale(built.gradient, optimizer, opt_state)
+            gradient = shared_gradient(built.devices, built.gradient)
+            scaled = _at_loss_scale(gradient, optimizer, opt_state)
             return scaled(mean_loss, params, state.model_state, batch, noise)
 
         (value, model_state), grads = loss_and_grads(state.params)

@@ -1,7 +1,6 @@
 """fnn: a call for each step, the chunks of `fit`, and the scan of `run`."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,14 +29,15 @@ from fnn import layers, losses, models, optim, schedules, tree
 from fnn.activations import gelu, relu
 from fnn.combinators import sequential, stack
 from fnn.keys import run_keys
-from fnn.train import make_init, make_step, side_by_side
+from fnn.train import make_init, make_step, microbatches
 from fnn.train.chunks import chunks
+from fnn.train.devices import everywhere
 from fnn.train.run import example, steps_maker
-from fnn.types import Batch, Gradient, Model, Optimizer, Recipe, whole_batch
+from fnn.types import Batch, Model, Optimizer, Recipe
 
 KEY, CHUNK_STEPS = jax.random.key(0), 4096  # the most that fit makes in a chunk
-CORES = len(os.sched_getaffinity(0))
-SIDE_BY_SIDE = {"cnn", "gpt"}  # workloads that gain by a part of the batch for each core
+SHARED = {"cnn", "gpt", "lstm"}  # workloads that gain by a part of the batch for each core
+IN_PARTS = {"cnn": 4}  # by parts of those, one after another, whose activations stay in the cache
 
 
 def _mlp(*sizes: int) -> Model:
@@ -125,9 +125,11 @@ def clipped_adamw() -> Optimizer:
     return optim.chain(optim.clip_by_global_norm(CLIP_NORM), adamw)
 
 
-def _gradient(work: Work) -> Gradient:
-    gains = work.name in SIDE_BY_SIDE and work.batch_size % CORES == 0
-    return side_by_side(CORES) if gains and jax.default_backend() == "cpu" else whole_batch
+def _devices(work: Work) -> Sequence[jax.Device]:
+    """The cores, where the one who runs the workload has made each of them a device of JAX."""
+    cores = jax.devices("cpu")
+    gains = work.name in SHARED and work.batch_size % len(cores) == 0
+    return cores if gains and jax.default_backend() == "cpu" else ()
 
 
 def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
@@ -139,8 +141,9 @@ def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
             loss=losses.cross_entropy,
             optimizer=_optimizer(work),
             schedule=schedules.constant(hyper["lr"]),
-            gradient=_gradient(work),
+            gradient=microbatches(IN_PARTS.get(work.name, 1)),
             norms=norms,
+            devices=_devices(work),
         )
 
     return recipe
@@ -169,7 +172,7 @@ def by_steps(work: Work) -> Any:
 def by_fit(work: Work, norms: bool = True) -> Any:
     """The chunks that `fit` makes, with the examples on the device and new batches every epoch."""
     recipe, hyper, keys = recipe_of(work, norms), _hyper(), run_keys(KEY)
-    train = Batch(*map(jnp.asarray, work.examples()))
+    train = everywhere(_devices(work), Batch(*map(jnp.asarray, work.examples())))
     state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
     # Of examples on the device there is nothing to close when the context ends.
     with chunks(recipe, work.batch_size, keys, hyper, train, 0, CHUNK_STEPS) as advance:
@@ -192,7 +195,7 @@ def by_fit_without_norms(work: Work) -> Any:
 def by_run(work: Work) -> Any:
     """The scan that `run` is made of, `run_steps` steps a call; n is rounded up to such calls."""
     recipe, hyper, keys = recipe_of(work), _hyper(), run_keys(KEY)
-    train = Batch(*map(jnp.asarray, work.examples()))
+    train = everywhere(_devices(work), Batch(*map(jnp.asarray, work.examples())))
     state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
     make_steps = steps_maker(recipe, work.batch_size)
 

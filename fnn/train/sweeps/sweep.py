@@ -13,14 +13,14 @@ from fnn import tree
 from fnn.train import progress as shown
 from fnn.train.check import check, expect_positive
 from fnn.train.interrupt import interrupts
-from fnn.train.recipe import RecipeFunction
+from fnn.train.recipe import RecipeFunction, build
 from fnn.train.sweeps.board import Board, Place, Rows
 from fnn.train.sweeps.chunk import Layout, Span, Words, fitting_layout
 from fnn.train.sweeps.halving import Halving, rung_ends, survivors
 from fnn.train.sweeps.member import Plan
 from fnn.train.sweeps.result import SweepResult
 from fnn.train.sweeps.search import Group, Settings
-from fnn.types import Data, TrainState
+from fnn.types import Data, Recipe, TrainState
 
 
 def whole_state(state: TrainState) -> TrainState:
@@ -118,6 +118,7 @@ def sweep(
     ]
     for plan in plans:
         first = jax.tree.map(lambda leaf: leaf[0], hypers)
+        _expect_no_devices(build(plan.recipe, first))
         check(plan.recipe, data, key=plan.key(words[0]), hyper=first, batch_size=batch_size)
     spans = _spans(halving, steps, eval_every)
     eval_steps = [*range(eval_every, steps, eval_every), steps]
@@ -134,6 +135,14 @@ def sweep(
     with interrupts() as interrupted, progress(total) as show:
         finished = _climb(work, spans, halving, interrupted, _Meter(work, show, total))
     return work.board.result(_columns(groups, hypers), interrupted=not finished)
+
+
+def _expect_no_devices(built: Recipe) -> None:
+    if built.devices:
+        raise ValueError(
+            f"sweep: expected recipes without devices, got one with {len(built.devices)}; leave "
+            "Recipe.devices out, and name the devices that share the members in sweep(devices=)"
+        )
 
 
 class _Work(NamedTuple):

@@ -1,0 +1,129 @@
+"""Several devices at one batch: each computes what follows from an equal part of it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree
+
+from fnn import tree
+from fnn.types import Gradient, Pair, whole_batch
+
+Devices = Sequence[jax.Device]
+Measure = Callable[[PyTree, Pair], PyTree]
+
+_AXIS = "batch"
+
+
+def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradient:
+    """The mean of `gradient` over the parts of a batch, of which each device has one.
+
+        loss = sum_i loss(part i) / devices,   g = sum_i g(part i) / devices
+
+    Part i has noise of its own, from `fold_in(key, i)`. The model state is the mean of the devices'
+    states; what is no float is the first device's.
+
+    Args:
+      devices: with fewer than two, `gradient` itself.
+
+    Returns: a Gradient whose sums are in at least float32.
+    Raises: ValueError at trace time for a batch that the devices do not divide.
+
+    >>> shared_gradient(jax.devices()[:1]) is whole_batch
+    True
+    """
+    if len(devices) < 2:
+        return gradient
+    mesh = _mesh(devices)
+
+    def of_batch(loss, params, model_state, batch, key):
+        def of_part(params, model_state, part, key):
+            noise = jax.random.fold_in(key, jax.lax.axis_index(_AXIS))
+            (value, model_state), grads = gradient(loss, params, model_state, part, noise)
+            grads = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
+            value, grads = jax.lax.pmean((value, grads), _AXIS)
+            return (value, jax.tree.map(_mean_or_first, model_state)), grads
+
+        expect_divided("Recipe.devices", batch, len(devices))
+        specs = (P(), P(), P(_AXIS), P())
+        shared = partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        return shared(of_part)(params, model_state, tuple(batch), key)
+
+    return of_batch
+
+
+def shared_sums(devices: Devices, measure: Measure) -> Measure:
+    """`measure(weights, batch)`, sums over the batch's examples, each device adding up a part.
+
+    A batch that the devices do not divide is measured by each of them as a whole.
+
+    Args:
+      measure: takes its arrays as arguments; what it closes over would belong to no device.
+
+    >>> shared_sums((), lambda weight, batch: weight * sum(batch))(2, [1, 2])
+    6
+    """
+    if len(devices) < 2:
+        return measure
+    mesh = _mesh(devices)
+
+    def of_batch(weights, batch):
+        def of_part(weights, part):
+            return jax.lax.psum(measure(weights, part), _AXIS)
+
+        if _examples(batch) % len(devices):
+            return measure(weights, batch)
+        specs = (P(), P(_AXIS))
+        shared = partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        return shared(of_part)(weights, batch)
+
+    return of_batch
+
+
+def everywhere(devices: Devices, arrays: PyTree) -> PyTree:
+    """The same arrays with a copy on each of the devices, inside or outside of a jit.
+
+    >>> everywhere(jax.devices()[:1], {'a': jnp.ones(2)})['a'].sharding.num_devices
+    1
+    >>> everywhere((), 'where it is')
+    'where it is'
+    """
+    if not devices:
+        return arrays
+    return jax.device_put(arrays, NamedSharding(_mesh(devices), P()))
+
+
+def expect_divided(where: str, batch: Pair, parts: int) -> int:
+    """The number of examples in the batch, of which each part gets the same number.
+
+    Raises: ValueError, which begins with `where`, for a batch that the parts do not divide.
+
+    >>> expect_divided('here', (jnp.ones(4), jnp.ones(4)), 2)
+    4
+    """
+    examples = _examples(batch)
+    if examples % parts:
+        raise ValueError(
+            f"{where}: expected a batch that {parts} parts divide, got {examples} examples; "
+            f"use batches of {examples // parts * parts or parts}, or another number of parts"
+        )
+    return examples
+
+
+def _mesh(devices: Devices) -> Mesh:
+    return Mesh(np.array(devices), (_AXIS,))
+
+
+def _mean_or_first(leaf: Array) -> Array:
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        wide = leaf.astype(tree.at_least_float32(leaf))
+        return jax.lax.pmean(wide, _AXIS).astype(leaf.dtype)
+    return jax.lax.all_gather(leaf, _AXIS)[0]
+
+
+def _examples(batch: Pair) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]

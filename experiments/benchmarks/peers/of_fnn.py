@@ -133,7 +133,8 @@ def _devices(work: Work) -> Sequence[jax.Device]:
 
 
 def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
-    model = MODELS[work.name]()
+    model, devices = MODELS[work.name](), _devices(work)
+    parts = IN_PARTS.get(work.name, 1) if devices else 1
 
     def recipe(hyper):
         return Recipe(
@@ -141,9 +142,9 @@ def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
             loss=losses.cross_entropy,
             optimizer=_optimizer(work),
             schedule=schedules.constant(hyper["lr"]),
-            gradient=microbatches(IN_PARTS.get(work.name, 1)),
+            gradient=microbatches(parts),
             norms=norms,
-            devices=_devices(work),
+            devices=devices,
         )
 
     return recipe

@@ -41,6 +41,14 @@ def test_one_device_changes_no_bit():
     assert_same_bits(fitted.state, plain[0])
 
 
+@pytest.mark.parametrize("devices", [jax.devices()[0], 2 * jax.devices()[:1], [0], 2])
+def test_what_is_no_list_of_distinct_devices_is_refused(devices):
+    with pytest.raises(ValueError, match=r"Recipe.devices: expected distinct devices, .* got "):
+        make_run(lambda hyper: recipe(hyper)._replace(devices=devices), steps=1, batch_size=2)(
+            KEY, HYPER, DATA
+        )
+
+
 def test_a_sweep_shares_its_members_and_refuses_to_share_their_batches():
     hypers = jax.tree.map(lambda number: jnp.full(2, number), HYPER)
     with pytest.raises(ValueError, match=r"sweep: .* without devices, got one with 1; .*devices="):

@@ -1,7 +1,7 @@
 """Several devices at one batch: each computes what follows from an equal part of it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,6 @@ def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradi
     """
     if len(devices) < 2:
         return gradient
-    mesh = _mesh(devices)
 
     def of_batch(loss, params, model_state, batch, key):
         def of_part(params, model_state, part, key):
@@ -49,9 +48,8 @@ def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradi
             return (value, jax.tree.map(_mean_or_first, model_state)), grads
 
         expect_divided("Recipe.devices", batch, len(devices))
-        specs = (P(), P(), P(_AXIS), P())
-        shared = partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-        return shared(of_part)(params, model_state, tuple(batch), key)
+        on_all = _on_all(devices, of_part, P(), P(), P(_AXIS), P())
+        return on_all(params, model_state, tuple(batch), key)
 
     return of_batch
 
@@ -69,7 +67,6 @@ def shared_sums(devices: Devices, measure: Measure) -> Measure:
     """
     if len(devices) < 2:
         return measure
-    mesh = _mesh(devices)
 
     def of_batch(weights, batch):
         def of_part(weights, part):
@@ -77,9 +74,7 @@ def shared_sums(devices: Devices, measure: Measure) -> Measure:
 
         if _examples(batch) % len(devices):
             return measure(weights, batch)
-        specs = (P(), P(_AXIS))
-        shared = partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-        return shared(of_part)(weights, batch)
+        return _on_all(devices, of_part, P(), P(_AXIS))(weights, batch)
 
     return of_batch
 
@@ -112,6 +107,12 @@ def expect_divided(where: str, batch: Pair, parts: int) -> int:
             f"use batches of {examples // parts * parts or parts}, or another number of parts"
         )
     return examples
+
+
+def _on_all(devices: Devices, function: Callable[..., Any], *specs: P) -> Callable[..., Any]:
+    """`function` on each of the devices, which all come to the same result."""
+    mesh = _mesh(devices)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
 
 
 def _mesh(devices: Devices) -> Mesh:

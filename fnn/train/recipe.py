@@ -1,7 +1,7 @@
 """Calling a recipe, and noticing a misspelt hyperparameter."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -75,8 +75,8 @@ def expect_all_read(hyper: Hyper) -> None:
 def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
     """The recipe for `hyper`.
 
-    Raises: ValueError if the recipe reads a key that a dict of hyperparameters lacks, or does not
-      return a Recipe.
+    Raises: ValueError if the recipe reads a key that a dict of hyperparameters lacks, does not
+      return a Recipe, or names devices that are none or the same.
     """
     built = recipe(watch(hyper))
     if not isinstance(built, Recipe):
@@ -84,4 +84,14 @@ def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
             f"recipe: expected a Recipe from recipe(hyper), got {type(built).__name__}; "
             "return Recipe(model=, loss=, optimizer=, schedule=)"
         )
+    _expect_devices(built.devices)
     return built
+
+
+def _expect_devices(devices: Any) -> None:
+    listed = list(devices) if isinstance(devices, Sequence) else [None]
+    if not all(isinstance(d, jax.Device) for d in listed) or len(set(listed)) < len(listed):
+        raise ValueError(
+            f"Recipe.devices: expected distinct devices, such as jax.devices(), got {devices!r}; "
+            "name each once"
+        )

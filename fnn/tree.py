@@ -190,11 +190,15 @@ def elementwise(function: Callable[..., Any], *trees: PyTree) -> Any:
     return jax.tree.unflatten(outputs, mapped)
 
 
-def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
+def squared_norms(*trees: PyTree, of_products: bool = False) -> Float[Array, " trees"]:
     """Sums of the squares of the leaves of each tree, accumulated in at least float32.
 
     The trees have the same shapes. Their small leaves are summed together: on a CPU each sum is a
     kernel of its own, and would cost a small model a tenth of its step.
+
+    Args:
+      of_products: whether the leaves come from products of matrices, as the gradients of kernels
+        do; on a CPU, XLA sums those in a sixth of the time if it is asked for another product.
 
     >>> squared_norms({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).tolist()
     [25.0]
@@ -213,8 +217,27 @@ def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
             large = [[*row, vector] for row, vector in zip(large, beside, strict=True)]
     for leaves in zip(*large, strict=True):
         wide = [leaf.astype(dtype) for leaf in leaves]
-        total = total + jnp.stack([jnp.vdot(leaf, leaf) for leaf in wide])
+        square = _square_of_product if of_products else _square
+        total = total + jnp.stack([square(leaf) for leaf in wide])
     return total
+
+
+def _square(leaf: Array) -> Array:
+    return jnp.vdot(leaf, leaf)
+
+
+def _square_of_product(leaf: Array) -> Array:
+    # Not of long rows, which XLA would square into an array of their own; nor of large leaves,
+    # should it do so all the same.
+    if leaf.ndim < 2 or leaf.shape[-1] > 4096 or leaf.size > 2**22:
+        return _square(leaf)
+    return jax.lax.platform_dependent(leaf, cpu=_by_rows, default=_square)
+
+
+def _by_rows(leaf: Array) -> Array:
+    rows = jnp.square(leaf).reshape(-1, leaf.shape[-1])
+    ones = jnp.ones(rows.shape[1], leaf.dtype)
+    return jnp.dot(rows, ones, precision=jax.lax.Precision.HIGHEST).sum()
 
 
 @jax.custom_jvp

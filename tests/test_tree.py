@@ -191,3 +191,31 @@ def test_sums_of_squares_are_those_of_all_leaves_however_many_are_small():
     np.testing.assert_allclose(
         tree.squared_norms(many, jax.tree.map(jnp.sqrt, many)), [17675.0, 10750.0], rtol=1e-6
     )
+
+
+SHAPES = {"matrix": (40, 300), "kernel": (3, 3, 16, 64), "vector": (5000,), "long rows": (2, 5000)}
+
+
+@pytest.mark.parametrize("of_products", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES.values(), (2, 3)], ids=[*SHAPES, "small"])
+def test_sums_of_squares_are_those_in_float64(shape, of_products):
+    leaf = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    trees = {"a": leaf, "b": jnp.bfloat16(2)}, {"a": 3 * leaf, "b": jnp.bfloat16(0)}
+    sums = jax.jit(lambda *trees: tree.squared_norms(*trees, of_products=of_products))
+    exact = np.square(leaf.astype(np.float64)).sum()
+    found = sums(*trees)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, [exact + 4, 9 * exact], rtol=2e-6)
+    slope = jax.grad(lambda t: sums(t)[0])(trees[0])["a"]
+    np.testing.assert_allclose(slope, 2 * leaf, rtol=1e-6)
+    for strange in (np.inf, np.nan):
+        spoiled = leaf.copy()
+        spoiled.flat[-1] = strange
+        np.testing.assert_equal(np.asarray(sums({"a": spoiled}))[0], np.float32(strange))
+
+
+def test_in_float64_the_sums_of_squares_are_too():
+    with jax.enable_x64(True):
+        leaf = np.random.default_rng(0).normal(size=(40, 300))
+        (found,) = tree.squared_norms({"a": jnp.asarray(leaf)}, of_products=True)
+        np.testing.assert_allclose(found, np.square(leaf).sum(), rtol=1e-14)

@@ -90,7 +90,7 @@ def pure_step(recipe: RecipeFunction) -> Step:
         with tree.small_leaves_joined():
             updates, opt_state = optimizer.update(grads, opt_state, state.params, lr, objective)
             if measured:
-                squares = tree.squared_norms(grads)
+                squares = tree.squared_norms(grads, of_products=True)
                 updates = _computed_once(updates, squares[0])
         expect_all_read(hyper)
         params = tree.add(state.params, updates)

@@ -208,7 +208,7 @@ class Recipe(NamedTuple):
     the steps, not those of an evaluation, with a key that follows from the run's key and the step.
     `gradient` is how a step differentiates the loss of its batch: all at once, or in parts.
     `norms` is whether a step measures the norms of its gradients, updates and parameters; where it
-    does not, they are NaN. On a CPU they cost a network of large matrices a sixth of its step.
+    does not, they are NaN. On a CPU they cost a network of large matrices a tenth of its step.
 
     `devices` share each batch: every one of them computes the gradient of an equal part, with the
     same parameters, and all make the update by the mean (data parallelism). Loss and gradient are

@@ -78,6 +78,15 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def length(tree: PyTree) -> int:
+    """The size of the first axis of a tree's first leaf: the number of examples, or of steps.
+
+    >>> length((jnp.zeros((5, 2)), jnp.zeros(5)))
+    5
+    """
+    return jax.tree.leaves(tree)[0].shape[0]
+
+
 def stacked(trees: Sequence[PyTree]) -> PyTree:
     """Trees of one structure and the same shapes as one, along a new first axis.
 

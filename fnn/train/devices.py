@@ -72,7 +72,7 @@ def shared_sums(devices: Devices, measure: Measure) -> Measure:
         def of_part(weights, part):
             return jax.lax.psum(measure(weights, part), _AXIS)
 
-        if _examples(batch) % len(devices):
+        if tree.length(batch) % len(devices):
             return measure(weights, batch)
         return _on_all(devices, of_part, P(), P(_AXIS))(weights, batch)
 
@@ -100,7 +100,7 @@ def expect_divided(where: str, batch: Pair, parts: int) -> int:
     >>> expect_divided('here', (jnp.ones(4), jnp.ones(4)), 2)
     4
     """
-    examples = _examples(batch)
+    examples = tree.length(batch)
     if examples % parts:
         raise ValueError(
             f"{where}: expected a batch that {parts} parts divide, got {examples} examples; "
@@ -124,7 +124,3 @@ def _mean_or_first(leaf: Array) -> Array:
         wide = leaf.astype(tree.at_least_float32(leaf))
         return jax.lax.pmean(wide, _AXIS).astype(leaf.dtype)
     return jax.lax.all_gather(leaf, _AXIS)[0]
-
-
-def _examples(batch: Pair) -> int:
-    return jax.tree.leaves(batch)[0].shape[0]

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from fnn import metrics
+from fnn import metrics, tree
 from fnn.train.devices import shared_sums
 from fnn.train.recipe import RecipeFunction, build
 from fnn.train.state import optimizer_state
@@ -57,8 +57,7 @@ def pure_evaluate(recipe: RecipeFunction, batch_size: int) -> Evaluate:
 
 
 def _over_batches(measure, examples, batch_size: int):
-    n = jax.tree.leaves(examples)[0].shape[0]
-    full, rest = divmod(n, batch_size)
+    full, rest = divmod(tree.length(examples), batch_size)
     if full == 0:
         return measure(examples)
     batches = jax.tree.map(

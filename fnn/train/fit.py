@@ -15,7 +15,7 @@ from fnn.train import progress as shown
 from fnn.train.callbacks import NO_CALLBACKS, Callbacks, Carries, Event, expect_callbacks, see
 from fnn.train.check import expect_positive
 from fnn.train.chunks import chunks
-from fnn.train.devices import everywhere
+from fnn.train.devices import Devices, everywhere
 from fnn.train.early_stopping import EarlyStopping
 from fnn.train.evaluate import pure_evaluate
 from fnn.train.interrupt import interrupts
@@ -101,7 +101,7 @@ def fit(
     record, pace = Record(store, made_by), Pace(_CHUNK_SECONDS, _MOST_STEPS)
 
     with interrupts() as interrupted, progress(steps) as show, ExitStack() as stack:
-        at = _start(recipe, keys, hyper, data, batch_size, callbacks, record, resume)
+        at = _start(recipe, keys, hyper, data, batch_size, callbacks, record, resume, devices)
         step = saved = int(at.state.step)
         source = chunks(recipe, batch_size, keys, hyper, data.train, step, _MOST_STEPS)
         advance = stack.enter_context(source)
@@ -157,6 +157,7 @@ def _start(
     callbacks: Callbacks,
     record: Record,
     resume: bool,
+    devices: Devices,
 ) -> _Position:
     """The first position, or the one that the store holds."""
     carries = {name: callback.init for name, callback in callbacks.items()}
@@ -171,7 +172,7 @@ def _start(
             "pass resume=True to go on with it, or give another store"
         )
     state, best, stopping, kept = record.resume(state)
-    state, best = everywhere(build(recipe, hyper).devices, (state, best))
+    state, best = everywhere(devices, (state, best))
     carries |= {name: kept[name] for name in carries.keys() & kept.keys()}
     return _Position(state, copied(state), best, stopping, carries)
 

@@ -93,7 +93,7 @@ def overfit_one_batch(
     data = checked(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     keys = run_keys(key)
     batch = first_batch(data.train, keys.order, batch_size)
-    n = jax.tree.leaves(data.train)[0].shape[0]
+    n = tree.length(data.train)
     indices = upcoming(keys.order, 0, n, batch_size, 1)[0].tolist()
 
     trials = {1.0: _trial(recipe, steps, 1.0, keys, hyper, batch)}

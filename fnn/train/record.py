@@ -22,7 +22,7 @@ def fingerprint(key: PRNGKey, hyper: Hyper, data: Data, **numbers: int) -> dict[
     return {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "hyper": {path: np.asarray(leaf).tolist() for path, leaf in leaves},
-        "examples": jax.tree.leaves(data.train)[0].shape[0],
+        "examples": tree.length(data.train),
         **numbers,
     }
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fnn import tree
 from fnn.keys import RunKeys, run_keys
 from fnn.order import order_block
 from fnn.train.check import check, expect_positive
@@ -134,7 +135,7 @@ def make_advance(
 
 def block_length(train: Pair, batch_size: int) -> int:
     """For how many steps to choose the batches together: 2,048 examples, at most an epoch."""
-    return max(1, min(2048, _length(train)) // batch_size)
+    return max(1, min(2048, tree.length(train)) // batch_size)
 
 
 def even_block_length(train: Pair, batch_size: int, length: int) -> int:
@@ -147,11 +148,7 @@ def block_indices(
     keys: RunKeys, step: Int[Array, ""] | int, train: Pair, batch_size: int, steps: int
 ) -> Int[Array, "steps batch"]:
     """Which examples of `train` the `steps` steps of a run from `step` on see."""
-    return order_block(keys.order, step, _length(train), batch_size, steps)
-
-
-def _length(examples: Pair) -> int:
-    return jax.tree.leaves(examples)[0].shape[0]
+    return order_block(keys.order, step, tree.length(train), batch_size, steps)
 
 
 def example(examples: Pair, batch_size: int):

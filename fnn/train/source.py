@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn import tree
 from fnn.train.check import check
 from fnn.train.devices import Devices, everywhere
 from fnn.train.recipe import RecipeFunction
@@ -49,15 +50,14 @@ def checked(
 
 
 def everywhere_but_sources(devices: Devices, data: Data) -> Data:
-    """The data with a copy on each of the devices, a source as it is.
+    """The data with a copy on each of the devices, a source of steps as it is.
 
     >>> data = Data(train=(np.ones(2), np.ones(2)), valid=(np.ones(2), np.ones(2)))
     >>> everywhere_but_sources(jax.devices()[:1], data).train[0].committed
     True
     """
-    lies = lambda examples: isinstance(examples, Source)  # noqa: E731
-    train, valid = (d if lies(d) else everywhere(devices, d) for d in (data.train, data.valid))
-    return Data(train=train, valid=valid)
+    train = data.train if isinstance(data.train, Source) else everywhere(devices, data.train)
+    return Data(train=train, valid=everywhere(devices, data.valid))
 
 
 def first_batch(train: Pair, key: PRNGKey, batch_size: int) -> Pair:
@@ -70,6 +70,5 @@ def first_batch(train: Pair, key: PRNGKey, batch_size: int) -> Pair:
     if isinstance(train, Source):
         with train.batches(key, batch_size, 0) as batches:
             return tuple(next(batches))
-    n = jax.tree.leaves(train)[0].shape[0]
-    indices = upcoming(key, 0, n, batch_size, 1)[0]
+    indices = upcoming(key, 0, tree.length(train), batch_size, 1)[0]
     return jax.tree.map(lambda a: jnp.asarray(a)[indices], tuple(train))

@@ -152,7 +152,7 @@ def _computed_once(updates: Any, earlier: Array) -> Any:
 def per_example(loss: Loss, predictions: Any, targets: Any) -> Float[Array, "batch ..."]:
     """The losses, checked to be one array of floats with the batch axis first."""
     losses = loss(predictions, targets)
-    batch = jax.tree.leaves(targets)[0].shape[0]
+    batch = tree.length(targets)
     if not isinstance(losses, jax.Array):
         raise ValueError(
             f"loss: expected one array of per-example losses, got {type(losses).__name__}; "

@@ -49,8 +49,9 @@ from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.initializers import Initializer, he_normal, normal, presets
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.train import compile_cache, make_run
-from fnn.types import Batch, Data, History, Metric, Model, Optimizer, PRNGKey, Recipe, Schedule
+from fnn.types import Batch, Data, History, Metric, Model, Optimizer, PRNGKey, Schedule
 
 Numbers = dict[str, float]  # the hyperparameters, which the recipe may see traced
 

@@ -20,8 +20,9 @@ import tyro
 
 from fnn import activations, data, losses, metrics, models, optim, schedules, tree
 from fnn.data import Encoder, Table
+from fnn.recipe import Recipe
 from fnn.train import compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data, Recipe
+from fnn.types import Batch, Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def main(config: Config) -> None:
     )
     keys = jax.random.split(jax.random.key(1), config.seeds)
     states, history = jax.jit(jax.vmap(run, (0, None, None)))(keys, hyper, examples)
-    evaluate = jax.vmap(make_evaluate(recipe), (0, None, None))
+    evaluate = jax.jit(jax.vmap(make_evaluate(recipe), (0, None, None)))
     accuracy = 100 * np.asarray(evaluate(states, test, hyper)["accuracy"])
     valid = 100 * history.valid["accuracy"].mean(axis=0)
     print(

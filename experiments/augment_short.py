@@ -26,8 +26,9 @@ from fnn import data, losses, metrics, models, optim, schedules, tree
 from fnn.activations import relu
 from fnn.combinators import sequential
 from fnn.data import augment
+from fnn.recipe import Recipe, no_augmentation
 from fnn.train import compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data, Model, Recipe, no_augmentation
+from fnn.types import Batch, Data, Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def accuracies(config: Config, change, examples: Data, test: Batch) -> np.ndarra
     run = make_run(recipe, steps=config.steps, batch_size=config.batch_size)
     keys = jax.random.split(jax.random.key(1), config.seeds)
     states, _ = jax.jit(jax.vmap(run, (0, None, None)))(keys, hyper, examples)
-    evaluate = make_evaluate(recipe, batch_size=1000)
+    evaluate = jax.jit(make_evaluate(recipe, batch_size=1000))
     one = (jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(config.seeds))
     return 100 * np.array([evaluate(state, test, hyper)["accuracy"] for state in one])
 

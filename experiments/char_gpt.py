@@ -32,8 +32,9 @@ from fnn.combinators import cast
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.train import compile_cache, fit, trained_params
-from fnn.types import Data, Params, PRNGKey, Recipe
+from fnn.types import Data, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 
@@ -124,7 +125,6 @@ def make_model(config: Config, symbols: Characters) -> models.GPTConfig:
 def make_recipe(config: Config, shape: models.GPTConfig) -> RecipeFunction:
     """Model, loss, optimizer and schedule as a function of what may be traced."""
     model = models.gpt(shape, rate=config.dropout_rate)
-    devices = jax.devices()[: config.devices] if config.devices > 1 else ()
 
     def recipe(hyper):
         return Recipe(
@@ -144,7 +144,6 @@ def make_recipe(config: Config, shape: models.GPTConfig) -> RecipeFunction:
                 total_steps=config.steps,
                 end=hyper["last_lr"],
             ),
-            devices=devices,
         )
 
     return recipe
@@ -220,6 +219,7 @@ def main(config: Config) -> None:
         eval_every=config.eval_every,
         eval_batch_size=256,
         store=store,
+        devices=jax.devices()[: config.devices] if config.devices > 1 else (),
     )
     params = trained_params(recipe, result.state, config.hyper)
     lowest, last = (float(f(result.history.valid["loss"])) for f in (jnp.min, lambda v: v[-1]))

@@ -34,8 +34,9 @@ from fnn.checkpoint import RunDir, new_runs
 from fnn.combinators import cast, sequential
 from fnn.data import augment
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
-from fnn.types import Batch, Data, Model, Params, Recipe
+from fnn.types import Batch, Data, Model, Params
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 

@@ -36,10 +36,9 @@ from fnn.data import augment
 from fnn.keys import fold_name, run_keys
 from fnn.layers.window import Padding
 from fnn.order import order
-from fnn.train import compile_cache
-from fnn.train.state import init_state
-from fnn.train.step import pure_step
-from fnn.types import Batch, Model, Optimizer, PRNGKey, Recipe, TrainState
+from fnn.recipe import Recipe
+from fnn.train import compile_cache, make_init, make_step
+from fnn.types import Batch, Model, Optimizer, PRNGKey, TrainState
 
 Run = Callable[[PRNGKey, dict[str, float], Batch, Batch], tuple[Array, Array]]
 
@@ -215,7 +214,7 @@ def faster(optimizer: Optimizer, factor: Any) -> Optimizer:
 def make_run(config: Config) -> Run:
     """`run(key, hyper, train, test) -> accuracy, losses of the steps`: all of it, and pure."""
     recipe = make_recipe(config)
-    step = pure_step(recipe)
+    init, step = make_init(recipe), make_step(recipe)
     move = augment.per_example(augment.crop(config.shift, reflect=True))
 
     def run(key, hyper, train, test):
@@ -233,9 +232,9 @@ def make_run(config: Config) -> Run:
             new, metrics = step(state, move(noise, (pictures, y[indices])), keys.noise, hyper)
             new = with_bias(new, state, i < config.whiten_steps)
             share = slow_decay**PERIOD * (new.step / config.steps) ** 3
-            return meet(new, slow, share, new.step % PERIOD == 0), metrics.loss
+            return meet(new, slow, share, new.step % PERIOD == 0), metrics["loss"]
 
-        state = init_state(recipe, keys.init, hyper, x[:size])
+        state = init(keys.init, hyper, x[:size])
         whiten = {**state.params["whiten"], "kernel": whitening(x[:5000])}
         state = replace(state, params={**state.params, "whiten": whiten})
         places = jnp.arange(config.steps)

@@ -34,9 +34,10 @@ from fnn import models, optim, schedules, tree
 from fnn.data import load, split
 from fnn.keys import fold_name
 from fnn.models import DiffusionConfig, DiTConfig
+from fnn.recipe import Recipe
 from fnn.report.figure import INK, figure
 from fnn.train import compile_cache, make_run, trained_params
-from fnn.types import Batch, Data, Params, PRNGKey, Recipe
+from fnn.types import Batch, Data, Params, PRNGKey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

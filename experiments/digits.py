@@ -33,8 +33,9 @@ from fnn import activations, losses, metrics, models, optim, report, schedules, 
 from fnn.checkpoint import RunDir, new_runs
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
-from fnn.types import Batch, Data, PRNGKey, Recipe
+from fnn.types import Batch, Data, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 
@@ -143,7 +144,7 @@ def run(config: Config, recipe: RecipeFunction, store: RunDir) -> tuple[float, S
         patience=config.patience,
         store=store,
     )
-    made, kept = len(result.history.train.values), int(result.state.step)
+    made, kept = len(result.history.train["loss"]), int(result.state.step)
     print(f"stopped at step {made} ({result.stop.value}), with the weights of step {kept}")
 
     model, params = recipe(config.hyper).model, trained_params(recipe, result.state, config.hyper)

@@ -30,8 +30,9 @@ from fnn import activations, data, losses, metrics, models, optim, report, sched
 from fnn.checkpoint import RunDir, new_runs
 from fnn.data import augment
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
-from fnn.types import Batch, Data, Model, Params, PRNGKey, Recipe
+from fnn.types import Batch, Data, Model, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 

@@ -34,9 +34,10 @@ from sklearn.datasets import load_digits
 from fnn import activations, losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
 from fnn.train import checkpointed_scan, compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data, PRNGKey, Recipe
+from fnn.types import Batch, Data, PRNGKey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,7 +124,7 @@ def make_measure(config: Config) -> Measure:
     """`measure(hyper, key, data, test)`: a whole run, and its loss and accuracy at the end."""
     recipe = make_recipe(config)
     run = make_run(recipe, steps=config.steps, batch_size=config.batch_size)
-    evaluate = make_evaluate(recipe)
+    evaluate = jax.jit(make_evaluate(recipe))
 
     def measure(hyper, key, data, test):
         state, history = run(key, hyper, data)

@@ -19,22 +19,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
-from jaxtyping import Array, Float, Int
 
 from fnn import data, losses, models, optim, report, schedules, tree
 from fnn.checkpoint import new_runs
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
+from fnn.recipe import Recipe
 from fnn.train import compile_cache, fit, make_evaluate, trained_params
-from fnn.types import Batch, Data, Metric, Params, PRNGKey, Recipe
+from fnn.types import Batch, Data, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 CELLS = {"rnn": models.RNN, "lstm": models.LSTM, "gru": models.GRU}
@@ -108,7 +108,7 @@ def make_recipe(config: Config, shape: models.RNNLMConfig) -> RecipeFunction:
         kernels = tree.matching("*kernel")
         return Recipe(
             model=models.rnn_lm(shape, rate=hyper["dropout_rate"]),
-            loss=name_loss,
+            loss=partial(losses.cross_entropy, ignore_index=PADDING),  # nats per letter
             optimizer=optim.chain(
                 optim.clip_by_global_norm(hyper["clip_norm"]),
                 optim.adamw(weight_decay=hyper["weight_decay"], mask=kernels),
@@ -116,27 +116,9 @@ def make_recipe(config: Config, shape: models.RNNLMConfig) -> RecipeFunction:
             schedule=schedules.warmup_cosine(
                 hyper["lr"], warmup_steps=hyper["warmup_steps"], total_steps=config.steps
             ),
-            metrics={"nats": nats_per_letter()},
         )
 
     return recipe
-
-
-def name_loss(
-    logits: Float[Array, "batch time letters"], targets: Int[Array, "batch time"]
-) -> Float[Array, " batch"]:
-    """-log p of each name, its end included, in nats."""
-    return losses.cross_entropy(logits, targets, ignore_index=PADDING).sum(axis=-1)
-
-
-def nats_per_letter() -> Metric:
-    """-log p of all names over the number of their letters, each end counted as one."""
-
-    def measure(logits, targets):
-        count = (targets != PADDING).sum().astype(jnp.float32)
-        return {"total": name_loss(logits, targets).sum(), "count": count}
-
-    return Metric(measure=measure, value=lambda sums: sums["total"] / sums["count"])
 
 
 def encode(names: Sequence[str], letters: Characters) -> Batch:
@@ -211,11 +193,9 @@ def main(config: Config) -> None:
         store=store,
     )
     state, params = result.state, trained_params(recipe, result.state, config.hyper)
-    evaluate = make_evaluate(recipe)
-    found = {
-        "valid": evaluate(state, examples.valid, config.hyper)["nats"],
-        "test": evaluate(state, test, config.hyper)["nats"],
-    }
+    evaluate = jax.jit(make_evaluate(recipe))
+    parts = {"valid": examples.valid, "test": test}
+    found = {name: evaluate(state, part, config.hyper)["loss"] for name, part in parts.items()}
     print(f"stopped ({result.stop.value}), with the weights of step {int(state.step)}")
     for part, nats in found.items():
         print(f"{part} {nats:.4f} nats per letter, {nats / math.log(2):.3f} bits")

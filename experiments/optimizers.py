@@ -25,9 +25,10 @@ from sklearn.datasets import load_digits
 
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
+from fnn.recipe import Recipe
 from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
 from fnn.train import compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data, Objective, Optimizer, Recipe
+from fnn.types import Batch, Data, Objective, Optimizer
 
 RATES = tuple(10.0 ** (power / 2) for power in range(-8, 2))  # 1e-4 to 3
 DECAY = 0.01
@@ -150,7 +151,7 @@ def train_on_digits(name: str, config: Config) -> Digits:
     states, history = over_rates({"lr": jnp.array(rates)})
     best = int(history.valid["accuracy"][:, :, -1].mean(axis=1).argmax())
     chosen, hyper = jax.tree.map(lambda leaf: leaf[best], states), {"lr": rates[best]}
-    evaluate = jax.vmap(make_evaluate(recipe), (0, None, None))
+    evaluate = jax.jit(jax.vmap(make_evaluate(recipe), (0, None, None)))
     return Digits(lr=rates[best], accuracy=np.asarray(evaluate(chosen, test, hyper)["accuracy"]))
 
 

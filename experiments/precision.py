@@ -38,8 +38,9 @@ from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.combinators import cast, mixed_bfloat16, mixed_float16
 from fnn.data import fit_standardiser, split
 from fnn.keys import fold_name
-from fnn.train import compile_cache, make_evaluate, make_run, optimizer_state
-from fnn.types import Batch, Data, Hyper, PRNGKey, Recipe
+from fnn.recipe import Recipe
+from fnn.train import compile_cache, make_evaluate, make_run
+from fnn.types import Batch, Data, Hyper, PRNGKey
 
 RecipeFunction = Callable[[Hyper], Recipe]
 
@@ -140,13 +141,12 @@ def train(config: Config, precision: Callable[[Recipe], Recipe]) -> Found:
     states, history = jax.block_until_ready(program(keys, hyper, data))
     seconds = time.monotonic() - start
 
-    evaluated = jax.vmap(make_evaluate(recipe), (0, 0, None))(states, test, hyper)
-    optimizer, one = recipe(hyper).optimizer, jax.tree.map(lambda leaf: leaf[0], states)
-    state = jax.vmap(lambda state: optimizer_state(optimizer, state))(states)
+    evaluated = jax.jit(jax.vmap(make_evaluate(recipe), (0, 0, None)))(states, test, hyper)
+    one, state = jax.tree.map(lambda leaf: leaf[0], states), states.opt_state
     kept = activations(recipe(hyper), one.params, one.model_state, data.train.x[0], config)
     return Found(
         accuracy=100 * np.asarray(evaluated["accuracy"]),
-        loss=np.asarray(history.train.loss),
+        loss=np.asarray(history.train["loss"]),
         skipped=int(state.skipped.sum()) if hasattr(state, "skipped") else 0,
         parameters=tree_bytes(one.params),
         activations=kept,

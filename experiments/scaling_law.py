@@ -42,9 +42,10 @@ from jaxtyping import Array, Float
 
 from fnn import data, losses, models, optim, schedules, tree
 from fnn.data import Characters
+from fnn.recipe import Recipe
 from fnn.report.figure import INK, VALID, figure, matplotlib, tidy
 from fnn.train import compile_cache, fit, silent
-from fnn.types import Data, Objective, Recipe
+from fnn.types import Data, Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

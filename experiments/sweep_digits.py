@@ -30,8 +30,9 @@ from matplotlib.colors import LogNorm
 
 from fnn import losses, metrics, models, optim, report, schedules, tree
 from fnn.data import fit_standardiser, load, split
+from fnn.recipe import Recipe
 from fnn.train import SweepResult, compile_cache, search, sweep
-from fnn.types import Batch, Data, Recipe
+from fnn.types import Batch, Data
 
 
 @dataclass(frozen=True, kw_only=True)

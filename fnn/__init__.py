@@ -6,21 +6,21 @@ Start with `fnn.types`, then `fnn.train.step`, `fnn.models.mlp` and `experiments
 import importlib
 from typing import Any
 
+from fnn.recipe import Recipe as Recipe
 from fnn.types import Batch as Batch
 from fnn.types import Data as Data
 from fnn.types import History as History
 from fnn.types import Metric as Metric
-from fnn.types import Metrics as Metrics
 from fnn.types import Model as Model
 from fnn.types import Optimizer as Optimizer
-from fnn.types import Recipe as Recipe
 from fnn.types import TrainState as TrainState
 from fnn.types import Transform as Transform
+from fnn.types import Weighted as Weighted
 
 _PARTS = (
     "activations", "checkpoint", "combinators", "data", "generate", "initializers", "interop",
-    "keys", "layers", "losses", "metrics", "models", "optim", "order", "report", "schedules",
-    "testing", "train", "tree",
+    "keys", "layers", "losses", "measures", "metrics", "models", "optim", "order", "recipe",
+    "report", "schedules", "testing", "train", "tree", "types", "xla",
 )  # fmt: skip
 
 

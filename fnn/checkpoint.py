@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn import tree
+from fnn.expect import expect_alike
 
 _FORMAT = "fnn-1"
 
@@ -82,7 +83,7 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     path = Path(path)
     arrays, meta = _read(path)
     wanted = dict(zip(tree.paths(like), jax.tree.leaves(like), strict=True))
-    tree.expect_alike(f"checkpoint.load: {path} and the state", wanted, arrays, dtypes=True)
+    expect_alike(f"checkpoint.load: {path} and the state", wanted, arrays, dtypes=True)
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), meta
 
@@ -139,7 +140,8 @@ class RunDir:
     """A directory that keeps one run: `best.safetensors`, `last.safetensors`, `metrics.jsonl`.
 
     Give it to `fit` as its store. A row of the log is `{'step': 0, 'loss': ..., 'lr': ..., ...}`
-    for each step, and `{'step': 99, 'valid': {...}}` for an evaluation after step 99.
+    for each step, with what was measured at it (vectors as lists), and `{'step': 99, 'valid':
+    {...}}` for an evaluation after step 99.
 
     Raises: ValueError if the directory cannot be made or written to, before any training.
 
@@ -204,6 +206,8 @@ class RunDir:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

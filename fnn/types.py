@@ -1,29 +1,38 @@
 """The contracts. Everything in fnn is a value of one of these types, or a function between them.
 
 A model is a pair of pure functions, an optimizer is a pure state transition, a schedule is a
-function of the step. A recipe builds all of them from hyperparameters that may be tracers, so one
-compiled program serves every value of the learning rate, the decay or the dropout rate.
+function of the step. A recipe (`fnn/recipe.py`) builds all of them from hyperparameters that may
+be tracers, so one compiled program serves every value of the learning rate or the dropout rate.
 
-Data flows one way: data -> order -> step -> history -> report.
+Data flows one way: data -> order -> step -> history -> diagnosis -> report.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 PRNGKey = Key[Array, ""]  # a typed key, from jax.random.key; legacy uint32 keys are refused
 Params = Any  # nested dicts, with lists for repeated parts; leaves are arrays
 ModelState = Any  # what training updates without a gradient (running statistics); () if none
-Hyper = Any  # the hyperparameters; every leaf a number, or an array, that may be traced
+Hyper = Any  # the hyperparameters; every leaf a number or an array, and may be a tracer
 Scalar = float | Num[Array, ""]  # a hyperparameter as a constructor sees it
+Pair = tuple[Any, Any]  # (inputs, targets): a Batch, or any other pair
+
+
+class Batch(NamedTuple):
+    """Inputs and targets with the same first axis; a plain pair `(x, y)` serves as well."""
+
+    x: Any
+    y: Any
 
 
 class Init(Protocol):
     def __call__(self, key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
-        """Fresh parameters and model state for inputs like `x` (arrays or ShapeDtypeStructs)."""
+        """Initial parameters and model state for inputs like `x` (arrays or ShapeDtypeStructs)."""
         ...
 
 
@@ -37,7 +46,7 @@ class Apply(Protocol):
         key: PRNGKey | None = None,
         train: bool = False,
     ) -> tuple[Any, ModelState]:
-        """Predictions for the batch `x`, and the new model state. The batch axis comes first."""
+        """Outputs for the batch `x`, and the new model state. The batch axis comes first."""
         ...
 
 
@@ -49,50 +58,108 @@ class Model(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """A model of sequences that goes on from where it was; what `generate` needs of it.
+    """A sequence model that reads tokens a few at a time; `generate` samples from it.
 
-    `init(params, batch, length) -> carry` is the carry before the first of at most `length`
-    tokens, and `step(params, tokens, carry) -> logits, carry` reads the next tokens, integers
-    (batch, time), and gives (batch, time, vocabulary). Reading a sequence in pieces of any lengths
-    gives the logits of the whole.
+    `init(params, batch, length) -> carry`, before at most `length` tokens. `step(params, tokens,
+    carry) -> logits, carry` reads (batch, time) and returns logits (batch, time, vocabulary).
     """
 
     init: Callable[[Params, int, int], Any]
     step: Callable[[Params, Any, Any], tuple[Any, Any]]
 
 
+class Weighted(NamedTuple):
+    """Losses, or other values, with a weight for each; masked elements have weight 0.
+
+    A step adds `sum(w v)` and `sum(w)` over all parts of a batch and divides once, so a masked
+    element never enters a mean, however the batch is cut. Weights may depend on hyperparameters,
+    never on the parameters of the model.
+
+    >>> Weighted(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 1.0, 0.0])).mean().item()
+    2.0
+    """
+
+    values: Float[Array, "*shape"]
+    weights: Float[Array, "*shape"]
+
+    def sum(self) -> Float[Array, ""]:
+        """Sum of w v; a value of weight 0 may be NaN."""
+        return (self.weights * jnp.where(self.weights == 0, 0, self.values)).sum()
+
+    def mean(self) -> Float[Array, ""]:
+        """Sum of w v over the sum of w; 0 if all weights are 0."""
+        total = self.weights.sum()
+        return self.sum() / jnp.where(total == 0, 1, total)
+
+
+# (outputs, targets) -> one loss per example or token, the batch axis first; never reduced
+Loss = Callable[[Any, Any], Float[Array, "batch ..."] | Weighted]
+
+
+class Metric(NamedTuple):
+    """A monoid: measure parts, add the results leaf by leaf, read the value of the sum.
+
+    Sums and weights stay apart until the end, so batches of unequal size give the metric of all.
+    """
+
+    measure: Callable[[Any, Any], PyTree]  # (outputs, targets) -> sums
+    value: Callable[[PyTree], Float[Array, ""]]
+
+
+class LossSums(NamedTuple):
+    """What a batch, or a part of one, contributes to its means. All but the state is added."""
+
+    loss: Float[Array, ""]  # sum of w v over the losses
+    penalty: Float[Array, ""]  # sum over the parts of sum(w) * penalty
+    weight: Float[Array, ""]  # sum of w
+    metrics: dict[str, PyTree]  # the sums of each of the recipe's train_metrics
+    model_state: ModelState  # the new one
+
+
+# (params, model_state, batch, key) -> what is differentiated, the sums
+BatchLoss = Callable[[Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""], LossSums]]
+
+
+class Gradient(Protocol):
+    def __call__(
+        self, loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+    ) -> tuple[LossSums, Params]:
+        """The sums of a batch and the gradient of its loss, undivided; the step divides both."""
+        ...
+
+
+class Objective(NamedTuple):
+    """The mean loss of a step's batch with penalty: for line searches and measures of curvature."""
+
+    value: Float[Array, ""]  # at the step's parameters
+    at: Callable[[Params], tuple[Float[Array, ""], Params]]  # parameters -> loss, gradients
+
+
 class Transform(NamedTuple):
     """A pure change to gradients, such as clipping.
 
-    `init(params) -> state` and `update(grads, state, params) -> (grads, state)`.
+    `init(params) -> state` and `update(grads, state, params) -> grads, state`.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Params, Any, Params], tuple[Params, Any]]
 
 
-class Objective(NamedTuple):
-    """The loss of a step's batch as a function, for optimizers that look at it once more.
-
-    A line search and sharpness-aware minimisation ask for it at other parameters than the step's;
-    what is not asked for is not computed.
-    """
-
-    value: Float[Array, ""]  # at the step's parameters
-    at: Callable[[Params], tuple[Float[Array, ""], Params]]  # parameters -> loss, gradients
-
-
-def current_weights(state: Any, params: Params) -> Params:
-    """The parameters that are trained are those that are used.
-
-    >>> current_weights((), {'w': 1.0})
-    {'w': 1.0}
-    """
-    return params
+class Update(Protocol):
+    def __call__(
+        self,
+        grads: Params,
+        state: Any,
+        params: Params,
+        lr: Scalar,
+        objective: Objective | None = None,
+    ) -> tuple[Params, Any]:
+        """`(updates, new state)`; `params + updates` are the new parameters."""
+        ...
 
 
 def unscaled(state: Any) -> float:
-    """The loss is differentiated as it is.
+    """The default of `Optimizer.loss_scale`.
 
     >>> unscaled(())
     1.0
@@ -101,140 +168,45 @@ def unscaled(state: Any) -> float:
 
 
 class Optimizer(NamedTuple):
-    """Gradients to updates: `params + updates` are the new parameters.
+    """A pure state transition from gradients to updates.
 
-    `init(params) -> state` and `update(grads, state, params, lr, objective) -> (updates, state)`.
-    The learning rate is an argument, so it can be read, logged, swept and differentiated. The
-    objective has the default None, and most optimizers do not look at it.
-
-    `weights(state, params)` are the parameters to evaluate and to keep, where they are not those
-    that are trained: an average of them, say.
-
-    `loss_scale(state)` is what a step multiplies the loss by before it takes the gradient, and
-    divides the gradient by before `update` sees it, so that float16 does not round it to 0.
+    The learning rate is an argument, so it can be logged, swept and differentiated. `weights` gives
+    the parameters to evaluate with, where they differ from the trained ones: a moving average, say.
+    A step differentiates the loss times `loss_scale` and divides the gradients by it.
     """
 
     init: Callable[[Params], Any]
-    update: Callable[..., tuple[Params, Any]]
-    weights: Callable[[Any, Params], Params] = current_weights
+    update: Update
+    weights: Callable[[Any, Params], Params] = lambda state, params: params
     loss_scale: Callable[[Any], Scalar] = unscaled
 
 
 Schedule = Callable[[Any], Float[Array, ""]]  # step (counted from 0) -> learning rate
-Loss = Callable[[Any, Any], Float[Array, "batch ..."]]  # (predictions, targets) -> per example
 
 
-class Batch(NamedTuple):
-    """Inputs and targets with the same first axis; a plain pair `(x, y)` serves as well."""
+class StepView(NamedTuple):
+    """What a step computed, for measures. What no measure reads is not computed for it."""
 
-    x: Any
-    y: Any
-
-
-Pair = tuple[Any, Any]  # (inputs, targets): a Batch, or any other pair
-
-
-class Metric(NamedTuple):
-    """A monoid: measure parts, add them leaf by leaf, read the value of the sum.
-
-    `measure(predictions, targets) -> sums` and `value(sums) -> scalar`. Because sums and counts
-    are kept apart until the end, batches of unequal size give the metric of the whole set.
-    """
-
-    measure: Callable[[Any, Any], PyTree]
-    value: Callable[[PyTree], Float[Array, ""]]
+    step: Int[Array, ""]  # counted from 0
+    key: PRNGKey  # of this step
+    batch: Pair  # after augmentation
+    loss: Float[Array, ""]  # mean loss of the batch before the update, without penalty
+    lr: Float[Array, ""]
+    objective: Objective
+    grads: Params  # of the mean loss with penalty, before any clipping
+    updates: Params
+    params: Params  # after the update
+    model_state: ModelState  # after the update
 
 
-def no_penalty(params: Params, model_state: ModelState) -> float:
-    """Nothing to add to the loss.
-
-    >>> no_penalty({}, ())
-    0.0
-    """
-    return 0.0
+Measure = Callable[[StepView], Mapping[str, Array]]  # -> named scalars or small vectors
 
 
-def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
-    """The batch as it is.
+class StatefulMeasure(NamedTuple):
+    """A measure with memory, which is kept in `TrainState.measure_state`."""
 
-    >>> no_augmentation(jax.random.key(0), (1.0, 2.0))
-    (1.0, 2.0)
-    """
-    return batch
-
-
-# (params, model_state, batch, key) -> what to differentiate, (the loss to report, model_state)
-BatchLoss = Callable[
-    [Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""], tuple[Array, ModelState]]
-]
-
-
-class Gradient(Protocol):
-    def __call__(
-        self,
-        loss: BatchLoss,
-        params: Params,
-        model_state: ModelState,
-        batch: Pair,
-        key: PRNGKey,
-    ) -> tuple[tuple[Float[Array, ""], ModelState], Params]:
-        """`(loss to report, new model state), gradients`; the key is the step's, for noise."""
-        ...
-
-
-def whole_batch(
-    loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
-) -> tuple[tuple[Float[Array, ""], ModelState], Params]:
-    """The gradient of the loss of all examples at once.
-
-    >>> def loss(params, model_state, batch, key):
-    ...     value = (params['w'] * batch[0]).mean()
-    ...     return value, (value, model_state)
-    >>> batch = (jnp.array([1.0, 3.0]), None)
-    >>> (value, _), grads = whole_batch(loss, {'w': 5.0}, (), batch, jax.random.key(0))
-    >>> value.item(), grads['w'].item()
-    (10.0, 2.0)
-    """
-    (_, reported), grads = jax.value_and_grad(loss, has_aux=True)(params, model_state, batch, key)
-    return reported, grads
-
-
-class Recipe(NamedTuple):
-    """All that training needs to know, made by a function `recipe(hyper)` inside the trace.
-
-    `metrics` are evaluated beside the loss; their names become columns of the history. `penalty`
-    is added to the mean loss of a step: L1 or L2 of the parameters, or what a layer leaves in the
-    model state, such as the load balance of a mixture of experts. `augment` changes the batches of
-    the steps, not those of an evaluation, with a key that follows from the run's key and the step.
-    `gradient` is how a step differentiates the loss of its batch: all at once, or in parts.
-    `norms` is whether a step measures the norms of its gradients, updates and parameters; where it
-    does not, they are NaN. On a CPU they cost a network of large matrices a tenth of its step.
-
-    `devices` share each batch: every one of them computes the gradient of an equal part, with the
-    same parameters, and all make the update by the mean (data parallelism). Loss and gradient are
-    those of the whole batch, up to rounding, where the model and the loss take each example by
-    itself. What looks across the batch sees one part: batch norm, whose running statistics are the
-    mean of the devices', a contrastive loss, and a penalty on the model state, which is averaged.
-    Each part has noise of its own. Evaluations are shared as well. The state lies on all of them,
-    and `fit` lays the data there. () is wherever the data is, or JAX's first device.
-
-    On a processor, `jax.config.update('jax_num_cpu_devices', cores)` before the first use of JAX
-    makes each core a device. In one large batch all cores share every operation and wait at its
-    end; so each goes through its part alone. On two cores an LSTM's step takes 0.76 of the time
-    so, that of a small convolutional network or transformer 0.82. An MLP's takes longer, and so
-    does that of any model with many parameters for its work: measure yours.
-    """
-
-    model: Model
-    loss: Loss
-    optimizer: Optimizer
-    schedule: Schedule
-    metrics: Mapping[str, Metric] = {}
-    penalty: Callable[[Params, ModelState], Scalar] = no_penalty
-    augment: Callable[[PRNGKey, Pair], Pair] = no_augmentation
-    gradient: Gradient = whole_batch
-    norms: bool = True
-    devices: Sequence[jax.Device] = ()
+    init: Callable[[Params], Any]
+    update: Callable[[Any, StepView], tuple[Mapping[str, Array], Any]]
 
 
 @jax.tree_util.register_dataclass
@@ -254,51 +226,25 @@ class TrainState:
     step: Int[Array, ""]  # updates made so far, int32
     params: Params
     model_state: ModelState
-    opt_state: PyTree  # packed; see fnn.train.optimizer_state
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """What a step reports, stacked in one float32 array of shape (..., 5).
-
-    One leaf instead of five: each array that leaves a compiled step costs about two microseconds.
-    After a scan or a vmap the leading axes are steps, seeds or settings.
-    """
-
-    values: Float[Array, "*steps 5"]
-
-    @property
-    def loss(self) -> Float[Array, "*steps"]:
-        """Mean loss of the batch, before the update."""
-        return self.values[..., 0]
-
-    @property
-    def lr(self) -> Float[Array, "*steps"]:
-        """Learning rate that the step used."""
-        return self.values[..., 1]
-
-    @property
-    def grad_norm(self) -> Float[Array, "*steps"]:
-        """Global L2 norm of the gradient, before clipping; NaN where a recipe has norms=False."""
-        return self.values[..., 2]
-
-    @property
-    def update_norm(self) -> Float[Array, "*steps"]:
-        """Global L2 norm of the update; NaN where a recipe has norms=False."""
-        return self.values[..., 3]
-
-    @property
-    def param_norm(self) -> Float[Array, "*steps"]:
-        """Global L2 norm of the parameters after the update; NaN where norms=False."""
-        return self.values[..., 4]
+    opt_state: PyTree  # the optimizer's own: state.opt_state.m['hidden']['kernel']
+    measure_state: PyTree = ()  # of the recipe's stateful measures
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The record of a run: every step's metrics, and the validation metrics at each evaluation."""
+    """The record of a run: the metrics of its steps, and of each evaluation.
 
-    train: Metrics  # values (steps, 5)
+    `train['loss']` has an entry for each step; what is measured at every n-th step has one for each
+    measured step, and `train_steps` has their numbers.
+    """
+
+    train: dict[str, Float[Array, "steps ..."]]  # 'loss', 'lr', and what the recipe measures
     eval_steps: Int[Array, "*evals"]  # updates made before each evaluation
     valid: dict[str, Float[Array, "*evals"]]  # 'loss' and each of the recipe's metrics
+    train_steps: dict[str, Int[Array, "..."]] = field(default_factory=dict)
+
+    def steps(self, name: str) -> Int[Array, "..."]:
+        """The steps, counted from 0, at which `train[name]` was measured."""
+        every = jnp.arange(self.train[name].shape[0], dtype=jnp.int32)
+        return self.train_steps.get(name, every)

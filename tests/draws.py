@@ -5,12 +5,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fnn.types import Weighted
+
 drawn = settings(
     max_examples=15,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
+
+
+def products(found):
+    """Losses times their weights, where they have any."""
+    return found.values * found.weights if isinstance(found, Weighted) else found
 
 
 def ordinary(*shape: int, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What holds of `Recipe.devices` where there are two; `test_devices.py` runs it."""
+"""What holds of `devices=` where there are two; `test_devices.py` runs it."""
 
 import functools
 import sys
@@ -11,22 +11,23 @@ import pytest
 from fnn import losses, models, optim, schedules
 from fnn.combinators import sequential
 from fnn.data import Streamed
+from fnn.recipe import Recipe, whole_batch
+from fnn.testing import devices_equal_whole_batch
 from fnn.train import (
     fit,
-    lr_find,
     make_evaluate,
     make_init,
     make_run,
     make_step,
     microbatches,
-    overfit_one_batch,
     silent,
 )
 from fnn.train.chunks import _indexed, chunks
-from fnn.train.devices import shared_gradient
-from fnn.types import Batch, Data, Recipe, whole_batch
-from tests import tiny
+from fnn.train.devices import everywhere, shared_gradient
+from fnn.types import Batch, Data, LossSums
+from tests import test_weighted, tiny
 from tests.test_gradient import SAME_IN_PARTS, expect_close, recipe_with, stepped
+from tests.test_weighted import LOSSES
 from tests.tiny import DATA, HYPER, KEY, assert_same_bits
 
 BOTH = tuple(jax.devices())
@@ -35,11 +36,6 @@ RUN = dict(steps=tiny.STEPS, batch_size=BATCH, eval_every=tiny.EVERY)
 
 
 @functools.cache
-def by_both(recipe):
-    """The same recipe on both devices; one function for each, so that it compiles once."""
-    return lambda hyper: recipe(hyper)._replace(devices=BOTH)
-
-
 def in_halves(recipe):
     return lambda hyper: recipe(hyper)._replace(gradient=microbatches(2))
 
@@ -59,13 +55,20 @@ def test_a_step_by_two_devices_is_the_step_on_the_whole_batch(name):
     x, y = x[:24], y[:24]
     batch = ({"a": x, "b": 2 * x}, y) if "dict" in name else (x, y)
     whole = stepped(recipe_with(**changes), batch, hyper={"lr": 0.1})
-    shared = stepped(recipe_with(**changes, devices=BOTH), batch, hyper={"lr": 0.1})
+    shared = stepped(recipe_with(**changes), batch, hyper={"lr": 0.1}, devices=BOTH)
     # Sums of 24 numbers in another order: a few roundings of 6e-8.
     expect_close(shared, whole, 1e-6)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_devices_with_unequal_counts_are_the_whole_batch(name):
+    recipe = test_weighted.recipe_with(LOSSES[name])
+    batch = test_weighted.X, test_weighted.LABELS
+    devices_equal_whole_batch(recipe, batch, key=KEY, hyper={"lr": 0.1}, devices=BOTH)
+
+
 def test_each_device_has_the_noise_of_a_part():
-    shared = jax.jit(make_run(by_both(without_statistics), **RUN))(KEY, HYPER, DATA)
+    shared = jax.jit(make_run(without_statistics, devices=BOTH, **RUN))(KEY, HYPER, DATA)
     parts = jax.jit(make_run(in_halves(without_statistics), **RUN))(KEY, HYPER, DATA)
     expect_close(shared, parts, 1e-5)
 
@@ -78,7 +81,7 @@ def test_a_device_may_see_its_part_in_parts():
         return quarters(hyper)._replace(gradient=whole_batch)
 
     batch = DATA.train.x[:16], DATA.train.y[:16]
-    quartered = stepped(by_both(quarters), batch, steps=3, hyper=HYPER)
+    quartered = stepped(quarters, batch, steps=3, hyper=HYPER, devices=BOTH)
     expect_close(quartered, stepped(whole, batch, steps=3, hyper=HYPER), 1e-5)
 
 
@@ -90,22 +93,23 @@ def gradient_of(loss, model_state, batch):
 def test_the_model_state_is_the_mean_of_the_devices_or_the_first_ones():
     def loss(params, model_state, batch, key):
         new = {"mean": batch[0].mean(), "seen": model_state["seen"] + 1, "flag": batch[0][0] > 3}
-        value = (params["w"] * batch[0].astype(jnp.bfloat16)).mean()
-        return value.astype(jnp.float32), (batch[0][0], new)
+        value = (params["w"] * batch[0].astype(jnp.bfloat16)).sum().astype(jnp.float32)
+        return value, LossSums(value, jnp.zeros(()), jnp.float32(len(batch[0])), {}, new)
 
     start = {"mean": jnp.float32(0), "seen": jnp.int32(5), "flag": jnp.array(True)}
-    (value, state), grads = gradient_of(loss, start, (jnp.arange(8.0), None))
-    assert value == 2 and grads["w"] == 3.5 and grads["w"].dtype == jnp.float32
-    assert state == {"mean": 3.5, "seen": 6, "flag": False}
+    sums, grads = gradient_of(loss, start, (jnp.arange(8.0), None))
+    assert sums.loss == grads["w"] == 28 and sums.weight == 8
+    assert grads["w"].dtype == jnp.float32
+    assert sums.model_state == {"mean": 3.5, "seen": 6, "flag": False}
 
 
 def test_running_statistics_are_the_mean_of_those_of_the_parts():
     def normed(hyper):
         layers = sequential(models.batch_norm(decay=0.5), models.dense(2))
-        return recipe_with(model=layers, devices=BOTH)(hyper)
+        return recipe_with(model=layers)(hyper)
 
     x, y = DATA.train.x[:24], DATA.train.y[:24]
-    state, _ = stepped(normed, (x, y), hyper={"lr": 0.1})
+    state, _ = stepped(normed, (x, y), hyper={"lr": 0.1}, devices=BOTH)
     (var,) = [
         leaf
         for path, leaf in jax.tree.leaves_with_path(state.model_state)
@@ -116,16 +120,17 @@ def test_running_statistics_are_the_mean_of_those_of_the_parts():
 
 
 def test_fit_is_the_run_lies_everywhere_and_compiles_its_chunks_once(monkeypatch):
-    recipe, taken = by_both(tiny.recipe), []
+    recipe, taken = tiny.recipe, []
 
-    def watched(recipe, batch_size, keys, hyper, train, *rest):
-        taken.extend(jax.tree.leaves(train))
-        return chunks(recipe, batch_size, keys, hyper, train, *rest)
+    def watched(job, step):
+        taken.extend(jax.tree.leaves(job.data.train))
+        return chunks(job, step)
 
     monkeypatch.setattr(sys.modules["fnn.train.fit"], "chunks", watched)
-    state, history = jax.jit(make_run(recipe, **RUN))(KEY, HYPER, DATA)
+    state, history = jax.jit(make_run(recipe, devices=BOTH, **RUN))(KEY, HYPER, DATA)
     before = _indexed._cache_size()
-    result = fit(recipe, DATA, key=KEY, hyper=HYPER, progress=silent, **RUN)
+    arguments = dict(key=KEY, hyper=HYPER, progress=silent, devices=BOTH)
+    result = fit(recipe, DATA, **arguments, **RUN)
     assert _indexed._cache_size() == before + 1
     expect_close(result.state, state, 1e-5)
     expect_close(result.history, history, 1e-5)
@@ -158,8 +163,10 @@ class Memory(dict):
 
 
 def test_a_resume_is_exact_and_compiles_nothing():
-    recipe = by_both(tiny.recipe)
-    arguments = dict(key=KEY, hyper=HYPER, batch_size=BATCH, eval_every=5, progress=silent)
+    recipe = tiny.recipe
+    arguments = dict(
+        key=KEY, hyper=HYPER, batch_size=BATCH, eval_every=5, progress=silent, devices=BOTH
+    )
     whole = fit(recipe, DATA, steps=20, **arguments)
     store, before = Memory(), _indexed._cache_size()
     fit(recipe, DATA, steps=10, store=store, **arguments)
@@ -169,24 +176,26 @@ def test_a_resume_is_exact_and_compiles_nothing():
 
 
 def test_steps_compile_once_and_streams_are_shared_too():
-    recipe = by_both(without_statistics)
+    recipe = without_statistics
     x, y = DATA.train
-    state, step = make_init(recipe)(KEY, HYPER, x[:BATCH]), make_step(recipe)
+    state = everywhere(BOTH, jax.jit(make_init(recipe))(KEY, HYPER, x[:BATCH]))
+    step = jax.jit(make_step(recipe, devices=BOTH), donate_argnums=0)
     for _ in range(3):
         state, _ = step(state, (x[:BATCH], y[:BATCH]), KEY, HYPER)
     assert step._cache_size() == 1
-    lying = fit(recipe, DATA, key=KEY, hyper=HYPER, progress=silent, **RUN)
+    arguments = dict(key=KEY, hyper=HYPER, progress=silent, devices=BOTH)
+    lying = fit(recipe, DATA, **arguments, **RUN)
     streams = Data(train=Streamed(x, y), valid=DATA.valid)
-    streamed = fit(recipe, streams, key=KEY, hyper=HYPER, progress=silent, **RUN)
+    streamed = fit(recipe, streams, **arguments, **RUN)
     expect_close(streamed.state, lying.state, 1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1024, 10, 7])
 def test_an_evaluation_counts_each_example_once(batch_size):
     """21 examples in one odd batch; in two even ones and a rest of 1; in three odd ones."""
-    state = make_init(tiny.recipe)(KEY, HYPER, DATA.valid.x)
-    alone = make_evaluate(tiny.recipe, batch_size=batch_size)(state, DATA.valid, HYPER)
-    shared = make_evaluate(by_both(tiny.recipe), batch_size=batch_size)
+    state = jax.jit(make_init(tiny.recipe))(KEY, HYPER, DATA.valid.x)
+    alone = jax.jit(make_evaluate(tiny.recipe, batch_size=batch_size))(state, DATA.valid, HYPER)
+    shared = jax.jit(make_evaluate(tiny.recipe, batch_size=batch_size, devices=BOTH))
     found = shared(state, DATA.valid, HYPER)
     assert sorted(found) == ["accuracy", "loss"]
     expect_close(found, alone, 1e-6)
@@ -203,16 +212,16 @@ def test_rows_are_looked_up_on_both():
     texts = Batch(tokens, np.roll(tokens, -1, 1))
     arguments = dict(steps=2, batch_size=12, eval_batch_size=12, progress=silent)
     shared, alone = (
-        fit(recipe, Data(train=texts, valid=texts), key=KEY, hyper=HYPER, **arguments)
-        for recipe in (by_both(embedded), in_halves(embedded))
+        fit(recipe, Data(train=texts, valid=texts), key=KEY, hyper=HYPER, **arguments, **more)
+        for recipe, more in ((embedded, {"devices": BOTH}), (in_halves(embedded), {}))
     )
     expect_close(shared.history, alone.history, 1e-5)
 
 
 def test_a_batch_that_two_do_not_divide_is_refused_before_any_training():
-    match = r"Recipe.devices: .* that 2 parts divide, got 15 examples; use batches of 14"
+    match = r"devices: .* that 2 parts divide, got 15 examples; use batches of 14"
     with pytest.raises(ValueError, match=match):
-        make_run(by_both(tiny.recipe), steps=1, batch_size=15)(KEY, HYPER, DATA)
+        make_run(tiny.recipe, steps=1, batch_size=15, devices=BOTH)(KEY, HYPER, DATA)
 
 
 def line(hyper) -> Recipe:
@@ -229,16 +238,15 @@ X = np.linspace(-1, 1, 16, dtype=np.float32)[:, None]
 LINE = Data(train=Batch(X, 3 * X + 1), valid=Batch(X, 3 * X + 1))
 
 
-def final_loss(recipe):
-    run = make_run(recipe, steps=6, batch_size=8)
+def final_loss(devices):
+    run = make_run(line, steps=6, batch_size=8, devices=devices)
     return lambda hyper, key: run(key, hyper, LINE)[1].valid["loss"][-1]
 
 
 def test_hyperparameters_are_learned_through_steps_of_two_devices():
     hyper = {"lr": 0.1, "decay": 0.01}
     shared, alone = (
-        jax.jit(jax.value_and_grad(final_loss(recipe)))(hyper, KEY)
-        for recipe in (by_both(line), line)
+        jax.jit(jax.value_and_grad(final_loss(devices)))(hyper, KEY) for devices in (BOTH, ())
     )
     assert min(abs(slope) for slope in alone[1].values()) > 1e-3
     expect_close(shared, alone, 1e-5)
@@ -247,16 +255,7 @@ def test_hyperparameters_are_learned_through_steps_of_two_devices():
 def test_runs_of_two_devices_may_be_mapped():
     keys, hyper = jax.random.split(KEY, 3), {"lr": 0.1, "decay": 0.01}
     shared, alone = (
-        jax.jit(jax.vmap(final_loss(recipe), in_axes=(None, 0)))(hyper, keys)
-        for recipe in (by_both(line), line)
+        jax.jit(jax.vmap(final_loss(devices), in_axes=(None, 0)))(hyper, keys)
+        for devices in (BOTH, ())
     )
     expect_close(shared, alone, 1e-5)
-
-
-def test_diagnoses_take_recipes_with_devices():
-    hyper = {"lr": 0.1, "decay": 0.0}
-    curve = lr_find(by_both(line), LINE, key=KEY, hyper=hyper, batch_size=8, steps=10)
-    alone = lr_find(line, LINE, key=KEY, hyper=hyper, batch_size=8, steps=10)
-    expect_close(curve.losses, alone.losses, 1e-4)
-    overfit = overfit_one_batch(by_both(line), LINE, key=KEY, hyper=hyper, batch_size=4, steps=5)
-    assert overfit.train.loss.shape == (5,) and np.isfinite(overfit.train.loss).all()

@@ -8,8 +8,9 @@ import pytest
 
 from fnn import losses, models, optim, schedules
 from fnn.checkpoint import RunDir
+from fnn.recipe import Recipe
 from fnn.train import check, fit, make_run, silent
-from fnn.types import Batch, Data, Recipe
+from fnn.types import Batch, Data
 from tests.tiny import BATCH, DATA, HYPER, KEY, recipe
 
 
@@ -169,8 +170,8 @@ def test_an_array_of_numbers_is_a_hyperparameter_to_fit_and_run_alike():
     table = jnp.array([0.1, 0.2, 0.3], jnp.float32)
     hyper = HYPER | {"table": table}
     arguments = dict(key=KEY, hyper=hyper, steps=3, batch_size=BATCH, progress=silent)
-    by_fit = fit(tabled, DATA, **arguments).history.train.lr
-    by_run = make_run(tabled, steps=3, batch_size=BATCH)(KEY, hyper, DATA)[1].train.lr
+    by_fit = fit(tabled, DATA, **arguments).history.train["lr"]
+    by_run = make_run(tabled, steps=3, batch_size=BATCH)(KEY, hyper, DATA)[1].train["lr"]
     assert by_fit.tolist() == by_run.tolist() == table.tolist()
 
 
@@ -195,7 +196,7 @@ def test_a_loss_that_is_already_reduced():
 
 def test_a_loss_that_is_not_one_array_of_floats():
     refused(
-        "loss: expected one array of per-example losses, got tuple",
+        "loss: expected an array of per-example losses or a Weighted, got tuple",
         recipe=lossy(lambda p, t: (p, t)),
     )
     refused(r"loss: expected floats .* got int32\[16\]", recipe=lossy(lambda p, t: t))
@@ -267,7 +268,7 @@ def test_inside_jit_shapes_are_checked_and_values_are_not():
         jax.jit(run)(KEY, HYPER, with_train(y=DATA.train.y[:49]))
     x = np.full_like(DATA.train.x, np.nan)
     _, history = jax.jit(run)(KEY, HYPER, with_train(x))
-    assert jnp.isnan(history.train.loss).all()
+    assert jnp.isnan(history.train["loss"]).all()
 
 
 def test_good_input_passes():

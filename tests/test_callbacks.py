@@ -40,7 +40,7 @@ def whole():
 
 def gather(fold, event):
     """All losses that the events showed, and the steps of the evaluations."""
-    losses = fold.carry["losses"] + event.train.loss.tolist()
+    losses = fold.carry["losses"] + event.train["loss"].tolist()
     evals = fold.carry["evals"] + [event.step] * bool(event.valid)
     return fold._replace(carry={"losses": losses, "evals": evals})
 
@@ -52,7 +52,7 @@ def test_a_callback_that_changes_nothing_leaves_the_bits_and_sees_every_step_onc
     result = fit_tiny(callbacks={"gather": GATHER})
     assert_same_bits(result.state, whole.state)
     carry = result.carries["gather"]
-    np.testing.assert_array_equal(np.float32(carry["losses"]), whole.history.train.loss)
+    np.testing.assert_array_equal(np.float32(carry["losses"]), whole.history.train["loss"])
     assert carry["evals"] == whole.history.eval_steps.tolist()
     assert GATHER.init == {"losses": [], "evals": []} and whole.carries == {}
 
@@ -66,9 +66,9 @@ def test_an_event_holds_the_evaluation_the_history_and_the_state():
 
     fit_tiny(callbacks={"look": Callback(look)})
     for event, step, history in seen:
-        assert event.step == step == len(history.train.loss) and event.steps == STEPS
+        assert event.step == step == len(history.train["loss"]) and event.steps == STEPS
         np.testing.assert_array_equal(
-            history.train.loss[-len(event.train.loss) :], event.train.loss
+            history.train["loss"][-len(event.train["loss"]) :], event.train["loss"]
         )
         assert (step in (5, 10, 15, 20, 22)) == bool(event.valid)
         if event.valid:
@@ -90,7 +90,7 @@ def test_a_callback_ends_the_fit_by_what_it_returns(tmp_path, whole):
     resumed = fit_tiny(callbacks={"b": GATHER}, store=store, resume=True)
     assert_same_bits(resumed.state, whole.state)
     np.testing.assert_array_equal(
-        np.float32(resumed.carries["b"]["losses"]), whole.history.train.loss
+        np.float32(resumed.carries["b"]["losses"]), whole.history.train["loss"]
     )
 
 
@@ -126,7 +126,7 @@ def test_a_callback_changes_the_state_that_the_fit_goes_on_with(tmp_path, whole)
     store = RunDir(tmp_path)
     result = fit_tiny(callbacks={"clip": Callback(clip)}, store=store)
     assert max(float(jnp.abs(p).max()) for p in jax.tree.leaves(result.state.params)) <= 0.125
-    first, other = whole.history.train.loss, result.history.train.loss
+    first, other = whole.history.train["loss"], result.history.train["loss"]
     np.testing.assert_array_equal(first[:EVERY], other[:EVERY])
     assert (first[EVERY:] != other[EVERY:]).all()
     assert_same_bits(store.load("last", result.state)[0], result.state)  # as it was left, not found
@@ -150,7 +150,7 @@ def test_a_fit_with_a_changing_callback_resumes_bit_for_bit(tmp_path):
 
 
 def test_later_callbacks_see_what_earlier_ones_returned():
-    event = Event(step=1, steps=2, train=None, valid={}, read_history=None)
+    event = Event(step=1, steps=2, train={}, train_steps={}, valid={}, read_history=dict)
     state = fit_tiny(steps=1).state
     order = []
     double = Callback(
@@ -214,21 +214,22 @@ def test_rows_of_a_run_that_was_killed_before_its_first_checkpoint_are_dropped(t
     rows = [row for row in store.rows(up_to_step=STEPS) if "loss" in row]
     assert [row["step"] for row in rows] == list(range(STEPS))
     np.testing.assert_array_equal(
-        np.float32([row["loss"] for row in rows]), whole.history.train.loss
+        np.float32([row["loss"] for row in rows]), whole.history.train["loss"]
     )
 
 
 def test_what_is_not_finite_survives_a_resume_as_nan(tmp_path):
-    record = Record(RunDir(tmp_path), {})
+    shapes = {1: {name: jax.ShapeDtypeStruct((), jnp.float32) for name in ("loss", "grad_norm")}}
+    record = Record(RunDir(tmp_path), {}, shapes)
     record.begin({})
-    record.steps(0, np.float32([[1.0, 0.1, np.inf, 1.0, 1.0]]))
+    record.steps(0, {1: {"loss": np.float32([1.0]), "grad_norm": np.float32([np.inf])}})
     record.evaluation(1, {"loss": 1.0, "f1": float("nan")})
     record.save("last", _with(NO_STATE, step=jnp.int32(1)), EarlyStopping(), {})
-    again = Record(RunDir(tmp_path), {})
+    again = Record(RunDir(tmp_path), {}, shapes)
     again.resume(NO_STATE)
     assert again.history().valid["loss"].tolist() == [1.0]
     assert np.isnan(again.history().valid["f1"]).tolist() == [True]
-    assert np.isnan(again.history().train.grad_norm).tolist() == [True]
+    assert np.isnan(again.history().train["grad_norm"]).tolist() == [True]
 
 
 def test_a_profile_of_a_few_chunks_leaves_a_trace_and_the_bits(tmp_path, whole):
@@ -256,7 +257,7 @@ class Clock:
     def advance(self, state, steps):
         self.lengths.append(steps)
         self.now += steps * self.step_seconds + (self.first_seconds if not self.lengths[1:] else 0)
-        return state, np.zeros((steps, 5), np.float32)
+        return state, {1: {"loss": np.zeros(steps, np.float32)}}
 
     def run(self, chunks, most=10**9, longest=4096):
         pace = Pace(0.2, longest, clock=lambda: self.now)
@@ -306,7 +307,7 @@ def test_a_machine_that_slows_down_gets_shorter_chunks():
 
 
 def test_a_fold_stops_by_the_word_of_any_callback():
-    event = Event(step=1, steps=2, train=None, valid={}, read_history=None)
+    event = Event(step=1, steps=2, train={}, train_steps={}, valid={}, read_history=dict)
     stop, go = Callback(lambda f, e: f._replace(stop=True)), Callback(lambda f, e: f)
     assert see({"a": stop, "b": go}, {"a": None, "b": None}, NO_STATE, event)[2]
     assert Fold(NO_STATE, None).stop is False

@@ -106,14 +106,14 @@ def test_nothing_is_as_large_as_one_hot_vectors():
 def test_attend_is_the_product_with_each_row():
     x = numbers(2, 3, D, seed=1)
     expected = x.astype(np.float64) @ np.asarray(TABLE["table"], np.float64).T
-    expect_close(layers.attend(TABLE, jnp.asarray(x)), expected, SAME)
+    expect_close(layers.unembed(TABLE, jnp.asarray(x)), expected, SAME)
 
 
 def test_a_tied_head_shares_the_sum_of_both_gradients():
     ids = jnp.array([0, 2, 2])
 
     def loss(embedding, head):
-        return jnp.square(layers.attend(head, jnp.sin(layers.embedding(embedding, ids)))).sum()
+        return jnp.square(layers.unembed(head, jnp.sin(layers.embedding(embedding, ids)))).sum()
 
     @jax.jit
     def gradients(params):
@@ -293,8 +293,8 @@ def test_ids_that_are_no_integers_are_refused():
 
 
 def test_vectors_that_do_not_fit_the_table_are_refused():
-    with refused(r"attend: expected x with 4 features in its last axis, got shape \(2, 3\)"):
-        layers.attend(TABLE, jnp.zeros((2, 3)))
+    with refused(r"unembed: expected x with 4 features in its last axis, got shape \(2, 3\)"):
+        layers.unembed(TABLE, jnp.zeros((2, 3)))
 
 
 def test_positions_beyond_the_table_are_refused():

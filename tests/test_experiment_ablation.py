@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tyro
 
-from fnn.types import History, Metrics
+from fnn.types import History
 
 pytestmark = pytest.mark.slow  # whole trainings
 
@@ -55,7 +55,7 @@ def test_sgd_shrinks_the_kernels_as_adam_does():
 
 def history(valid, test):
     return History(
-        train=Metrics(values=jnp.zeros((2, 1, 5))),
+        train={"loss": jnp.zeros((2, 1))},
         eval_steps=jnp.zeros((2, 3), jnp.int32),
         valid={"valid": jnp.array(valid), "test": jnp.array(test)},
     )

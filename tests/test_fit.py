@@ -15,10 +15,11 @@ from fnn import losses, models, optim, schedules
 from fnn.checkpoint import RunDir
 from fnn.keys import run_keys
 from fnn.order import order
+from fnn.recipe import Recipe
 from fnn.train import NonFiniteError, Stop, fit, make_run, silent
 from fnn.train.early_stopping import EarlyStopping
 from fnn.train.progress import lines
-from fnn.types import Batch, Data, Recipe
+from fnn.types import Batch, Data
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
 
 
@@ -73,7 +74,7 @@ def test_patience_stops_and_restores_the_best_weights():
     result = fit_tiny(patience=2, score=lambda valid: next(scores))
     assert result.stop is Stop.PATIENCE
     assert result.best_step == 2 * EVERY and result.state.step == 2 * EVERY
-    assert result.history.train.loss.shape == (4 * EVERY,)
+    assert result.history.train["loss"].shape == (4 * EVERY,)
     assert_same_bits(result.state, fit_tiny(steps=2 * EVERY).state)
 
 
@@ -101,7 +102,7 @@ def test_a_run_directory_holds_log_and_checkpoints(tmp_path, whole):
     assert meta["step"] == int(best.step) == result.best_step
     rows = store.rows(up_to_step=STEPS)
     losses = [row["loss"] for row in rows if "loss" in row]
-    np.testing.assert_array_equal(np.float32(losses), whole.history.train.loss)
+    np.testing.assert_array_equal(np.float32(losses), whole.history.train["loss"])
     assert [row["step"] for row in rows if "valid" in row] == [4, 9, 14, 19, 21]
 
 
@@ -139,7 +140,7 @@ def test_resume_continues_the_patience_that_was_spent(tmp_path):
     result = fit_tiny(store=store, resume=True, patience=2, score=score)
     assert result.stop is Stop.PATIENCE and result.best_step == EVERY
     assert result.state.step == EVERY
-    assert result.history.train.loss.shape == (3 * EVERY,)
+    assert result.history.train["loss"].shape == (3 * EVERY,)
 
 
 def test_resume_refuses_other_arguments(tmp_path):
@@ -159,9 +160,7 @@ def test_a_store_that_holds_a_run_is_not_overwritten(tmp_path):
 
 
 def test_a_signal_while_the_progress_is_shown_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        sys.modules["fnn.train.fit"], "_MOST_STEPS", 1
-    )  # so that every step is shown
+    monkeypatch.setattr(sys.modules["fnn.train.chunks"], "_MOST_STEPS", 1)  # so all are shown
 
     @contextmanager
     def interrupting(steps):
@@ -269,7 +268,7 @@ def test_a_non_finite_loss_stops_with_step_indices_and_the_last_good_state(tmp_p
     kept, meta = store.load("last", error.state)
     assert meta["step"] == 6
     assert_same_bits(kept, error.state)
-    assert error.history.train.loss.shape == (8,)
+    assert error.history.train["loss"].shape == (8,)
     rows = store.rows(up_to_step=100)
     assert rows[-1]["step"] == 7 and rows[-1]["loss"] is None
     assert str(at) in str(error) and "step 7" in str(error)

@@ -5,8 +5,8 @@ import pytest
 
 from fnn import losses, metrics, models, optim, schedules
 from fnn.combinators import sequential
+from fnn.recipe import Recipe
 from fnn.train import fork, make_run
-from fnn.types import Recipe
 from tests.tiny import BATCH, DATA, KEY, assert_same_bits
 
 HYPER = {"lr": 0.2, "rate": 0.3, "optimizer": {"momentum": 0.5}}
@@ -52,9 +52,9 @@ def result(state):
 
 def test_the_branch_without_an_edit_is_what_the_run_becomes(result, whole):
     state, history = whole
-    got = jax.tree.map(lambda a: a[0, 0], (result.state, result.train.loss, result.valid))
+    got = jax.tree.map(lambda a: a[0, 0], (result.state, result.train["loss"], result.valid))
     last = {name: values[-1] for name, values in history.valid.items()}
-    expected = (state, history.train.loss[BEFORE:], last)
+    expected = (state, history.train["loss"][BEFORE:], last)
     assert got[0].step == state.step == BEFORE + STEPS
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
         # Products of many branches at once sum in another order; another batch or another noise
@@ -69,22 +69,22 @@ def test_an_edited_branch_is_the_run_that_goes_on_with_the_edited_hyperparameter
     alone = forked(state, hyper=edited, edits=back)  # its branch without an edit
     place = result.names.index(name)
     for a, b in (
-        (result.train.loss, alone.train.loss),
+        (result.train["loss"], alone.train["loss"]),
         (result.valid["loss"], alone.valid["loss"]),
     ):
         np.testing.assert_allclose(a[place], b[0], rtol=1e-5)
-    assert_same_bits(alone.train.loss[0], alone.train.loss[2])  # where an edit edits nothing
+    assert_same_bits(alone.train["loss"][0], alone.train["loss"][2])  # where an edit edits nothing
 
 
 def test_all_branches_of_a_seed_see_the_same_batches_and_noise(result):
-    np.testing.assert_array_equal(result.train.loss[1], result.train.loss[0])  # 'the same'
+    np.testing.assert_array_equal(result.train["loss"][1], result.train["loss"][0])  # 'the same'
     # Before its first update a branch with another lr has the very loss of the others.
-    np.testing.assert_array_equal(result.train.loss[2, :, 0], result.train.loss[0, :, 0])
-    assert (result.train.loss[2, :, 1] != result.train.loss[0, :, 1]).all()
+    np.testing.assert_array_equal(result.train["loss"][2, :, 0], result.train["loss"][0, :, 0])
+    assert (result.train["loss"][2, :, 1] != result.train["loss"][0, :, 1]).all()
 
 
 def test_each_seed_has_batches_and_noise_of_its_own(result):
-    assert len({float(loss) for loss in result.train.loss[0, :, 0]}) == 3
+    assert len({float(loss) for loss in result.train["loss"][0, :, 0]}) == 3
 
 
 def test_the_state_is_left_as_it_was(state, whole):
@@ -98,7 +98,7 @@ def test_the_differences_are_taken_seed_by_seed(result):
     measures, differences = result.measures, result.differences
     assert list(measures) == ["train loss", "valid accuracy", "valid loss"]
     np.testing.assert_allclose(
-        measures["train loss"], np.asarray(result.train.loss).mean(axis=-1), rtol=1e-6
+        measures["train loss"], np.asarray(result.train["loss"]).mean(axis=-1), rtol=1e-6
     )
     for name, values in measures.items():
         assert values.shape == (4, 3) and (differences[name][:2] == 0).all()
@@ -140,4 +140,4 @@ def test_bad_edits_are_refused(state):
 def test_a_whole_number_may_be_edited_to_one_that_is_not(state):
     whole = HYPER | {"rate": 0}  # an int, as one writes it
     result = forked(state, hyper=whole, edits={"a": {"rate": 0.5}, "b": {}, "c": {}}, seeds=1)
-    assert (np.asarray(result.train.loss[1]) != np.asarray(result.train.loss[0])).all()
+    assert (np.asarray(result.train["loss"][1]) != np.asarray(result.train["loss"][0])).all()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fnn import losses
-from tests.draws import drawn, ordinary
+from tests.draws import drawn, ordinary, products
 
 N, D, V = 10, 3, 7
 KEPT = np.arange(N) != 4
@@ -38,7 +38,8 @@ def _compiled(loss, chunk_rows=None):
     def all_of_them(x, kernel, bias, labels):
         def one(options):
             options = {k: jnp.asarray(v) if k == "where" else v for k, v in options.items()}
-            y, pull = jax.vjp(lambda *p: loss(*p, labels, **options, **chunks), x, kernel, bias)
+            losses_of = lambda *p: products(loss(*p, labels, **options, **chunks))  # noqa: E731
+            y, pull = jax.vjp(losses_of, x, kernel, bias)
             weights = 0.5 + jnp.arange(N, dtype=y.dtype) / N
             return y, pull(weights)
 

@@ -9,8 +9,10 @@ from fnn import losses, models, optim, schedules
 from fnn.activations import tanh
 from fnn.combinators import sequential
 from fnn.keys import run_keys
+from fnn.recipe import Recipe, whole_batch
 from fnn.train import fit, make_init, make_run, make_step, microbatches, silent
-from fnn.types import Model, Recipe, whole_batch
+from fnn.train.devices import everywhere
+from fnn.types import LossSums, Model
 from tests.tiny import DATA, KEY, assert_same_bits
 
 HYPER = {"lr": 0.1}
@@ -34,9 +36,10 @@ def recipe_with(gradient=whole_batch, **changes):
     return recipe
 
 
-def stepped(recipe, batch=BATCH, steps=1, hyper=HYPER):
+def stepped(recipe, batch=BATCH, steps=1, hyper=HYPER, devices=()):
     """The state and the metrics after some steps."""
-    state, step = make_init(recipe)(KEY, hyper, batch[0]), make_step(recipe)
+    state = everywhere(devices, jax.jit(make_init(recipe))(KEY, hyper, batch[0]))
+    step = jax.jit(make_step(recipe, devices=devices), donate_argnums=0)
     for _ in range(steps):
         state, metrics = step(state, batch, KEY, hyper)
     return state, metrics
@@ -93,6 +96,10 @@ def test_one_part_is_the_whole_batch():
     assert microbatches(1) is whole_batch
 
 
+def sums(loss, model_state=(), weight=1.0):
+    return LossSums(loss, jnp.zeros(()), jnp.float32(weight), {}, model_state)
+
+
 def gradient_of(gradient, loss, params=None, batch=(jnp.arange(8.0), None), model_state=()):
     params = {"w": jnp.ones(())} if params is None else params
     return jax.jit(lambda p, s, b: gradient(loss, p, s, b, KEY))(params, model_state, batch)
@@ -100,21 +107,21 @@ def gradient_of(gradient, loss, params=None, batch=(jnp.arange(8.0), None), mode
 
 def test_the_model_state_goes_from_part_to_part_in_the_order_of_the_batch():
     def loss(params, model_state, batch, key):
-        value = params["w"] * batch[0].mean()
-        return value, (value, 10 * model_state + batch[0][0])
+        value = params["w"] * batch[0].sum()
+        return value, sums(value, 10 * model_state + batch[0][0], weight=2)
 
-    (value, state), _ = gradient_of(microbatches(4), loss, model_state=jnp.float32(0))
-    assert (value, state) == (3.5, 246.0)  # of the parts 01, 23, 45, 67
+    found, _ = gradient_of(microbatches(4), loss, model_state=jnp.float32(0))
+    assert (found.loss, found.weight, found.model_state) == (28, 8, 246)  # of 01, 23, 45, 67
 
 
 def test_each_part_has_noise_of_its_own_that_follows_from_the_key_of_the_step():
     def loss(params, model_state, batch, key):
         value = params["w"] * jax.random.normal(key)
-        return value, (value, model_state)
+        return value, sums(value)
 
     _, grads = gradient_of(microbatches(4), loss)
     drawn = [jax.random.normal(jax.random.fold_in(KEY, i)) for i in range(4)]
-    np.testing.assert_allclose(grads["w"], np.mean(drawn), rtol=1e-6)
+    np.testing.assert_allclose(grads["w"], np.sum(drawn), rtol=1e-6)
     assert len({float(number) for number in drawn}) == 4
 
 
@@ -123,14 +130,14 @@ def test_gradients_of_narrow_parameters_are_summed_in_float32():
 
     def loss(params, model_state, batch, key):
         value = (params["w"] * batch[0].astype(jnp.bfloat16)).sum().astype(jnp.float32)
-        return value, (value, model_state)
+        return value, sums(value)
 
     numbers = jnp.float32([1, *[2.0**-9] * 7])
     _, grads = gradient_of(
         microbatches(8), loss, {"w": jnp.ones((), jnp.bfloat16)}, (numbers, None)
     )
     assert grads["w"].dtype == jnp.float32
-    np.testing.assert_allclose(8 * grads["w"], 1 + 7 * 2.0**-9, rtol=1e-7)
+    np.testing.assert_allclose(grads["w"], 1 + 7 * 2.0**-9, rtol=1e-7)
 
 
 @pytest.mark.parametrize("parts", [0, -1, True])
@@ -185,8 +192,10 @@ def test_seeds_in_parts_may_be_mapped(trained):
     keys = jnp.stack([KEY, jax.random.key(1)])
     _, history = jax.jit(jax.vmap(make_run(in_parts, **RUN), (0, None, None)))(keys, HYPER, DATA)
     # A batched product sums in another order than a single one.
-    np.testing.assert_allclose(history.train.loss[0], trained[1].train.loss, rtol=1e-4, atol=1e-5)
-    assert (history.train.loss[0] != history.train.loss[1]).any()
+    np.testing.assert_allclose(
+        history.train["loss"][0], trained[1].train["loss"], rtol=1e-4, atol=1e-5
+    )
+    assert (history.train["loss"][0] != history.train["loss"][1]).any()
 
 
 def test_a_step_in_parts_is_traced_once():
@@ -196,7 +205,8 @@ def test_a_step_in_parts_is_traced_once():
         traces.append(1)
         return in_parts(hyper)
 
-    state, step = make_init(in_parts)(KEY, HYPER, BATCH[0]), make_step(counting)
+    state = jax.jit(make_init(in_parts))(KEY, HYPER, BATCH[0])
+    step = jax.jit(make_step(counting), donate_argnums=0)
     for factor in (1.0, 0.5, 2.0):
         state, _ = step(state, BATCH, KEY, {k: v * factor for k, v in HYPER.items()})
     assert len(traces) == 1 and step._cache_size() == 1
@@ -204,8 +214,8 @@ def test_a_step_in_parts_is_traced_once():
 
 def test_the_gradient_in_parts_may_be_differentiated_again():
     def loss(params, model_state, batch, key):
-        value = jnp.sin(params["w"] * batch[0]).mean()
-        return value, (value, model_state)
+        value = jnp.sin(params["w"] * batch[0]).sum()
+        return value, sums(value)
 
     def slope(gradient):
         return jax.grad(
@@ -224,7 +234,9 @@ def test_the_activations_in_memory_are_those_of_one_part():
             return recipe_with(microbatches(parts), model=models.mlp(config))(hyper)
 
         state = jax.eval_shape(make_init(recipe), run_keys(KEY).init, HYPER, x)
-        compiled = make_step(recipe).lower(state, (x, y), KEY, HYPER).compile()
+        compiled = (
+            jax.jit(make_step(recipe), donate_argnums=0).lower(state, (x, y), KEY, HYPER).compile()
+        )
         return compiled.memory_analysis().temp_size_in_bytes
 
     hidden = 4096 * 64 * 4  # one layer's activations of the whole batch

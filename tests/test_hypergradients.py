@@ -7,8 +7,8 @@ import pytest
 
 from fnn import losses, models, optim, schedules
 from fnn.combinators import sequential
+from fnn.recipe import Recipe
 from fnn.train import checkpointed_scan, make_run
-from fnn.types import Recipe
 from tests.tiny import BATCH, DATA, EVERY, KEY, STEPS, assert_same_bits
 
 

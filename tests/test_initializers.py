@@ -1,7 +1,6 @@
 """Bounds, fans and orthogonality of the initializers; the moments are laws of the registry."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,6 @@ from fnn.initializers import (
     orthogonal,
     zeros,
 )
-from fnn.initializers.flat import flat
 
 
 def key(seed=0):
@@ -91,27 +89,3 @@ def test_zeros_and_ones_need_no_key():
 def test_the_deviation_of_a_normal_may_be_traced():
     draw = jax.jit(lambda std: normal(std)(key(1), (100,)))
     np.testing.assert_allclose(draw(3.0), 3 * draw(1.0), rtol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("shape", [(3, 10), (5, 1, 7), (40,), (2, 200), (0, 4), ()])
-def test_a_flat_draw_is_the_draw_of_the_shape(shape, dtype):
-    for draw in (
-        partial(jax.random.normal, dtype=dtype),
-        partial(jax.random.uniform, dtype=dtype, minval=-1.0, maxval=2.0),
-    ):
-        got, expected = flat(draw, key(), shape), draw(key(), shape)
-        assert got.shape == expected.shape and got.dtype == expected.dtype
-        np.testing.assert_array_equal(np.asarray(got, np.float32), np.asarray(expected, np.float32))
-
-
-def test_a_short_axis_is_drawn_as_one_vector():
-    drawn = []
-
-    def draw(key, shape):
-        drawn.append(shape)
-        return jax.random.normal(key, shape)
-
-    for shape in ((784, 10), (784, 128), (2**18, 8)):
-        jax.eval_shape(lambda key, shape=shape: flat(draw, key, shape), key())
-    assert drawn == [(7872,), (784, 128), (2**18, 8)]

@@ -1,4 +1,4 @@
-"""A mask `where` hides elements from a loss: no value, no gradient, and no NaN that they hold."""
+"""A mask hides elements from a loss: no value, no weight, no gradient, whatever they hold."""
 
 import functools
 
@@ -65,7 +65,7 @@ def _with_nonsense(values, nonsense):
 
 
 @functools.cache
-def results():
+def results(nonsense):
     """Of each loss: values and gradient under the mask, and the values of what it shows alone."""
 
     @jax.jit
@@ -75,28 +75,29 @@ def results():
     arrays = {}
     for name, (_, targets) in MASKED.items():
         predictions = _predictions(targets)
-        bad_targets = _with_nonsense(targets, -7 if targets is LABELS else np.nan)
-        arrays[name] = _with_nonsense(predictions, np.nan), bad_targets, predictions, targets
+        bad_targets = _with_nonsense(targets, -7 if targets is LABELS else nonsense)
+        arrays[name] = _with_nonsense(predictions, nonsense), bad_targets, predictions, targets
     return jax.tree.map(np.asarray, compute(arrays))
 
 
 def _compare(loss, bad, bad_targets, predictions, targets):
     def total(p):
-        values = loss(p, bad_targets, where=jnp.asarray(WHERE))
-        return values.sum(), values
+        found = loss(p, bad_targets, where=jnp.asarray(WHERE))
+        return found.sum(), found
 
-    gradient, values = jax.grad(total, has_aux=True)(bad)
+    gradient, found = jax.grad(total, has_aux=True)(bad)
     first = loss(predictions[:1], targets[:1], where=None)
     shown_of_second = loss(predictions[1:2, 1:], targets[1:2, 1:], where=None)
-    return values, gradient, first, shown_of_second
+    return found, gradient, first, shown_of_second
 
 
+@pytest.mark.parametrize("nonsense", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", MASKED)
-def test_what_a_mask_hides_adds_nothing_and_has_gradient_0(name):
-    values, gradient, first, shown_of_second = results()[name]
+def test_what_a_mask_hides_adds_nothing_and_has_gradient_0(name, nonsense):
+    (values, weights), gradient, first, shown_of_second = results(nonsense)[name]
     np.testing.assert_allclose(values[:1], first, rtol=RTOL)
     np.testing.assert_allclose(values[1].ravel()[-1:], shown_of_second.ravel(), rtol=RTOL)
-    assert (values[2] == 0).all()
+    assert (values[2] == 0).all() and (weights[2] == 0).all() and (weights[0] > 0).all()
     assert (gradient[~WHERE] == 0).all()
     assert np.isfinite(gradient).all() and (gradient[0] != 0).any()
 
@@ -118,13 +119,24 @@ def test_hidden_examples_are_nobodys_negatives(loss):
     @jax.jit
     def masked(a, where):
         def total(a):
-            values = loss(a, jnp.asarray(b), where=where)
-            return values.sum(), values
+            found = loss(a, jnp.asarray(b), where=where)
+            return found.sum(), found
 
         return jax.grad(total, has_aux=True)(a)
 
-    gradient, values = map(np.asarray, masked(bad, shown))
+    gradient, (values, weights) = jax.tree.map(np.asarray, masked(bad, shown))
+    assert weights.tolist() == shown.tolist()
     alone = jax.jit(loss)(a[shown], b[shown])
     np.testing.assert_allclose(values[shown], alone, rtol=1e-5)  # sums of other lengths
     assert values[1] == 0 and (gradient[1] == 0).all() and np.isfinite(gradient).all()
-    assert (masked(a, np.zeros(4, bool))[1] == 0).all()
+    nothing = masked(a, np.zeros(4, bool))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(nothing))
+
+
+def test_the_mean_over_a_batch_is_that_of_all_numbers_that_count():
+    """An example with one number weighs a third of one with three."""
+    p, t = ordinary(4, 3), ordinary(4, 3, seed=1)
+    where = np.tri(4, 3, -1, dtype=bool)  # 0, 1, 2 and 3 of them
+    found = losses.mean_squared_error(jnp.asarray(p), jnp.asarray(t), where=jnp.asarray(where))
+    assert found.weights.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(found.mean(), np.square(p - t)[where].mean(), rtol=RTOL)

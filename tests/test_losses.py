@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 
 from fnn import losses
-from tests.draws import drawn, integers, numbers, ordinary, probabilities
+from tests.draws import drawn, integers, numbers, ordinary, probabilities, products
 
 ROUNDING = 1e-6  # a dozen float32 roundings of numbers of about 1
 
 
 def run(loss, *arrays, **options):
     """The losses, compiled: operation by operation each test would compile dozens of programs."""
-    return np.asarray(jax.jit(functools.partial(loss, **options))(*arrays))
+    return np.asarray(products(jax.jit(functools.partial(loss, **options))(*arrays)))
 
 
 def value_and_gradient(loss, predictions, *rest):

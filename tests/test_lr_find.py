@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnn import losses, models, optim, report, schedules
+from fnn.recipe import Recipe
 from fnn.train import RangeCurve, lr_find, make_init
 from fnn.train.range_curve import before_blow_up, smooth, steepest, tenth_of_minimum, valley
-from fnn.types import Data, Recipe
+from fnn.types import Data
 from tests.tiny import KEY, assert_same_bits
 
 # The loss is mean (kernel^T x)^2, and x^T x / n is diagonal: its curvature is known.
@@ -80,7 +81,7 @@ def test_suggestions_do_not_depend_on_the_scale_of_the_loss_where_the_optimizer_
 
 def test_the_state_is_left_as_it_was():
     hyper = {"lr": 7.0, "scale": 1.0}
-    state = make_init(plain)(jax.random.key(5), hyper, X[:1])
+    state = jax.jit(make_init(plain))(jax.random.key(5), hyper, X[:1])
     before = jax.tree.map(lambda a: np.array(a, copy=True), state)
     found = find(state=state, batch_size=1, steps=10, seeds=2)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -166,7 +167,7 @@ def test_a_loss_that_never_falls_suggests_nothing(values):
 
 
 def test_bad_arguments_are_refused():
-    state = make_init(plain)(KEY, {"lr": 7.0, "scale": 1.0}, np.ones((2, 3), np.float32))
+    state = jax.jit(make_init(plain))(KEY, {"lr": 7.0, "scale": 1.0}, np.ones((2, 3), np.float32))
     for ends in (dict(lr_min=0.0), dict(lr_min=1.0, lr_max=0.5), dict(lr_max=np.nan)):
         with pytest.raises(ValueError, match="lr_find: expected 0 < lr_min < lr_max, got"):
             find(**ends)

@@ -1,11 +1,14 @@
 """Metrics of parts add up to the metric of the whole."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fnn.losses import cross_entropy
-from fnn.metrics import accuracy, mean, mean_loss, merge
+from fnn.metrics import accuracy, mean, merge, perplexity
+from fnn.types import Weighted
 from tests.registry.rows import integers, normal
 
 LOGITS, LABELS = jnp.asarray(normal(50, 4)), jnp.asarray(integers(50, below=4))
@@ -32,7 +35,7 @@ def test_probabilities_count_as_their_largest_class():
 
 @pytest.mark.parametrize("sizes", [[1, 49], [16, 16, 16, 2]])
 def test_batches_of_any_size_give_the_mean_of_the_whole(sizes):
-    metric = mean_loss(cross_entropy)
+    metric = mean(cross_entropy)
     cuts = np.cumsum(sizes)[:-1]
     parts = zip(np.split(LOGITS, cuts), np.split(LABELS, cuts), strict=True)
     sums = None
@@ -45,7 +48,7 @@ def test_batches_of_any_size_give_the_mean_of_the_whole(sizes):
 
 def test_the_mean_over_nothing_is_zero():
     metric = mean(lambda predictions, targets: predictions - targets)
-    assert metric.value({"total": jnp.float32(0), "count": jnp.float32(0)}).item() == 0
+    assert metric.value({"total": jnp.float32(0), "weight": jnp.float32(0)}).item() == 0
 
 
 def test_sums_are_in_float32_whatever_the_dtype_of_the_values():
@@ -53,4 +56,36 @@ def test_sums_are_in_float32_whatever_the_dtype_of_the_values():
     for dtype in (jnp.bfloat16, jnp.int32):
         sums = metric.measure(jnp.ones(1001, dtype), None)
         assert {leaf.dtype.name for leaf in sums.values()} == {"float32"}
-        assert sums["total"] == sums["count"] == 1001
+        assert sums["total"] == sums["weight"] == 1001
+
+
+MASKED = jnp.where(jnp.arange(50) % 3 == 0, -100, LABELS)
+
+
+masked_loss = partial(cross_entropy, ignore_index=-100)
+MASKABLE = {
+    "accuracy": accuracy(ignore_index=-100),
+    "mean": mean(masked_loss),
+    "perplexity": perplexity(masked_loss),
+}
+
+
+@pytest.mark.parametrize("name", MASKABLE)
+def test_masked_elements_do_not_count(name):
+    metric = MASKABLE[name]
+    kept = np.asarray(MASKED) != -100
+    alone = metric.value(metric.measure(LOGITS[kept], LABELS[kept]))
+    np.testing.assert_allclose(metric.value(metric.measure(LOGITS, MASKED)), alone, rtol=1e-6)
+    assert metric.value(metric.measure(LOGITS, jnp.full(50, -100))) in (0, 1)  # exp(0)
+
+
+def test_weights_below_one_are_no_counts():
+    half = mean(lambda outputs, targets: Weighted(outputs, jnp.full_like(outputs, 0.25)))
+    assert half.value(half.measure(jnp.array([2.0, 4.0]), None)) == 3
+
+
+def test_perplexity_is_the_exponential_of_the_mean_over_all_batches():
+    metric = perplexity(cross_entropy)
+    parts = [metric.measure(LOGITS[cut], LABELS[cut]) for cut in (slice(7), slice(7, 50))]
+    twin = np.exp(np.asarray(cross_entropy(LOGITS, LABELS), np.float64).mean())
+    np.testing.assert_allclose(metric.value(merge(*parts)), twin, rtol=1e-6)

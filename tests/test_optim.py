@@ -169,11 +169,11 @@ def test_gradients_of_another_shape_or_structure_are_refused(row):
 
 
 def expect_exact_correction(correction, b, t):
-    step = jnp.int32(t)
-    plain = correction(b, step, jnp.float32)
+    step = jnp.float32(t)
+    plain = correction(b, step)
     # Three roundings of 6e-8: the logarithm, its product with t, the result.
     np.testing.assert_allclose(plain, -math.expm1(t * math.log(b)), rtol=3e-7)
-    traced = jax.jit(lambda b: correction(b, step, jnp.float32))(jnp.float32(b))
+    traced = jax.jit(lambda b: correction(b, step))(jnp.float32(b))
     rounded = float(np.float32(b))  # what the traced function was given
     np.testing.assert_allclose(traced, -math.expm1(t * math.log(rounded)), rtol=3e-7)
 
@@ -186,7 +186,7 @@ def test_the_correction_of_a_young_mean_is_exact(b, t):
 
 @pytest.mark.parametrize("b", [0, 0.0, jnp.float32(0)])
 def test_a_mean_without_memory_needs_no_correction(b):
-    assert bias_correction(b, jnp.int32(1), jnp.float32) == 1
+    assert bias_correction(b, jnp.float32(1)) == 1
 
 
 def test_a_moving_average_keeps_the_dtype_of_what_it_moves():

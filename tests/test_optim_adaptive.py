@@ -267,7 +267,8 @@ def test_adadelta_steps_in_the_unit_of_the_parameters():
     ids=["adan", "ademamix", "nadam"],
 )
 def test_with_its_own_part_switched_off_it_is_adam(optimizer, adam):
-    np.testing.assert_array_equal(run(optimizer), run(adam))
+    # 50 updates of at most two roundings of 6e-8 of an update.
+    np.testing.assert_allclose(run(optimizer), run(adam), rtol=0, atol=2 * STEPS * 6e-8 * LR)
 
 
 def test_radam_is_plain_momentum_until_its_moment_is_ready():
@@ -283,17 +284,17 @@ def test_radam_is_plain_momentum_until_its_moment_is_ready():
 
 @pytest.mark.parametrize("b2", [0.0, 0.5, 0.9, 0.999, 0.99999])
 def test_the_effective_length_of_a_mean_is_exact(b2):
-    steps = np.array([1, 2, 5, 100, 10_000, 1_000_000])
+    steps = jnp.array([1.0, 2.0, 5.0, 100.0, 10_000.0, 1_000_000.0])
     most = 2 / (1 - b2) - 1
     expected = [most - 2 * t * b2**t / (1 - b2**t) for t in steps.tolist()]
-    plain = jax.vmap(lambda t: effective_length(b2, t, jnp.float32))(jnp.asarray(steps))
+    plain = jax.vmap(lambda t: effective_length(b2, t))(steps)
     # A dozen roundings of 6e-8, and the double's own cancellation of 1e-16 * most.
     np.testing.assert_allclose(plain, expected, rtol=1e-6)
     rounded = float(np.float32(b2))
     most = 2 / (1 - rounded) - 1
     expected = [most - 2 * t * rounded**t / (1 - rounded**t) for t in steps.tolist()]
-    traced = jax.vmap(lambda b2, t: effective_length(b2, t, jnp.float32), (None, 0))
-    np.testing.assert_allclose(traced(jnp.float32(b2), jnp.asarray(steps)), expected, rtol=1e-6)
+    traced = jax.vmap(effective_length, (None, 0))
+    np.testing.assert_allclose(traced(jnp.float32(b2), steps), expected, rtol=1e-6)
 
 
 def test_the_divisor_of_amsgrad_never_shrinks_and_that_of_adam_does():
@@ -303,7 +304,7 @@ def test_the_divisor_of_amsgrad_never_shrinks_and_that_of_adam_does():
     for g in grads:
         _, state = optimizer.update({"w": jnp.asarray(g)}, state, params, LR)
         largest.append(np.asarray(state.largest["w"]))
-        seconds.append(np.asarray(state.moments.v["w"]))
+        seconds.append(np.asarray(state.v["w"]))
     assert (np.diff(largest, axis=0) >= 0).all()
     assert (np.diff(seconds, axis=0) < 0).any()
     np.testing.assert_array_equal(largest, np.maximum.accumulate(seconds))

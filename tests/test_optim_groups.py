@@ -11,9 +11,10 @@ import pytest
 from fnn import losses, models, optim, schedules, tree
 from fnn.optim import frozen, groups, groups_table, layerwise_lr_decay, partition
 from fnn.optim.base import expect_unscaled
+from fnn.recipe import Recipe
 from fnn.testing import quadratic
 from fnn.train import make_init, make_step
-from fnn.types import Objective, Optimizer, Recipe
+from fnn.types import Objective, Optimizer
 
 LR = 0.1
 PARAMS = {
@@ -117,9 +118,11 @@ def test_a_frozen_group_trains_through_the_step_of_a_run():
         return Recipe(model, losses.mean_squared_error, opt, schedule)
 
     key, hyper, x = jax.random.key(0), {"lr": 0.1, "decay": 0.1}, jnp.ones((4, 3))
-    state = make_init(recipe)(key, hyper, x)
+    state = jax.jit(make_init(recipe))(key, hyper, x)
     before = jax.tree.map(np.asarray, state.params)
-    state, _ = make_step(recipe)(state, (x, jnp.ones((4, 2))), key, hyper)
+    state, _ = jax.jit(make_step(recipe), donate_argnums=0)(
+        state, (x, jnp.ones((4, 2))), key, hyper
+    )
     np.testing.assert_array_equal(state.params["kernel"], before["kernel"])
     assert (np.asarray(state.params["bias"]) != before["bias"]).all()
 

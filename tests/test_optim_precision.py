@@ -10,8 +10,9 @@ import pytest
 from fnn import checkpoint, optim, schedules, tree
 from fnn.keys import run_keys
 from fnn.optim.precision import _by_chance
+from fnn.recipe import Recipe
 from fnn.train import make_init, make_run, make_step
-from fnn.types import Data, Model, Objective, Recipe
+from fnn.types import Data, Model, Objective
 from tests.optim_runs import START, run, run_weights
 from tests.tiny import KEY, assert_same_bits
 
@@ -50,7 +51,7 @@ DATA = Data(
 
 
 def error(predictions, targets):
-    return jnp.square(predictions.astype(jnp.float32) - targets.astype(jnp.float32))
+    return jnp.square(predictions.astype(jnp.float32) - targets.astype(jnp.float32)).mean(axis=1)
 
 
 @functools.cache
@@ -62,7 +63,7 @@ def kernels(wrapper, dtype=jnp.bfloat16):
         return Recipe(matrix(dtype), error, optimizer, schedules.constant(hyper["lr"]))
 
     hyper = {"lr": 3e-4}
-    first = make_init(recipe)(run_keys(KEY).init, hyper, DATA.train[0])
+    first = jax.jit(make_init(recipe))(run_keys(KEY).init, hyper, DATA.train[0])
     last, _ = jax.jit(make_run(recipe, steps=100, batch_size=8))(KEY, hyper, DATA)
     return [np.float32(state.params["kernel"]) for state in (first, last)]
 
@@ -209,16 +210,22 @@ def half_recipe(make, dtype=HALF):
     return recipe
 
 
+MEASURED = ("loss", "lr", "grad_norm", "update_norm", "param_norm")
+
+
 def steps_of(recipe, n, lr):
     x = jnp.asarray(TINY * DATA.train[0])
     batch = (x, jnp.zeros((8, 100)))
-    state, step = make_init(recipe)(KEY, {"lr": lr}, x), make_step(recipe)
+    state, step = (
+        jax.jit(make_init(recipe))(KEY, {"lr": lr}, x),
+        jax.jit(make_step(recipe), donate_argnums=0),
+    )
     path, rows = [np.asarray(state.params["kernel"], np.float64)], []
     for _ in range(n):
         state, metrics = step(state, batch, KEY, {"lr": lr})
         path.append(np.asarray(state.params["kernel"], np.float64))
-        rows.append(np.asarray(metrics.values))
-    return path, np.stack(rows), state
+        rows.append([metrics[name] for name in MEASURED])
+    return path, np.array(rows), state
 
 
 def scaled(make, **options):

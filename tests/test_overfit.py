@@ -7,8 +7,9 @@ import pytest
 
 from fnn import losses, models, optim, schedules
 from fnn.combinators import sequential
+from fnn.recipe import Recipe
 from fnn.train import overfit_one_batch
-from fnn.types import Batch, Data, Model, Optimizer, Recipe
+from fnn.types import Batch, Data, Model, Optimizer
 
 KEY, N, FEATURES, CLASSES, BATCH = jax.random.key(0), 24, 32, 3, 8
 RNG = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def test_a_sound_recipe_passes_and_nothing_is_said():
     assert result.passed and result.advice == ()
     assert result.evidence.last_loss < 0.02 * result.evidence.first_loss
     assert set(result.evidence.last_losses) == {1.0}  # no other trials
-    assert result.train.values.shape == (100, 5)
+    assert result.train["loss"].shape == result.train["grad_norm"].shape == (100,)
     assert len(result.evidence.indices) == BATCH
     assert "near zero" in str(result) and "not near zero" not in str(result)
 
@@ -181,7 +182,7 @@ def test_a_hyperparameter_that_only_the_penalty_reads_is_not_taken_for_a_misspel
 
     hyper = {"lr": 1.0, "decay": 0.1}
     result = overfit_one_batch(decayed, data(), key=KEY, hyper=hyper, batch_size=BATCH, steps=2)
-    assert result.train.loss.shape == (2,)
+    assert result.train["loss"].shape == (2,)
 
 
 def test_running_statistics_that_lag_are_told_although_the_batch_is_learned():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fnn.data import pack
 from fnn.layers import causal_mask, combine_masks, dot_product_attention, segment_mask
+from fnn.losses import cross_entropy
 
 LENGTHS = st.lists(st.integers(0, 23), min_size=1, max_size=30).filter(any)
 
@@ -107,6 +108,44 @@ def test_a_packed_sequence_attends_as_if_it_were_alone():
         here = np.isin(packed.tokens, sequence)
         # float32 sums of at most 8 terms of about 1.
         np.testing.assert_allclose(y[here], attend(table[sequence]), rtol=1e-4, atol=1e-5)
+
+
+@given(LENGTHS, st.integers(1, 12))
+def test_labels_are_the_next_tokens_of_the_same_segment(lengths, length):
+    packed = pack(numbered(lengths), length)
+    labels = packed.labels(ignore_index=-1)
+    counted = labels != -1
+    assert (labels[counted] == packed.tokens[counted] + 1).all()
+    pieces = sum(-(-n // length) for n in lengths)
+    assert counted.sum() == sum(lengths) - pieces  # all but the last token of each piece
+
+
+def test_an_ignored_label_that_is_a_token_is_refused():
+    with pytest.raises(ValueError, match="expected an ignore_index that is no token, got 2"):
+        pack(numbered([3]), 3).labels(ignore_index=2)
+
+
+def test_loss_and_gradient_do_not_depend_on_how_sequences_are_packed_and_padded():
+    sequences = numbered([5, 3, 4, 2])
+    logits_of = np.random.default_rng(0).normal(size=(15, 15)).astype(np.float32)  # a bigram model
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(table, tokens, labels):
+        return cross_entropy(table[tokens], labels, ignore_index=-100).mean()
+
+    def of_rows(length, more_rows=0):
+        packed = pack(sequences, length)
+        extra = [(0, more_rows), (0, 0)]
+        tokens = np.pad(packed.tokens, extra)
+        return loss(logits_of, tokens, np.pad(packed.labels(), extra, constant_values=-100))
+
+    expected = of_rows(8)
+    for other in (of_rows(5), of_rows(20), of_rows(8, more_rows=3)):
+        # float32 sums of 10 terms of about 1, in another order.
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), other, expected
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fnn import losses, models, optim, schedules
+from fnn.recipe import Recipe
 from fnn.train import make_init, make_step
-from fnn.types import Recipe
 
 GATES = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 
@@ -20,7 +20,7 @@ def recipe(hyper):
 
 def trained(x, yes, epochs):
     """Parameters and mistakes of the last epoch, one example a step, beside a twin by hand."""
-    state = make_init(recipe)(jax.random.key(0), {"lr": 1.0}, jnp.asarray(x[:1]))
+    state = jax.jit(make_init(recipe))(jax.random.key(0), {"lr": 1.0}, jnp.asarray(x[:1]))
     step, twin, mistakes, corrections = STEP, np.zeros(x.shape[1] + 1), 0, 0
     for _ in range(epochs):
         mistakes = 0
@@ -40,7 +40,7 @@ def trained(x, yes, epochs):
     return state.params, mistakes, corrections
 
 
-STEP = make_step(recipe)  # one compilation for all
+STEP = jax.jit(make_step(recipe), donate_argnums=0)  # one compilation for all
 
 
 @pytest.mark.parametrize("name", ["and", "or", "nand", "left"])

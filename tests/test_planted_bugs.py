@@ -10,6 +10,7 @@ import pytest
 
 from fnn import activations, initializers, layers, losses, metrics, models, optim, schedules, tree
 from fnn.combinators import lift, sequential
+from fnn.recipe import Recipe, whole_batch
 from fnn.testing import (
     gradients,
     initializer_laws,
@@ -18,6 +19,7 @@ from fnn.testing import (
     metric_laws,
     model_laws,
     optimizer_laws,
+    recipe_laws,
     schedule_laws,
 )
 from fnn.types import Metric, Model, Optimizer
@@ -26,7 +28,7 @@ from tests.test_dropout import expect_independent_masks, expect_share_and_mean
 from tests.test_norm import expect_layer_norm
 from tests.test_optim import adam_twin, expect_exact_correction, expect_updates
 
-X = jnp.asarray(normal(4, 3))
+X, KEY = jnp.asarray(normal(4, 3)), jax.random.key(0)
 
 
 def is_traced(x):
@@ -572,4 +574,59 @@ def test_an_initializer_that_ignores_its_dtype_or_its_key():
     with refused("two keys give the same values"):
         initializer_laws.initializer_follows_the_key(
             lambda key, shape: jax.random.normal(jax.random.key(0), shape), (2, 3)
+        )
+
+
+# Recipes.
+
+
+def masked_recipe(loss):
+    return lambda hyper: Recipe(models.dense(2), loss, optim.sgd(), schedules.constant(0.1))
+
+
+UNEQUAL = jnp.asarray(normal(4, 3)), jnp.array([0, 1, 1, -1])
+
+
+def zero_where_ignored(logits, labels):
+    """The mean then divides by what is masked as well."""
+    found = losses.cross_entropy(logits, labels, ignore_index=-1)
+    return found.values * found.weights
+
+
+def mean_of_means(parts):
+    """Each part divides by its own weight, and all parts count alike."""
+
+    def gradient(loss, params, model_state, batch, key):
+        halves = [jax.tree.map(lambda a, i=i: a[2 * i : 2 * i + 2], batch) for i in range(2)]
+        found = [whole_batch(loss, params, model_state, half, key) for half in halves]
+        means = [jax.tree.map(lambda a, s=s: a / s.weight, (s, g)) for s, g in found]
+        return jax.tree.map(lambda a, b: (a + b) / 2, *means)
+
+    return gradient
+
+
+def test_a_mask_that_dilutes_the_mean():
+    longer = jnp.pad(UNEQUAL[0], ((0, 4), (0, 0))), jnp.pad(UNEQUAL[1], (0, 4), constant_values=-1)
+    with refused("padding_changes_nothing: leaf '0/loss'"):
+        recipe_laws.padding_changes_nothing(
+            masked_recipe(zero_where_ignored), UNEQUAL, longer, key=KEY, hyper={}
+        )
+
+
+def test_parts_that_count_alike_whatever_they_hold():
+    ignoring = masked_recipe(partial(losses.cross_entropy, ignore_index=-1))
+    with refused("accumulation_equals_whole_batch: leaf"):
+        recipe_laws.accumulation_equals_whole_batch(
+            ignoring, UNEQUAL, key=KEY, hyper={}, gradient=mean_of_means
+        )
+
+
+def test_an_evaluation_by_means_of_batches():
+    def mean_of_batch(logits, labels):
+        values = losses.cross_entropy(logits, labels, ignore_index=-1).mean()
+        return jnp.full(labels.shape, values)
+
+    with refused("evaluation_does_not_depend_on_the_batch_size: leaf 'loss'"):
+        recipe_laws.evaluation_does_not_depend_on_the_batch_size(
+            masked_recipe(mean_of_batch), UNEQUAL, key=KEY, hyper={}
         )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fnn import layers, models
 from fnn.combinators import lift, sequential
 from fnn.initializers import zeros
-from fnn.layers import bidirectional, recurrent, reverse_sequences, scan_cell, stacked
+from fnn.layers import bidirectional, multilayer, recurrent, reverse_sequences, scan_cell
 from fnn.layers.cell import cell_step, unroll
 from fnn.layers.unroll import masked_scan
 from tests.sequences import (
@@ -457,8 +457,8 @@ def test_the_carry_of_an_lstm_is_no_plain_pair():
 
 
 def test_bad_input_of_what_layers_are_put_into_is_refused():
-    with refused(r"stacked: expected 1 carries, got 2"):
-        trace(partial(stacked, layers.rnn), [PARAMS["rnn"]], X, carry=[None, None])
+    with refused(r"multilayer: expected 1 carries, got 2"):
+        trace(partial(multilayer, layers.rnn), [PARAMS["rnn"]], X, carry=[None, None])
     with refused(r"reverse_sequences: expected lengths of shape \(3,\)"):
         trace(reverse_sequences, X, lengths=jnp.array([1]))
     with refused(r"scan_cell: expected lengths of shape \(3,\)"):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnn.layers import LSTMCarry, bidirectional, stacked
+from fnn.layers import LSTMCarry, bidirectional, multilayer
 from tests.sequences import LAYERS, expect_close, numbers, with_gradients
 
 # As a share of the largest entry.
@@ -82,7 +82,7 @@ def of_fnn(kind, both, lengths):
     layer = partial(bidirectional, LAYERS[kind][0]) if both else LAYERS[kind][0]
 
     def outputs(params, x):
-        carries, y = stacked(layer, params, x, lengths=lengths)
+        carries, y = multilayer(layer, params, x, lengths=lengths)
         carries = jax.tree.leaves(carries, is_leaf=lambda c: isinstance(c, LSTMCarry))
         if kind != "lstm":
             return [y, jnp.stack(carries)]

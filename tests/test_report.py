@@ -2,6 +2,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,16 @@ from PIL import Image
 
 from fnn import report
 from fnn.report.curves import extremes, panels, smoothed
-from fnn.types import History, Metrics
+from fnn.types import History
 from tests.pages import Page
+
+MEASURED = ("loss", "lr", "grad_norm", "update_norm", "param_norm")
 
 
 def history(steps: int = 40, evals: int = 4, names=("loss", "accuracy")) -> History:
     values = np.random.default_rng(0).uniform(0.1, 2.0, (steps, 5)).astype(np.float32)
     return History(
-        train=Metrics(values=jnp.asarray(values)),
+        train=dict(zip(MEASURED, jnp.asarray(values.T), strict=True)),
         eval_steps=jnp.linspace(1, steps, evals).astype(jnp.int32),
         valid={name: jnp.linspace(0.5, 0.9, evals) for name in names},
     )
@@ -44,7 +47,7 @@ def test_every_validation_metric_has_a_panel(others):
 def test_loss_is_drawn_raw_and_smoothed_and_on_the_validation_part():
     axes = report.curves.draw(history(), best_step=20).axes[0]
     raw, smooth, valid, best = axes.get_lines()
-    np.testing.assert_allclose(raw.get_ydata(), history().train.loss, rtol=1e-6)
+    np.testing.assert_allclose(raw.get_ydata(), history().train["loss"], rtol=1e-6)
     assert [line.get_label() for line in (smooth, valid, best)] == [
         "training",
         "validation",
@@ -64,11 +67,9 @@ def test_short_and_long_histories_are_drawn(steps, evals, tmp_path):
 
 def test_what_is_not_finite_or_0_on_a_log_axis_is_a_gap(tmp_path):
     given = history()
-    values = np.asarray(given.train.values).copy()
-    values[-1] = np.nan
-    values[-2, 2] = np.inf
-    values[0] = 0.0
-    broken = History(train=Metrics(values=jnp.asarray(values)), eval_steps=jnp.array([]), valid={})
+    train = {name: values.at[-1].set(jnp.nan).at[0].set(0) for name, values in given.train.items()}
+    train["grad_norm"] = train["grad_norm"].at[-2].set(jnp.inf)
+    broken = History(train=train, eval_steps=jnp.array([]), valid={})
     drawn = report.curves.draw(broken)
     drawn.savefig(tmp_path / "curves.svg")
     for axes in drawn.axes:
@@ -78,11 +79,26 @@ def test_what_is_not_finite_or_0_on_a_log_axis_is_a_gap(tmp_path):
             assert not any((line.get_ydata() == 0).any() for line in axes.get_lines())
 
 
-@pytest.mark.parametrize("shape", [(3, 10, 5), (5,)])
+@pytest.mark.parametrize("shape", [(3, 10), ()])
 def test_a_history_that_is_not_of_one_run_is_refused(shape):
-    many = History(train=Metrics(values=jnp.zeros(shape)), eval_steps=jnp.array([]), valid={})
+    many = History(train={"loss": jnp.zeros(shape)}, eval_steps=jnp.array([]), valid={})
     with pytest.raises(ValueError, match="report.curves: expected the history of one run"):
         panels(many)
+
+
+def test_training_metrics_vectors_and_what_is_measured_now_and_then_are_drawn():
+    train = history().train | {
+        "accuracy": jnp.linspace(0, 1, 40),
+        "by_layer": jnp.ones((4, 3)),
+        "penalty": jnp.ones(40),
+    }
+    seldom = {"by_layer": jnp.arange(0, 40, 10)}
+    drawn = report.curves.draw(replace(history(), train=train, train_steps=seldom))
+    panels = dict(zip(titles(drawn), drawn.axes, strict=True))
+    assert list(panels) == ["loss", "accuracy", NORMS[0], "penalty", *NORMS[1:], "by_layer"]
+    assert len(panels["accuracy"].get_lines()) == 3  # training, raw and smoothed; validation
+    lines = panels["by_layer"].get_lines()
+    assert [line.get_xdata().tolist() for line in lines] == [[0, 10, 20, 30]] * 3
 
 
 def test_one_of_many_runs_is_drawn_as_the_error_says():
@@ -107,7 +123,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 @given(n=st.integers(1, 300), most=st.sampled_from([2, 10, 64]), seed=st.integers(0, 9))
 def test_thinning_keeps_the_least_and_the_greatest(n, most, seed):
     values = np.random.default_rng(seed).normal(size=n)
-    x, y = extremes(values, most)
+    x, y = extremes(np.arange(n), values, most)
     assert len(x) == len(y) <= max(most, 1)
     assert (y.min(), y.max()) == (values.min(), values.max())
     assert (np.diff(x) >= 0).all() and 0 <= x[0] and x[-1] < n
@@ -118,7 +134,7 @@ def test_thinning_keeps_the_least_and_the_greatest(n, most, seed):
 def test_smoothing_is_the_mean_over_the_known_values_around(n, seed):
     random = np.random.default_rng(seed)
     values = np.where(random.uniform(size=n) < 0.1, np.nan, random.normal(size=n))
-    x, y = smoothed(values, most=50)
+    x, y = smoothed(np.arange(n), values, most=50)
     r = n // 100
     for step, got in zip(x, y, strict=True):
         around = values[max(step - r, 0) : step + r + 1]

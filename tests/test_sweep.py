@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fnn import losses, models, optim, report, schedules
+from fnn.recipe import Recipe
 from fnn.train import halving, make_run, search, silent, sweep
 from fnn.train.sweeps.chunk import choose_layout
 from fnn.train.sweeps.halving import rung_ends, survivors
-from fnn.train.sweeps.result import Table
-from fnn.types import Batch, Data, Recipe
+from fnn.train.sweeps.result import SweepTable
+from fnn.types import Batch, Data
 from tests.shapes import unchecked
 from tests.tiny import BATCH, DATA, EVERY, HYPER, assert_same_bits, recipe
 
@@ -84,9 +85,9 @@ def test_a_member_that_dies_is_kept_at_its_last_finite_state_and_counted(result)
         state = result.member(setting)
         assert state.step == step < STEPS
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-        values = result.history.train.values[setting, 0]
-        assert np.isfinite(values[:step]).all()
-        assert not np.isfinite(values[step]).all() and np.isnan(values[step + 1 :]).all()
+        values = np.stack([v[setting, 0] for v in result.history.train.values()])
+        assert np.isfinite(result.history.train["loss"][setting, 0, :step]).all()
+        assert not np.isfinite(values[:, step]).all() and np.isnan(values[:, step + 1 :]).all()
         assert np.isnan(result.history.valid["loss"][setting, 0, step // EVERY :]).all()
 
 
@@ -97,12 +98,12 @@ def test_the_state_of_one_that_died_is_that_of_a_run_up_to_its_death():
     assert 1 < step < SHORT["steps"]  # it took some steps to overflow
     up_to = jax.jit(make_run(line, steps=step, batch_size=4))
     state, history = up_to(KEYS_AGAIN[0], hyper_of(settings, 0), LINE)
-    assert np.isfinite(history.train.loss).all()
+    assert np.isfinite(history.train["loss"]).all()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), died.member(0), state)
 
 
 def test_settings_share_the_batches_the_first_weights_and_the_noise_of_their_key(whole):
-    first = whole.history.train.loss[:, :, 0]
+    first = whole.history.train["loss"][:, :, 0]
     assert (first == first[:1]).all()
     assert len(set(first[0].tolist())) == len(KEYS)
 
@@ -144,9 +145,10 @@ def test_halving_goes_on_with_the_best_and_changes_no_bit_of_them(whole):
     np.testing.assert_array_equal(halved.reached, np.broadcast_to(reached[:, None], (7, 3)))
     assert [row["steps"] for row in halved.table().rows] == reached.tolist()
     for i, steps in enumerate(reached):
-        ours, theirs = (r.history.train.values[i] for r in (halved, whole))
-        np.testing.assert_array_equal(ours[:, :steps], theirs[:, :steps])
-        assert np.isnan(ours[:, steps:]).all()
+        for name, theirs in whole.history.train.items():
+            ours = halved.history.train[name][i]
+            np.testing.assert_array_equal(ours[:, :steps], theirs[i][:, :steps])
+            assert np.isnan(ours[:, steps:]).all()
         if steps == 12:
             assert_same_bits(halved.member(i, 1), whole.member(i, 1))
             assert_same_bits(halved.final()["loss"][i], whole.final()["loss"][i])
@@ -185,8 +187,9 @@ def test_an_interrupt_keeps_the_chunks_that_are_done(whole):
     assert part.interrupted and not whole.interrupted
     done = part.reached > 0
     assert 0 < done.sum() < done.size
-    np.testing.assert_array_equal(part.history.train.values[done], whole.history.train.values[done])
-    assert np.isnan(part.history.train.values[~done]).all()
+    for name, values in part.history.train.items():
+        np.testing.assert_array_equal(values[done], whole.history.train[name][done])
+        assert np.isnan(values[~done]).all()
     assert sum(row["n"] + row["died"] for row in part.table().rows) == done.sum()
     with pytest.raises(ValueError, match="SweepResult: expected a member that was run"):
         part.member(*np.argwhere(~done)[0])
@@ -212,7 +215,7 @@ def test_a_table_prints_aligned_sorts_and_saves_as_csv(whole, tmp_path):
     most_first = [row["loss mean"] for row in table.sorted("loss mean", descending=True).rows]
     assert least_first[:-1] == sorted(least_first[:-1]) == most_first[-2::-1]
     assert np.isnan([least_first[-1], most_first[-1]]).all()  # NaN is last either way
-    with pytest.raises(ValueError, match="Table: expected one of"):
+    with pytest.raises(ValueError, match="SweepTable: expected one of"):
         table.sorted("los mean")
 
     report.sweep.save_csv(table, tmp_path / "sweep.csv")
@@ -236,7 +239,7 @@ def test_a_second_sweep_of_the_kind_compiles_nothing():
     compiled.clear()
     other = sweep(recipe, LINE, {"lr": 2 * LRS}, KEYS, **SHORT)
     assert not compiled
-    assert (one.history.train.loss != other.history.train.loss).any()
+    assert (one.history.train["loss"] != other.history.train["loss"]).any()
 
 
 def test_what_is_kept_is_computed_in_the_program():
@@ -256,7 +259,7 @@ def test_a_hyperparameter_may_be_an_array_for_each_setting(whole):
     assert other.history.eval_steps[1, 2].tolist() == [3, 6, 9, 11]
     # The constant is now a number read from an array: the same numbers, compiled another way.
     np.testing.assert_allclose(
-        other.history.train.loss, whole.history.train.loss[:2, :, :11], rtol=1e-5, atol=1e-7
+        other.history.train["loss"], whole.history.train["loss"][:2, :, :11], rtol=1e-5, atol=1e-7
     )
 
 
@@ -365,7 +368,7 @@ def test_the_map_has_a_colour_for_each_pair_and_a_frame_around_the_best():
         for lr in (0.3, 0.1)
         for decay in (0.0, 1.0, 2.0)
     ]
-    drawn = report.sweep.draw_map(Table(rows), x="lr", y="decay", value="loss mean")
+    drawn = report.sweep.draw_map(SweepTable(rows), x="lr", y="decay", value="loss mean")
     axes = drawn.axes[0]
     cells = np.ma.filled(axes.images[0].get_array(), np.nan)
     expected = [[np.nan, np.nan], [0.6, 0.8], [0.7, 1.1]]  # rising lr to the right

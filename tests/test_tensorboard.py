@@ -70,9 +70,7 @@ def test_a_fit_is_in_the_event_file_step_by_step_before_it_is_closed(whole):
     for name in names:
         points = found[f"train/{name}"]
         assert list(points) == list(range(STEPS))
-        np.testing.assert_array_equal(
-            np.float32(list(points.values())), getattr(result.history.train, name)
-        )
+        np.testing.assert_array_equal(np.float32(list(points.values())), result.history.train[name])
     for name, values in result.history.valid.items():
         points = found[f"valid/{name}"]
         assert [step + 1 for step in points] == result.history.eval_steps.tolist()
@@ -138,8 +136,8 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
         TensorBoard(tmp_path)
 
 
-def test_norms_that_a_recipe_does_not_measure_are_not_written(tmp_path):
+def test_without_measures_only_loss_and_lr_are_written(tmp_path):
     with TensorBoard(tmp_path) as store:
-        fit_tiny(store, lambda hyper: recipe(hyper)._replace(norms=False))
+        fit_tiny(store, lambda hyper: recipe(hyper)._replace(measures=()))
     written = {tag for tag in scalars(tmp_path) if tag.startswith("train")}
     assert written == {"train/loss", "train/lr"}

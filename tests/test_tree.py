@@ -1,7 +1,5 @@
 """Maths and names on pytrees."""
 
-from contextlib import nullcontext
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fnn import tree
-from fnn.train.pack import pack, unpack
+from fnn.expect import expect_alike, spec
 
 PARAMS = {"layers": [{"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}], "head": jnp.ones(2)}
 
@@ -100,7 +98,7 @@ def test_updates_are_added_in_float32_and_rounded_once():
 
 def test_zeros_for_moments_are_in_at_least_float32():
     zeros = tree.zeros_like({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones((), jnp.float32)})
-    assert jax.tree.map(tree.spec, zeros) == {"a": "float32[2]", "b": "float32[]"}
+    assert jax.tree.map(spec, zeros) == {"a": "float32[2]", "b": "float32[]"}
     with jax.enable_x64(True):
         assert tree.zeros_like(jnp.ones(2, jnp.float64)).dtype == jnp.float64
 
@@ -115,7 +113,7 @@ def test_one_bad_number_anywhere_is_not_finite(bad):
 def test_trees_that_differ_are_told_apart_leaf_by_leaf():
     got = {"layers": [{"kernel": jnp.ones((3, 3)), "scale": jnp.ones(3)}], "head": jnp.ones(2)}
     with pytest.raises(ValueError) as error:
-        tree.expect_alike("checkpoint", PARAMS, got)
+        expect_alike("checkpoint", PARAMS, got)
     assert str(error.value).splitlines() == [
         "checkpoint differ:",
         "  layers/0/bias: expected float32[3], got no such leaf",
@@ -126,64 +124,13 @@ def test_trees_that_differ_are_told_apart_leaf_by_leaf():
 
 def test_dtypes_are_compared_on_request():
     half = {"w": jnp.ones(2, jnp.bfloat16)}
-    tree.expect_alike("trees", half, {"w": jnp.ones(2)})
+    expect_alike("trees", half, {"w": jnp.ones(2)})
     with pytest.raises(ValueError, match=r"w: expected bfloat16\[2\], got float32\[2\]"):
-        tree.expect_alike("trees", half, {"w": jnp.ones(2)}, dtypes=True)
+        expect_alike("trees", half, {"w": jnp.ones(2)}, dtypes=True)
 
 
 def test_the_norm_of_an_empty_leaf_is_zero():
     assert tree.global_norm([jnp.zeros((0, 3))]).item() == 0
-
-
-MIXED = {
-    "bias": jnp.arange(3.0),
-    "gain": jnp.ones((), jnp.bfloat16),
-    "kernel": jnp.linspace(0.0, 1.0, 6).reshape(2, 3),
-    "table": jnp.linspace(-1.0, 1.0, 5000).reshape(50, 100),
-}
-
-
-@pytest.mark.parametrize("within", [nullcontext, tree.small_leaves_joined])
-def test_an_elementwise_map_is_the_map_of_the_leaves(within):
-    def scaled(x, y):
-        return x + 2 * y.astype(x.dtype), y * y
-
-    other = jax.tree.map(lambda x: jnp.cos(x), MIXED)
-    with within():
-        sums, squares = tree.elementwise(scaled, MIXED, other)
-        doubled = tree.elementwise(lambda x: 2 * x, MIXED)
-    want = jax.tree.map(scaled, MIXED, other)
-    for name, (total, square) in want.items():
-        for got, expected in ((sums[name], total), (squares[name], square)):
-            assert got.dtype == expected.dtype and got.shape == expected.shape
-            np.testing.assert_array_equal(got, expected)
-    assert jax.tree.structure(doubled) == jax.tree.structure(MIXED)
-
-
-def test_small_leaves_are_joined_within_and_each_alone_outside():
-    def vectors():  # made when the maps of `MIXED` are traced
-        return str(jax.make_jaxpr(lambda x: tree.elementwise(jnp.tanh, x))(MIXED)).count("tanh")
-
-    assert vectors() == 4
-    with tree.small_leaves_joined():
-        assert vectors() == 3  # bias and kernel together; another dtype; a large one
-    assert vectors() == 4
-
-
-def test_an_elementwise_map_of_nothing_has_all_its_results():
-    assert tree.elementwise(lambda x: (x, x), {}) == ({}, {})
-
-
-@pytest.mark.parametrize("count", [2, 50])  # of vectors of 100: together small, and not
-def test_a_packed_state_comes_back(count):
-    params = {"rest": MIXED, "many": [jnp.full(100, float(i)) for i in range(count)]}
-    state = (jax.tree.map(jnp.sin, params), jnp.int32(3), jax.tree.map(jnp.cos, params), ())
-    packed = pack(state, params)
-    # A vector of each dtype; with many small numbers, one of each for either moment.
-    assert len(packed["small"]) == (3 if count == 2 else 5) and len(packed["large"]) == 2
-    back = unpack(packed, jax.eval_shape(lambda: state), params)
-    assert jax.tree.structure(back) == jax.tree.structure(state)
-    jax.tree.map(np.testing.assert_array_equal, back, state)
 
 
 def test_sums_of_squares_are_those_of_all_leaves_however_many_are_small():
@@ -196,12 +143,11 @@ def test_sums_of_squares_are_those_of_all_leaves_however_many_are_small():
 SHAPES = {"matrix": (40, 300), "kernel": (3, 3, 16, 64), "vector": (5000,), "long rows": (2, 5000)}
 
 
-@pytest.mark.parametrize("of_products", [False, True])
 @pytest.mark.parametrize("shape", [*SHAPES.values(), (2, 3)], ids=[*SHAPES, "small"])
-def test_sums_of_squares_are_those_in_float64(shape, of_products):
+def test_sums_of_squares_are_those_in_float64(shape):
     leaf = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     trees = {"a": leaf, "b": jnp.bfloat16(2)}, {"a": 3 * leaf, "b": jnp.bfloat16(0)}
-    sums = jax.jit(lambda *trees: tree.squared_norms(*trees, of_products=of_products))
+    sums = jax.jit(lambda *trees: tree.squared_norms(*trees))
     exact = np.square(leaf.astype(np.float64)).sum()
     found = sums(*trees)
     assert found.dtype == jnp.float32
@@ -217,5 +163,5 @@ def test_sums_of_squares_are_those_in_float64(shape, of_products):
 def test_in_float64_the_sums_of_squares_are_too():
     with jax.enable_x64(True):
         leaf = np.random.default_rng(0).normal(size=(40, 300))
-        (found,) = tree.squared_norms({"a": jnp.asarray(leaf)}, of_products=True)
+        (found,) = tree.squared_norms({"a": jnp.asarray(leaf)})
         np.testing.assert_allclose(found, np.square(leaf).sum(), rtol=1e-14)

@@ -5,7 +5,8 @@ import numpy as np
 
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.activations import tanh
-from fnn.types import Batch, Data, Recipe
+from fnn.recipe import Recipe
+from fnn.types import Batch, Data
 
 KEY = jax.random.key(0)
 HYPER = {"lr": 0.02, "weight_decay": 0.01, "warmup_steps": 5.0, "rate": 0.1}

@@ -32,8 +32,8 @@ from experiments.benchmarks.peers.work import CLIP_NORM, LR
 from fnn import losses, models, schedules
 from fnn.activations import gelu
 from fnn.combinators import mixed_bfloat16
+from fnn.recipe import Recipe
 from fnn.train import make_init, make_step
-from fnn.types import Recipe
 
 Steps = Callable[[int], None]
 
@@ -93,13 +93,14 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
 
     key, hyper = jax.random.key(0), {"lr": jnp.float32(LR)}
     x, y = map(jnp.asarray, tokens(config))
-    state, step = make_init(recipe)(key, hyper, x), make_step(recipe)
+    state = jax.jit(make_init(recipe))(key, hyper, x)
+    step = jax.jit(make_step(recipe), donate_argnums=0)
 
     def steps(n: int) -> None:
         nonlocal state
         for _ in range(n):
             state, metrics = step(state, (x, y), key, hyper)
-        jax.block_until_ready(metrics.values)
+        jax.block_until_ready(metrics)
 
     return steps, sum(leaf.size for leaf in jax.tree.leaves(state.params))
 

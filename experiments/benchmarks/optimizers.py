@@ -32,7 +32,6 @@ from optax import contrib
 
 from experiments.benchmarks.peers.names import expect_names
 from fnn import optim, tree
-from fnn.train.pack import pack, unpack
 from fnn.types import Optimizer
 
 LR = 1e-3
@@ -181,19 +180,6 @@ def of_fnn(optimizer: Optimizer, shapes: Any) -> Side:
     return Side(optimizer.init, update, shapes)
 
 
-def packed(optimizer: Optimizer, shapes: Any) -> Side:
-    """As `make_step` keeps the state: small leaves of one dtype together in one vector."""
-    like = jax.eval_shape(optimizer.init, jax.tree.map(_spec, shapes, is_leaf=_is_shape))
-
-    def update(grads, carry):
-        params, state = carry
-        with tree.small_leaves_joined():
-            updates, state = optimizer.update(grads, unpack(state, like, params), params, LR)
-        return tree.add(params, updates), pack(state, params)
-
-    return Side(lambda params: pack(optimizer.init(params), params), update, shapes)
-
-
 def of_optax(optimizer: Any, shapes: Any) -> Side:
     def update(grads, carry):
         params, state = carry
@@ -224,9 +210,9 @@ def alternate(fnn: Side, peer: Side, rounds: int, calls: int) -> np.ndarray:
     return np.array(times)
 
 
-def compare(name: str, shapes: Any, rounds: int, calls: int, of_ours: Callable = of_fnn) -> None:
+def compare(name: str, shapes: Any, rounds: int, calls: int) -> None:
     ours, theirs = PAIRS[name]()
-    fnn, peer = of_ours(ours, shapes), of_optax(theirs, shapes)
+    fnn, peer = of_fnn(ours, shapes), of_optax(theirs, shapes)
     times = alternate(fnn, peer, rounds, calls)
     ratios = times[..., 0] / times[..., 1]
     middle = np.exp(np.log(np.median(ratios, axis=1)).mean())
@@ -250,11 +236,6 @@ def main(config: Config) -> None:
         print(f"\n{kind}: {leaves} leaves; ratio of times fnn / optax (quartiles)")
         for name in config.only:
             compare(name, shapes, config.rounds, 1 if kind == "gpt2" else config.calls)
-    if "small" not in config.trees:
-        return
-    print("\nsmall, with fnn's state packed as between the steps of make_step")
-    for name in config.only:
-        compare(name, small(), config.rounds, config.calls, packed)
 
 
 if __name__ == "__main__":

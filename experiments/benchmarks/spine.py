@@ -23,8 +23,9 @@ import tyro
 
 from experiments.benchmarks.peers.ratios import ratio_of, shown
 from fnn import losses, models, optim, schedules
+from fnn.recipe import Recipe
 from fnn.train import fit, make_init, make_run, make_step, silent
-from fnn.types import Batch, Data, Recipe
+from fnn.types import Batch, Data
 
 KEY, LR = jax.random.key(0), 1e-3
 
@@ -108,9 +109,13 @@ def compare(name: str, ours: Callable, theirs: Callable, steps: int, rounds: int
 
 def step_by_step(task: Task, calls: int, rounds: int, goal: float) -> None:
     x, y = jax.tree.map(lambda a: jnp.asarray(a[: task.batch_size]), tuple(task.data()))
-    step, plain = make_step(task.recipe), jax.jit(by_hand_step, donate_argnums=0)
+    step = jax.jit(make_step(task.recipe), donate_argnums=0)
+    plain = jax.jit(by_hand_step, donate_argnums=0)
     hyper = {"lr": jnp.float32(LR)}
-    box = {"ours": make_init(task.recipe)(KEY, hyper, x), "plain": by_hand_init(task.sizes)}
+    box = {
+        "ours": jax.jit(make_init(task.recipe))(KEY, hyper, x),
+        "plain": by_hand_init(task.sizes),
+    }
 
     def ours():
         state = box["ours"]

@@ -3,15 +3,16 @@
     python experiments/benchmarks/training.py
     python experiments/benchmarks/training.py --only gpt cnn --peers torch "Flax Linen"
 
-fnn has four columns: a call of `make_step` for each step, the chunks of `fit`, the same of a recipe
-with norms=False, and the scan of `run`; all but the first also draw their batches. The peers
-measure the loss alone, and so does the third; the others measure three norms as well. With the
-small convolutional network, the GPT and the LSTM, fnn has a part of the batch on each core
-(`Recipe.devices`), as it advises for such. The peers make a call for each step, on batches that lie
-on the device; each is written in `peers/` as its own documentation advises. All of a workload take
-turns in one process, round by round, and the first of a round is another each time. A ratio is
-fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median over the
-rounds, with the quartiles beside it. The best peer is the one with the least median time.
+fnn has five columns: a call of a jitted `make_step` for each step, the chunks of `fit`, the same of
+a recipe with measures=(), the scan of `run`, and `fit` without the workarounds of `fnn.xla`; all
+but the first also draw their batches. The peers measure the loss alone, and so do the first and
+third; the others measure three norms as well. With the small convolutional network, the GPT and
+the LSTM, fnn has a part of the batch on each core (`devices=`), as it advises for such. The peers
+make a call for each step, on batches that lie on the device; each is written in `peers/` as its own
+documentation advises. All of a workload take turns in one process, round by round, and the first of
+a round is another each time. A ratio is fnn's time over the peer's in the same round, below 1 where
+fnn is ahead: the median over the rounds, with the quartiles beside it. The best peer is the one
+with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to
@@ -207,14 +208,14 @@ def draw(rows: list[Row], path: Path) -> None:
         return
     page = figure.figure(8, 1.2 + 0.6 * len(rows))
     axes = page.subplots()
-    shades = (figure.TRAIN, figure.VALID, "#f59e0b", "#0f766e")
+    shades = (figure.TRAIN, figure.VALID, "#f59e0b", "#0f766e", figure.GRID)
     colours = dict(zip(FNN, shades, strict=True))
     for i, name in enumerate(FNN):
         has = [(place, row) for place, row in enumerate(rows) if name in row.times]
         ratios = np.array([row.ratio(name, row.best_peer or "") for _, row in has]).reshape(-1, 3)
         low, middle, high = ratios.T
-        places = np.array([place for place, _ in has]) + 0.2 * (i - 1.5)
-        axes.barh(places, middle - 1, 0.18, left=1, color=colours[name], label=name)
+        places = np.array([place for place, _ in has]) + 0.16 * (i - 2)
+        axes.barh(places, middle - 1, 0.14, left=1, color=colours[name], label=name)
         axes.hlines(places, low, high, color="black", linewidth=1.2)
     axes.axvline(1, color=figure.INK, linewidth=0.8)
     axes.set_xscale("log")

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fnn.types import Model, ModelState, Params
 
@@ -50,21 +49,3 @@ def output_of(model: Model, params: Params, model_state: ModelState, x: Any) -> 
     ShapeDtypeStruct(shape=(), dtype=float32)
     """
     return jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, model_state, x)
-
-
-def cast_floats(tree: Any, dtype: Any) -> Any:
-    """The floating leaves of `tree` in `dtype`; integers, bools and keys as they are.
-
-    >>> cast_floats({'w': jnp.ones(1), 'n': jnp.int32(1)}, jnp.bfloat16)['w'].dtype.name
-    'bfloat16'
-    """
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if is_float(leaf) else leaf, tree)
-
-
-def is_float(leaf: Any) -> bool:
-    """Whether a leaf holds floating numbers.
-
-    >>> is_float(jnp.ones(1)), is_float(jnp.int32(1))
-    (True, False)
-    """
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))

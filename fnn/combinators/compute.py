@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.combinators.base import Layer, as_model, cast_floats, is_float
+from fnn.combinators.base import Layer, as_model
+from fnn.tree import cast_floats, is_float
 from fnn.types import Model
 
 Policy = Callable[..., Any]  # says which intermediate values are saved; see jax.checkpoint_policies

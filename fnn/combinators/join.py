@@ -1,4 +1,4 @@
-"""Models side by side and one after another."""
+"""Models one after another, side by side, and with a residual connection."""
 
 from collections.abc import Callable
 from itertools import groupby
@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from fnn.combinators.base import Layer, as_model, output_of
-from fnn.combinators.depth import draw_each
-from fnn.keys import fold_name
-from fnn.tree import spec, unstacked
+from fnn.combinators.children import Address, child, child_key, gathered
+from fnn.expect import spec
+from fnn.tree import unstack
 from fnn.types import Model, PRNGKey
+from fnn.xla import draw_each
 
 _MANY = 4  # layers that are the same model and are initialised by one loop, from here on
 
@@ -36,29 +37,30 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
 
     def init(key, x):
         params, state = {}, {}
-        for model, names in _runs(models):
-            while names:
-                name, *names = names
-                params[name], state[name] = model.init(_fold(key, name), x)
-                before, x = x, output_of(model, params[name], state[name], x)
-                by_place = isinstance(name, int) and len(names) >= _MANY
-                if by_place and jax.tree.map(spec, before) == jax.tree.map(spec, x):
-                    for name, made in zip(names, _init_each(model, key, names, x), strict=True):
-                        params[name], state[name] = made
+        for model, run in _runs(models):
+            while run:
+                at, *run = run
+                params[at], state[at] = model.init(child_key(key, at), x)
+                before, x = x, output_of(model, params[at], state[at], x)
+                by_index = isinstance(at[0], int) and len(run) >= _MANY
+                if by_index and jax.tree.map(spec, before) == jax.tree.map(spec, x):
+                    made = _init_each(model, key, [int(at[0]) for at in run], x)
+                    for at, (own, its_state) in zip(run, made, strict=True):
+                        params[at], state[at] = own, its_state
                     break
-        return _pack(params, {}), _pack(state, ())
+        return gathered(params, {}), gathered(state, ())
 
     def apply(params, model_state, x, *, key=None, train=False):
         state = {}
-        for name, model in models.items():
-            x, state[name] = model.apply(
-                _part(params, name, {}),
-                _part(model_state, name, ()),
+        for at, model in models.items():
+            x, state[at] = model.apply(
+                child(params, at, {}),
+                child(model_state, at, ()),
                 x,
-                key=_fold_or_none(key, name),
+                key=child_key(key, at),
                 train=train,
             )
-        return x, _pack(state, ())
+        return x, gathered(state, ())
 
     return Model(init=init, apply=apply)
 
@@ -93,21 +95,21 @@ def parallel(
 
     def init(key, x):
         params, state = {}, {}
-        for name, model in models.items():
-            params[name], state[name] = model.init(_fold(key, name), x)
-        return _pack(params, {}), _pack(state, ())
+        for at, model in models.items():
+            params[at], state[at] = model.init(child_key(key, at), x)
+        return gathered(params, {}), gathered(state, ())
 
     def apply(params, model_state, x, *, key=None, train=False):
         outputs, state = {}, {}
-        for name, model in models.items():
-            outputs[name], state[name] = model.apply(
-                _part(params, name, {}),
-                _part(model_state, name, ()),
+        for at, model in models.items():
+            outputs[at[0]], state[at] = model.apply(
+                child(params, at, {}),
+                child(model_state, at, ()),
                 x,
-                key=_fold_or_none(key, name),
+                key=child_key(key, at),
                 train=train,
             )
-        return combine(_in_order(outputs)), _pack(state, ())
+        return combine(outputs if named else list(outputs.values())), gathered(state, ())
 
     return Model(init=init, apply=apply)
 
@@ -135,59 +137,26 @@ def residual(layer: Layer) -> Model:
     return Model(init=model.init, apply=apply)
 
 
-def _children(where: str, layers: tuple[Layer, ...], named: dict[str, Layer]) -> dict[Any, Model]:
-    """The models, by name or by place."""
+def _children(
+    where: str, layers: tuple[Layer, ...], named: dict[str, Layer]
+) -> dict[Address, Model]:
+    """The models by address: each a name, or an index."""
     if bool(layers) == bool(named):
         raise ValueError(
             f"{where}: expected layers by place or by name, got {len(layers)} and {len(named)}; "
             "give at least one, and all in the same way"
         )
     given: dict[Any, Layer] = {**named} if named else dict(enumerate(layers))
-    return {name: as_model(layer) for name, layer in given.items()}
+    return {(name,): as_model(layer) for name, layer in given.items()}
 
 
-def _in_order(parts: dict[Any, Any]) -> Any:
-    """A list, if the parts go by place; a dict, if they go by name."""
-    return list(parts.values()) if 0 in parts else parts
-
-
-def _pack(parts: dict[Any, Any], empty: Any) -> Any:
-    """The parts of all children without those of nothing: each node costs a step its time.
-
-    What has a place keeps it, unless all are empty.
-    """
-    filled = {name: part for name, part in parts.items() if not _is_empty(part)}
-    if not filled:
-        return empty
-    return _in_order(parts) if 0 in parts else filled
-
-
-def _runs(models: dict[Any, Model]) -> list[tuple[Model, list[Any]]]:
-    """Layers that are one and the same model, one after another, with their names or places."""
+def _runs(models: dict[Address, Model]) -> list[tuple[Model, list[Address]]]:
+    """Layers that are one and the same model, one after another, with their addresses."""
     by_model = groupby(models.items(), key=lambda item: id(item[1]))
-    return [(run[0][1], [name for name, _ in run]) for run in (list(g) for _, g in by_model)]
+    return [(run[0][1], [address for address, _ in run]) for run in (list(g) for _, g in by_model)]
 
 
-def _init_each(model: Model, key: PRNGKey, places: list[int], x: Any) -> list[tuple[Any, Any]]:
-    """Parameters and state at each place, for inputs of one shape: one compiled initialisation."""
-    made = draw_each(lambda key: model.init(key, x), key, jnp.array(places))
-    return unstacked(made, len(places))
-
-
-def _is_empty(part: Any) -> bool:
-    return isinstance(part, (dict, tuple)) and not part
-
-
-def _part(parts: Any, name: str | int, empty: Any) -> Any:
-    """The part of one child: what `_pack` left out is empty."""
-    if isinstance(name, str):
-        return parts[name] if name in parts else empty
-    return parts[name] if parts else empty
-
-
-def _fold(key: PRNGKey, name: str | int) -> PRNGKey:
-    return fold_name(key, name) if isinstance(name, str) else jax.random.fold_in(key, name)
-
-
-def _fold_or_none(key: PRNGKey | None, name: str | int) -> PRNGKey | None:
-    return None if key is None else _fold(key, name)
+def _init_each(model: Model, key: PRNGKey, indices: list[int], x: Any) -> list[tuple[Any, Any]]:
+    """Parameters and state at each index, for inputs of one shape: one compiled initialization."""
+    made = draw_each(lambda key: model.init(key, x), key, jnp.array(indices))
+    return unstack(made, len(indices))

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from fnn.combinators.compute import cast
 from fnn.optim import dynamic_loss_scale
 from fnn.optim.base import expect_unscaled
-from fnn.types import Optimizer, Recipe
+from fnn.recipe import Recipe
+from fnn.types import Optimizer
 
 
 def mixed_bfloat16(recipe: Recipe) -> Recipe:

@@ -9,8 +9,9 @@ from jax import lax
 from fnn import tree
 from fnn.combinators.base import Layer, as_model, output_of
 from fnn.combinators.compute import Policy
-from fnn.combinators.depth import draw_each, in_memory
+from fnn.expect import spec
 from fnn.types import Model, ModelState, Params
+from fnn.xla import draw_each, in_memory
 
 
 def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = None) -> Model:
@@ -43,7 +44,7 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
 
     def init(key, x):
         params, state = draw_each(lambda key: model.init(key, x), key, jnp.arange(n))
-        [(one, its_state)] = jax.eval_shape(lambda *own: tree.unstacked(own, 1), params, state)
+        [(one, its_state)] = jax.eval_shape(lambda *own: tree.unstack(own, 1), params, state)
         _expect_kept(x, output_of(model, one, its_state, x))
         return params, state
 
@@ -77,14 +78,14 @@ def _unrolled(
     layer: Any, n: int, params: Params, model_state: ModelState, x: Any
 ) -> tuple[Any, ModelState]:
     states = []
-    for i, own in enumerate(tree.unstacked((params, model_state), n)):
+    for i, own in enumerate(tree.unstack((params, model_state), n)):
         x, state = layer(x, i, *own)
         states.append(state)
-    return x, tree.stacked(states)
+    return x, tree.stack(states)
 
 
 def _expect_kept(x: Any, y: Any) -> None:
-    given, made = jax.tree.map(tree.spec, x), jax.tree.map(tree.spec, y)
+    given, made = jax.tree.map(spec, x), jax.tree.map(spec, y)
     if given != made:
         raise ValueError(
             f"stack: expected the block to keep {given}, got {made}; give it as many output "

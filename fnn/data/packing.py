@@ -17,6 +17,29 @@ class Packed(NamedTuple):
     segments: Rows  # int32; 1, 2, ... within a row, and 0 where it is padded
     positions: Rows  # int32; counted from 0 in each segment, and 0 in the padding
 
+    def labels(self, ignore_index: int = -100) -> Rows:
+        """The next token of the same segment; `ignore_index` at the end of each and in padding.
+
+        Targets of `losses.cross_entropy` with the same `ignore_index`: the loss of a batch
+        is then the mean over the tokens that have a successor, however they are packed.
+
+        Returns: int32 (rows, length).
+        Raises: ValueError if the tokens contain `ignore_index`.
+
+        >>> packed = pack([np.array([1, 2]), np.array([3, 4, 5]), np.array([6])], length=4)
+        >>> packed.labels().tolist()
+        [[4, 5, -100, -100], [2, -100, -100, -100]]
+        """
+        if (self.tokens[self.segments > 0] == ignore_index).any():
+            raise ValueError(
+                f"Packed.labels: expected an ignore_index that is no token, got {ignore_index}; "
+                "choose one outside the vocabulary"
+            )
+        labels = np.full(self.tokens.shape, ignore_index, np.int32)
+        goes_on = (self.segments[:, 1:] == self.segments[:, :-1]) & (self.segments[:, 1:] > 0)
+        labels[:, :-1][goes_on] = self.tokens[:, 1:][goes_on]
+        return labels
+
 
 def pack(sequences: Sequence[np.ndarray], length: int, *, padding: int = 0) -> Packed:
     """Every token of every sequence exactly once, in as few rows as best fit finds.
@@ -25,7 +48,7 @@ def pack(sequences: Sequence[np.ndarray], length: int, *, padding: int = 0) -> P
     longer than a row is cut, and its pieces are segments of their own, with positions from 0.
 
     With `layers.segment_mask(segments)` a token sees those of its own sequence alone, as if it were
-    in a row by itself; `segments > 0` is where a loss counts. The rows are in no order of interest:
+    in a row by itself; `Packed.labels` are the targets. The order of the rows has no meaning:
     `fnn.order` shuffles them.
 
     Args:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.initializers.base import Initializer, Shape
-from fnn.initializers.flat import flat
 from fnn.types import PRNGKey, Scalar
+from fnn.xla import draw_flat
 
 
 def normal(std: Scalar = 1.0) -> Initializer:
@@ -23,7 +23,7 @@ def normal(std: Scalar = 1.0) -> Initializer:
         def draw(key: PRNGKey, shape: Shape) -> Array:
             return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
 
-        return flat(draw, key, shape)
+        return draw_flat(draw, key, shape)
 
     return init
 
@@ -46,7 +46,7 @@ def truncated_normal(std: Scalar = 1.0, *, cut: float = 2.0) -> Initializer:
             scale = jnp.asarray(std, dtype)
             return scale * jax.random.truncated_normal(key, -cut, cut, shape, dtype)
 
-        return flat(draw, key, shape)
+        return draw_flat(draw, key, shape)
 
     return init
 
@@ -65,7 +65,7 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
         def draw(key: PRNGKey, shape: Shape) -> Array:
             return jax.random.uniform(key, shape, dtype, *bounds)
 
-        return flat(draw, key, shape)
+        return draw_flat(draw, key, shape)
 
     return init
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.initializers.base import Fan, Initializer, Shape, fans
-from fnn.initializers.flat import flat
 from fnn.types import PRNGKey
+from fnn.xla import draw_flat
 
 
 def _variance_scaling(scale: float, fan: Fan, draw: Callable[..., Array]) -> Initializer:
@@ -20,7 +20,7 @@ def _variance_scaling(scale: float, fan: Fan, draw: Callable[..., Array]) -> Ini
         fan_in, fan_out = fans(shape)
         n = {Fan.IN: fan_in, Fan.OUT: fan_out, Fan.AVERAGE: (fan_in + fan_out) / 2}[fan]
         variance = jnp.asarray(scale / n, dtype)
-        return flat(lambda key, shape: draw(key, shape, variance), key, shape)
+        return draw_flat(lambda key, shape: draw(key, shape, variance), key, shape)
 
     return init
 

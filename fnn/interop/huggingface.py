@@ -271,7 +271,7 @@ def _converted(
 
     def to_fnn(state_dict: StateDict) -> tuple[Params, ModelState]:
         params, state = listed.to_fnn(state_dict)
-        return {**params, "blocks": tree.stacked(params["blocks"])}, state
+        return {**params, "blocks": tree.stack(params["blocks"])}, state
 
     return Conversion(
         to_fnn, lambda params, model_state=(): listed.to_torch(_unstacked(params), model_state)
@@ -281,4 +281,4 @@ def _converted(
 def _unstacked(params: Params) -> Params:
     blocks = params["blocks"]
     n = len(jax.tree.leaves(blocks)[0])
-    return {**params, "blocks": tree.unstacked(blocks, n)}
+    return {**params, "blocks": tree.unstack(blocks, n)}

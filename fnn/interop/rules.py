@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
+from fnn.expect import expect_alike, spec
 from fnn.types import ModelState, Params
 
 Arrays = tuple[Any, ...]
@@ -99,7 +100,7 @@ def conversion(
         return jax.tree.unflatten(structure, [jnp.asarray(leaves[path]) for path in wanted])
 
     def to_torch(params: Params, model_state: ModelState = ()) -> dict[str, np.ndarray]:
-        tree.expect_alike("to_torch: the model and the weights", shapes, (params, model_state))
+        expect_alike("to_torch: the model and the weights", shapes, (params, model_state))
         leaves = _leaves(params, model_state)
         written: dict[str, Any] = {}
         for rule in rules:
@@ -168,7 +169,7 @@ def _read(
     leaves: dict[str, Any] = {}
     faults = []
     for rule in rules:
-        target = ", ".join(f"{path} {tree.spec(wanted[path])}" for path in rule.fnn)
+        target = ", ".join(f"{path} {spec(wanted[path])}" for path in rule.fnn)
         missing = [n for n in rule.torch if n not in given and n not in rule.optional]
         if missing:
             faults += [f"{name}: missing, for {target}" for name in missing]

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn import tree
+from fnn.expect import expect_alike
 
 
 def write(path: str | Path, values: PyTree, meta: Mapping[str, str] | None = None) -> None:
@@ -81,7 +82,7 @@ def load(path: str | Path, like: PyTree) -> PyTree:
     """
     arrays: dict[str, Any] = read(path)
     wanted = dict(zip(_names(like), jax.tree.leaves(like), strict=True))
-    tree.expect_alike(f"safetensors.load: the model and {path}", wanted, arrays, dtypes=True)
+    expect_alike(f"safetensors.load: the model and {path}", wanted, arrays, dtypes=True)
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

@@ -20,11 +20,11 @@ from fnn.layers.dropout import dropout as dropout
 from fnn.layers.dropout import spatial_dropout as spatial_dropout
 from fnn.layers.einsum import einsum as einsum
 from fnn.layers.einsum import einsum_init as einsum_init
-from fnn.layers.embedding import attend as attend
 from fnn.layers.embedding import embedding as embedding
 from fnn.layers.embedding import embedding_init as embedding_init
 from fnn.layers.embedding import learned_positions as learned_positions
 from fnn.layers.embedding import learned_positions_init as learned_positions_init
+from fnn.layers.embedding import unembed as unembed
 from fnn.layers.embedding import unit_rows as unit_rows
 from fnn.layers.feed_forward import feed_forward as feed_forward
 from fnn.layers.feed_forward import feed_forward_init as feed_forward_init
@@ -101,9 +101,9 @@ from fnn.layers.snake import snake_init as snake_init
 from fnn.layers.squeeze_excite import squeeze_excite as squeeze_excite
 from fnn.layers.squeeze_excite import squeeze_excite_init as squeeze_excite_init
 from fnn.layers.unroll import bidirectional as bidirectional
+from fnn.layers.unroll import multilayer as multilayer
 from fnn.layers.unroll import reverse_sequences as reverse_sequences
 from fnn.layers.unroll import scan_cell as scan_cell
-from fnn.layers.unroll import stacked as stacked
 from fnn.layers.weight_norm import spectral_norm as spectral_norm
 from fnn.layers.weight_norm import spectral_norm_init as spectral_norm_init
 from fnn.layers.weight_norm import weight_norm as weight_norm

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
+from fnn.expect import spec
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
-from fnn.layers.rows import by_rows
-from fnn.tree import spec
 from fnn.types import Params, PRNGKey
+from fnn.xla import by_rows
 
 
 def unit_rows(
@@ -32,7 +32,7 @@ def unit_rows(
 def embedding_init(
     key: PRNGKey, vocabulary: int, features: int, *, table_init: Initializer = unit_rows
 ) -> Params:
-    """Parameters of `embedding` and `attend`: {'table': (vocabulary, features)}, float32.
+    """Parameters of `embedding` and `unembed`: {'table': (vocabulary, features)}, float32.
 
     >>> embedding_init(jax.random.key(0), 10, 4)['table'].shape
     (10, 4)
@@ -75,7 +75,9 @@ def expect_ids(where: str, ids: Any) -> None:
         )
 
 
-def attend(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "*batch vocabulary"]:
+def unembed(
+    params: Params, x: Float[Array, "*batch features"]
+) -> Float[Array, "*batch vocabulary"]:
     """x E^T: how well x fits each row of the table; logits whose weights are those of `embedding`.
 
     Args:
@@ -85,16 +87,18 @@ def attend(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "
     Raises: ValueError if the last axis of x does not fit the table.
     Source: Press & Wolf 2017, arXiv:1608.05859.
 
-    >>> attend({'table': jnp.array([[1.0, 2.0], [3.0, 4.0]])}, jnp.array([1.0, 0.0])).tolist()
+    >>> unembed({'table': jnp.array([[1.0, 2.0], [3.0, 4.0]])}, jnp.array([1.0, 0.0])).tolist()
     [1.0, 3.0]
     """
     table = params["table"]
     if x.ndim < 1 or x.shape[-1] != table.shape[1]:
         raise ValueError(
-            f"attend: expected x with {table.shape[1]} features in its last axis, got shape "
+            f"unembed: expected x with {table.shape[1]} features in its last axis, got shape "
             f"{x.shape}; the table is {table.shape}: give it vectors as long as its rows"
         )
-    return by_rows(lambda rows: lax.dot_general(rows, table, (((1,), (1,)), ((), ()))), x)
+    return by_rows(
+        lambda rows: lax.dot_general(rows, table, (((rows.ndim - 1,), (1,)), ((), ()))), x
+    )
 
 
 def learned_positions_init(

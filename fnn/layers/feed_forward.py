@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
-from fnn.layers.rows import by_rows
 from fnn.types import Params, PRNGKey
+from fnn.xla import by_rows
 
 
 def feed_forward_init(

@@ -10,8 +10,8 @@ from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.feed_forward import feed_forward_init
 from fnn.layers.linear import linear, linear_init
-from fnn.layers.rows import by_rows
 from fnn.types import Params, PRNGKey
+from fnn.xla import by_rows
 
 
 def gated_mlp_init(

@@ -5,8 +5,8 @@ from jaxtyping import Array, Float
 
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.rows import rows_times
 from fnn.types import Params, PRNGKey
+from fnn.xla import rows_times
 
 
 def linear_init(

@@ -14,8 +14,8 @@ from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.attention import Attend, dot_product_attention
 from fnn.layers.rms_norm import rms_norm, rms_norm_init
-from fnn.layers.rows import rows_times
 from fnn.types import Params, PRNGKey
+from fnn.xla import rows_times
 
 # rotate(heads (B, T, H, D), positions (T,)) -> the same shape, such as a rotary embedding
 Rotate = Callable[[Any, Any], Array]

@@ -13,9 +13,9 @@ from fnn.layers.normalise import (
     normalise,
     normalise_rows,
 )
-from fnn.layers.rows import by_rows
 from fnn.tree import at_least_float32
 from fnn.types import ModelState, Params, Scalar
+from fnn.xla import by_rows
 
 
 def layer_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> Params:

@@ -1,7 +1,7 @@
-"""Recurrence over time: any cell as a scan, sequences of unequal length, both directions, stacks.
+"""Recurrence over time: any cell as a scan, padded sequences, two directions, several layers.
 
-Shapes: x (batch, time, features). Padding comes last in a sequence; with `lengths` it changes
-nothing: carries stand still there, outputs are 0, and gradients are exactly 0.
+Shapes: x (batch, time, features). Padding comes last in a sequence. With `lengths`,
+padded steps leave the carry unchanged, their outputs are 0, and their gradients exactly 0.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Integer, Shaped
 
-from fnn.tree import spec
+from fnn.expect import spec
 from fnn.types import Params
 
 Carry = Any  # what a cell remembers: an array or a pytree of them, batch axis first
@@ -110,7 +110,7 @@ def select_rows(condition: Array, a: Array, b: Array) -> Array:
 def masked_scan(
     step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, inputs: Any, valid: Array | None
 ) -> tuple[Carry, Any]:
-    """`lax.scan` over time-major inputs, whose carry stands still at padding.
+    """`lax.scan` over time-major inputs, whose carry padded steps leave unchanged.
 
     >>> add = lambda total, x: (total + x, total)
     >>> masked_scan(add, jnp.zeros(1), jnp.ones((2, 1)), jnp.array([[True, False]]))[0].tolist()
@@ -183,7 +183,7 @@ def bidirectional(
     return (first, last), jnp.concatenate([ahead, behind], axis=-1)
 
 
-def stacked(
+def multilayer(
     layer: Layer,
     params: list[Params],
     x: Float[Array, "batch time features"],
@@ -204,14 +204,15 @@ def stacked(
 
     >>> from fnn.layers import rnn, rnn_cell_init
     >>> params = [rnn_cell_init(jax.random.key(0), 3, 4), rnn_cell_init(jax.random.key(1), 4, 5)]
-    >>> carries, y = stacked(rnn, params, jnp.zeros((2, 6, 3)))
+    >>> carries, y = multilayer(rnn, params, jnp.zeros((2, 6, 3)))
     >>> [carry.shape for carry in carries], y.shape
     ([(2, 4), (2, 5)], (2, 6, 5))
     """
     starts = [None] * len(params) if carry is None else carry
     if len(starts) != len(params):
         raise ValueError(
-            f"stacked: expected {len(params)} carries, got {len(starts)}; give one for each layer"
+            f"multilayer: expected {len(params)} carries, got {len(starts)}; give one for each "
+            "layer"
         )
     carries = []
     for layer_params, start in zip(params, starts, strict=True):

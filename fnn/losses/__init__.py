@@ -1,9 +1,9 @@
-"""Losses `loss(predictions, targets)`: one value per example; the reduction is the caller's.
+"""Losses `loss(outputs, targets)`: one value per example or token; the mean is the step's.
 
-All take logits where there is a probability, and none is NaN for a logit of -inf. A mask `where`
-says which elements count, True for those that do: numbers in a regression, rows of logits in a
-classification. A hidden element adds nothing, whatever it holds, and has gradient 0; where all are
-hidden, the loss is 0.
+All take logits where there is a probability, and none is NaN for a logit of -inf. A loss that is
+given `where=`, `ignore_index=` or `class_weights=` returns a `Weighted`: values with the weights
+that they have in the mean. `where` is True for what counts: numbers in a regression, rows of logits
+in a classification. What is masked may hold anything: its loss, weight and gradient are 0.
 """
 
 from fnn.losses.classification import binary_cross_entropy as binary_cross_entropy

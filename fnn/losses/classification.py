@@ -11,13 +11,14 @@ from fnn.losses.elements import (
     expect_same_shape,
     is_zero,
     kept_rows,
+    masked,
     shown,
     smoothed,
     weighted,
 )
 from fnn.losses.logits import cost_at, costs, log_total, logit_at
 from fnn.tree import at_least_float32
-from fnn.types import Scalar
+from fnn.types import Scalar, Weighted
 
 
 def cross_entropy(
@@ -29,24 +30,26 @@ def cross_entropy(
     z_loss: Scalar = 0.0,
     ignore_index: int | None = None,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """Cross-entropy of a softmax over the last axis.
 
-        l = -sum_c w_c q_c log softmax(z)_c + b (log sum_c exp z_c)^2
-        q = (1 - a) onehot(y) + a / C
+        l = -sum_c q_c log softmax(z)_c + b (log sum_c exp z_c)^2,    q = (1 - a) onehot(y) + a / C
 
     Args:
-      logits: z, unnormalised log-probabilities. A class at -inf is impossible: it is left out of
+      logits: z, unnormalized log-probabilities. A class at -inf is impossible: it is left out of
         the smoothing, and costs infinity only where it is the target.
       targets: integer labels in [0, C) of shape (*batch,), or probabilities (*batch, C).
       label_smoothing: a, in [0, 1]; may be traced.
-      class_weights: w, of shape (C,); all 1 if None. The mean over a batch is the caller's:
-        PyTorch's divides by the sum of the weights, not by the number of examples.
+      class_weights: w, of shape (C,), at least 0: a row of label y has weight w_y in the mean, as
+        with PyTorch's reduction="mean". The smoothing term is then sum_c w_c log softmax(z)_c over
+        C w_y. Probabilities p have weight sum_c w_c p_c, so that one-hot ones agree with labels,
+        where PyTorch divides by the number of rows.
       z_loss: b, keeps the logits from drifting; 1e-4 in PaLM. May be traced.
-      ignore_index: a label whose rows cost 0, in or outside of [0, C), such as the -100 of PyTorch.
-      where: which rows count, of shape (*batch,); the others cost 0.
+      ignore_index: a label whose rows have weight 0, in or outside of [0, C), such as -100.
+      where: which rows count, of shape (*batch,); the others have weight 0.
 
-    Returns: float of shape (*batch,), at least 0, in nats; statistics in at least float32.
+    Returns: float of shape (*batch,), at least 0, in nats; statistics in at least float32. With
+      `class_weights`, `ignore_index` or `where`, a Weighted of these and the weights of the rows.
     Raises: ValueError if the shapes do not fit, or for ignore_index with probabilities. A label
       out of range gives NaN, never the loss of another class.
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7 (smoothing); Chowdhery et al. 2022,
@@ -54,19 +57,43 @@ def cross_entropy(
 
     >>> f"{cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0]:.4f}"   # log 4
     '1.3863'
+    >>> tokens = cross_entropy(jnp.zeros((2, 4)), jnp.array([2, -100]), ignore_index=-100)
+    >>> tokens.weights.tolist(), f"{tokens.mean():.4f}"
+    ([1.0, 0.0], '1.3863')
     """
     z, targets, kept = _rows("cross_entropy", logits, targets, ignore_index, where)
     _expect_class_weights("cross_entropy", class_weights, z)
+    weights = _row_weights(class_weights, targets, z)
     if _is_labels(targets):
-        loss = weighted(_weights_at(class_weights, targets, z), cost_at(z, targets))
+        loss = cost_at(z, targets)
     else:
-        loss = weighted(_reweighted(targets, class_weights), costs(z)).sum(axis=-1)
+        loss = _over(weighted(_reweighted(targets, class_weights), costs(z)).sum(axis=-1), weights)
     if not is_zero(label_smoothing):
         smooth = weighted(_reweighted(_uniform(z), class_weights), costs(z)).sum(axis=-1)
-        loss = smoothed(loss, smooth, label_smoothing)
+        loss = smoothed(loss, _over(smooth, weights), label_smoothing)
     if not is_zero(z_loss):
         loss = loss + jnp.asarray(z_loss, z.dtype) * jnp.square(log_total(z))
-    return shown(loss, kept)
+    return _of_rows(loss, weights, kept)
+
+
+def _row_weights(class_weights: Array | None, targets: Array, z: Array) -> Array | None:
+    """The weight of each row by its target; None without class weights."""
+    if class_weights is None:
+        return None
+    w = class_weights.astype(z.dtype)
+    if _is_labels(targets):  # labels out of range are left to `logit_at`
+        return jnp.take(w, targets.astype(jnp.int32), mode="clip")
+    return _reweighted(targets, w).sum(axis=-1)
+
+
+def _over(loss: Array, weights: Array | None) -> Array:
+    return loss if weights is None else loss / jnp.where(weights == 0, 1, weights)
+
+
+def _of_rows(loss: Array, weights: Array | None, kept: Mask) -> Array | Weighted:
+    if weights is None:
+        return masked(loss, kept)
+    return Weighted(shown(loss, kept), shown(weights, kept))
 
 
 def _uniform(z: Array) -> Array:
@@ -83,7 +110,7 @@ def _is_labels(targets: Array) -> bool:
 def _rows(
     name: str, logits: Array, targets: Array, ignore_index: int | None, where: Mask
 ) -> tuple[Array, Array, Mask]:
-    """Logits in at least float32 and targets, both 0 in hidden rows, and which rows count."""
+    """Logits in at least float32 and targets, both 0 in masked rows, and which rows count."""
     rows = logits.shape[:-1]
     expect_mask(name, where, rows)
     z = logits.astype(at_least_float32(logits))
@@ -91,7 +118,7 @@ def _rows(
         if ignore_index is not None:
             raise ValueError(
                 f"{name}: expected integer labels with ignore_index, got {targets.dtype}; "
-                "hide rows of probabilities with where="
+                "mask rows of probabilities with where="
             )
         expect_same_shape(name, logits, targets)
         hidden = None if where is None else where[..., None]
@@ -124,13 +151,6 @@ def _reweighted(q: Array, class_weights: Array | None) -> Array:
     return q * jnp.expand_dims(class_weights.astype(q.dtype), tuple(range(q.ndim - 1)))
 
 
-def _weights_at(class_weights: Array | None, labels: Array, z: Array) -> Array:
-    """The weight of each row's label; labels out of range are left to `logit_at`."""
-    if class_weights is None:
-        return jnp.ones(labels.shape, z.dtype)
-    return jnp.take(class_weights.astype(z.dtype), labels, mode="clip")
-
-
 def binary_cross_entropy(
     logits: Float[Array, "*batch"],
     targets: Num[Array, "..."] | Bool[Array, "..."],
@@ -138,7 +158,7 @@ def binary_cross_entropy(
     label_smoothing: Scalar = 0.0,
     positive_weight: Scalar = 1.0,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """Cross-entropy of a sigmoid, one yes-or-no question per element.
 
         l = w q log(1 + exp(-z)) + (1 - q) log(1 + exp(z)),    q = (1 - a) y + a / 2
@@ -148,9 +168,10 @@ def binary_cross_entropy(
       targets: y in [0, 1], of the same shape; bool and integer are taken as 0 and 1.
       label_smoothing: a, in [0, 1]; may be traced.
       positive_weight: w, what a missed yes costs against a false one; may be traced.
-      where: which elements count, of the same shape; the others cost 0.
+      where: which elements count, of the same shape; the others have weight 0.
 
-    Returns: float of the shape of the logits, at least 0, in nats; finite for finite logits.
+    Returns: float of the shape of the logits, at least 0, in nats; finite for finite logits. With
+      `where`, a Weighted.
     Raises: ValueError if the shapes differ.
 
     >>> f"{binary_cross_entropy(jnp.array([0.0]), jnp.array([1.0]))[0]:.4f}"   # log 2
@@ -160,7 +181,7 @@ def binary_cross_entropy(
     a, w = jnp.asarray(label_smoothing, z.dtype), jnp.asarray(positive_weight, z.dtype)
     q = (1 - a) * y + 0.5 * a
     loss = weighted(w * q, jax.nn.softplus(-z)) + weighted(1 - q, jax.nn.softplus(z))
-    return shown(loss, where)
+    return masked(loss, where)
 
 
 def focal(
@@ -171,10 +192,10 @@ def focal(
     class_weights: Float[Array, "..."] | None = None,
     ignore_index: int | None = None,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """Cross-entropy with less weight on what is already right.
 
-        l = -sum_c w_c y_c (1 - p_c)^gamma log p_c,    p = softmax(z)
+        l = -sum_c y_c (1 - p_c)^gamma log p_c,    p = softmax(z)
 
     Args:
       logits, targets, class_weights, ignore_index, where: as of `cross_entropy`.
@@ -188,14 +209,14 @@ def focal(
     """
     z, targets, kept = _rows("focal", logits, targets, ignore_index, where)
     _expect_class_weights("focal", class_weights, z)
+    weights = _row_weights(class_weights, targets, z)
     if _is_labels(targets):
         cost = cost_at(z, targets)
-        q = _weights_at(class_weights, targets, z)
-        return shown(weighted(q, _share_missed(cost, gamma) * cost), kept)
-    q = _reweighted(targets, class_weights)
-    cost = costs(z)
+        return _of_rows(_share_missed(cost, gamma) * cost, weights, kept)
+    q, cost = _reweighted(targets, class_weights), costs(z)
     cost = jnp.where((q == 0) & jnp.isinf(cost), 0, cost)
-    return shown((q * _share_missed(cost, gamma) * cost).sum(axis=-1), kept)
+    loss = (q * _share_missed(cost, gamma) * cost).sum(axis=-1)
+    return _of_rows(_over(loss, weights), weights, kept)
 
 
 def _share_missed(cost: Array, gamma: Scalar) -> Array:
@@ -213,7 +234,7 @@ def binary_focal(
     gamma: Scalar = 2.0,
     alpha: Scalar | None = None,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """Binary cross-entropy with less weight on what is already right.
 
         l = alpha y (1 - p)^gamma log(1 + exp(-z)) + (1 - alpha) (1 - y) p^gamma log(1 + exp(z))
@@ -239,7 +260,7 @@ def binary_focal(
     share = 1.0 if alpha is None else jnp.asarray(alpha, z.dtype)
     other = 1.0 if alpha is None else 1 - share
     loss = weighted(share * y, missed_yes * yes) + weighted(other * (1 - y), missed_no * no)
-    return shown(loss, where)
+    return masked(loss, where)
 
 
 def hinge(
@@ -247,23 +268,27 @@ def hinge(
     targets: Num[Array, "..."] | Bool[Array, "..."],
     *,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """max(0, 1 - s) with s the score of the right side: nothing is gained beyond a margin of 1.
 
     Args:
       scores: positive for a yes.
       targets: a yes is above 0, a no is not: bools, 0 and 1, or -1 and 1; of the same shape.
-      where: which elements count, of the same shape; the others cost 0.
+      where: which elements count, of the same shape; the others have weight 0.
 
-    Returns: float of the shape of the scores, at least 0.
+    Returns: float of the shape of the scores, at least 0; with `where`, a Weighted.
     Raises: ValueError if the shapes differ.
     Source: Cortes & Vapnik 1995, Support-vector networks.
 
     >>> hinge(jnp.array([0.25, -2.0, 3.0]), jnp.array([1, 0, 1])).tolist()
     [0.75, 0.0, 0.0]
     """
-    s, y = aligned("hinge", scores, targets, where)
-    return shown(jax.nn.relu(1 - jnp.where(y > 0, s, -s)), where)
+    return masked(_hinge("hinge", scores, targets, where), where)
+
+
+def _hinge(name: str, scores: Array, targets: Array, where: Mask) -> Array:
+    s, y = aligned(name, scores, targets, where)
+    return jax.nn.relu(1 - jnp.where(y > 0, s, -s))
 
 
 def squared_hinge(
@@ -271,7 +296,7 @@ def squared_hinge(
     targets: Num[Array, "..."] | Bool[Array, "..."],
     *,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """The square of `hinge`, which has no kink.
 
     Args, Returns, Raises: as of `hinge`.
@@ -279,7 +304,7 @@ def squared_hinge(
     >>> squared_hinge(jnp.array([0.5]), jnp.array([1])).tolist()
     [0.25]
     """
-    return jnp.square(hinge(scores, targets, where=where))
+    return masked(jnp.square(_hinge("squared_hinge", scores, targets, where)), where)
 
 
 def multiclass_hinge(
@@ -288,7 +313,7 @@ def multiclass_hinge(
     *,
     ignore_index: int | None = None,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """max(0, 1 + max_{c != y} s_c - s_y): the right class must lead by 1.
 
     Args:
@@ -296,7 +321,7 @@ def multiclass_hinge(
       labels: y, integers in [0, C) of shape (*batch,).
       ignore_index, where: as of `cross_entropy`.
 
-    Returns: float of shape (*batch,), at least 0.
+    Returns: float of shape (*batch,), at least 0; with `ignore_index` or `where`, a Weighted.
     Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
     Source: Crammer & Singer 2001, On the algorithmic implementation of multiclass kernel-based
       vector machines; as Keras and Optax. PyTorch's multi_margin_loss sums over the classes
@@ -314,4 +339,4 @@ def multiclass_hinge(
     classes = jnp.expand_dims(jnp.arange(s.shape[-1]), tuple(range(labels.ndim)))
     other = classes != labels.astype(classes.dtype)[..., None]
     best_other = jnp.where(other, s, -jnp.inf).max(axis=-1)
-    return shown(jax.nn.relu(1 + best_other - logit_at(s, labels)), kept)
+    return masked(jax.nn.relu(1 + best_other - logit_at(s, labels)), kept)

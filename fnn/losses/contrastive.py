@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, shown
+from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
 from fnn.losses.logits import costs
 from fnn.tree import at_least_float32, safe_sqrt
-from fnn.types import Scalar
+from fnn.types import Scalar, Weighted
 
 Embeddings = Float[Array, "batch features"]
 Others = Float[Array, "..."]  # of the same shape
-PerExample = Float[Array, " batch"]
+PerExample = Float[Array, " batch"] | Weighted
 Rows = Bool[Array, "..."] | None  # which examples count, (batch,)
 
 
@@ -20,15 +20,15 @@ def cosine(
     targets: Float[Array, "..."],
     *,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """1 - cos(prediction, target), the angle being over the last axis.
 
     Args:
       predictions, targets: the same shape.
       where: which elements count, of the same shape; all if None.
 
-    Returns: float of shape (*batch,), in [0, 2]; 1, with gradient 0, for a vector of zeros, and 0
-      where no element counts.
+    Returns: float of shape (*batch,), in [0, 2]; 1, with gradient 0, for a vector of zeros. With
+      `where`, a Weighted: rows without an element that counts have weight 0.
     Raises: ValueError if the shapes differ.
 
     >>> cosine(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 5.0]])).tolist()
@@ -36,7 +36,7 @@ def cosine(
     """
     predictions, targets = aligned("cosine", predictions, targets, where)
     distance = 1 - (_unit(predictions) * _unit(targets)).sum(axis=-1)
-    return shown(distance, None if where is None else where.any(axis=-1))
+    return masked(distance, None if where is None else where.any(axis=-1))
 
 
 def _unit(x: Array) -> Array:
@@ -93,9 +93,10 @@ def nt_xent(
       a, b: two views of each example, (batch, features). In a recipe, where a loss takes
         predictions and targets: lambda z, _: nt_xent(*z).
       temperature: t, above 0; may be traced. SimCLR's best on ImageNet (table 5); Optax has 0.07.
-      where: which examples count; the others cost 0 and are nobody's negatives.
+      where: which examples count; the others are nobody's negatives.
 
-    Returns: float of shape (batch,), at least 0; the same for a and b exchanged.
+    Returns: float of shape (batch,), at least 0; the same for a and b exchanged. A Weighted with
+      `where`.
     Raises: ValueError if the shapes differ.
     Source: Chen et al. 2020, arXiv:2002.05709, equation 1 (SimCLR).
 
@@ -109,7 +110,7 @@ def nt_xent(
     possible = ~itself if kept is None else ~itself & jnp.tile(kept, 2)[None]
     cost = costs(jnp.where(possible, similarity, -jnp.inf))
     pairs = jnp.concatenate([jnp.diagonal(cost, batch), jnp.diagonal(cost, -batch)])
-    return shown(0.5 * pairs.reshape(2, batch).sum(axis=0), kept)
+    return masked(0.5 * pairs.reshape(2, batch).sum(axis=0), kept)
 
 
 def sigmoid_contrastive(
@@ -131,10 +132,10 @@ def sigmoid_contrastive(
       a, b: two embeddings of each example, such as of a picture and its text, (batch, features).
       scale, bias: of the logits; learned in the paper, from these values on, the scale by its
         logarithm. May be traced.
-      where: which examples count; the others cost 0 and are in nobody's pairs.
+      where: which examples count; the others are in nobody's pairs.
 
     Returns: float of shape (batch,), at least 0; the same for a and b exchanged. The mean over the
-      batch is that of the paper.
+      batch is that of the paper. A Weighted with `where`.
     Raises: ValueError if the shapes differ.
     Source: Zhai et al. 2023, arXiv:2303.15343, algorithm 1 (SigLIP).
 
@@ -147,7 +148,7 @@ def sigmoid_contrastive(
     together = jnp.eye(a.shape[0], dtype=bool)
     loss = jax.nn.softplus(jnp.where(together, -logits, logits))
     loss = shown(loss, None if kept is None else kept[None] & kept[:, None])
-    return 0.5 * (loss.sum(axis=0) + loss.sum(axis=1))
+    return masked(0.5 * (loss.sum(axis=0) + loss.sum(axis=1)), kept)
 
 
 def _views(name: str, a: Array, b: Array, where: Rows) -> tuple[Array, Rows]:

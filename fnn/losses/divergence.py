@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.losses.elements import Mask, expect_mask, expect_same_shape, shown, weighted
+from fnn.losses.elements import Mask, expect_mask, expect_same_shape, masked, shown, weighted
 from fnn.losses.logits import costs
 from fnn.tree import at_least_float32
+from fnn.types import Weighted
 
 
 def kl_divergence(
@@ -13,7 +14,7 @@ def kl_divergence(
     targets: Float[Array, "..."],
     *,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """Kullback-Leibler divergence of the softmax of logits from the targets.
 
         l = sum_c p_c (log p_c - log q_c),    q = softmax(z)
@@ -22,10 +23,11 @@ def kl_divergence(
       logits: z, or log-probabilities: the softmax leaves them as they are.
       targets: p, probabilities, of the same shape; a class of probability 0 costs nothing, even at
         a logit of -inf.
-      where: which rows count, of shape (*batch,); the others cost 0.
+      where: which rows count, of shape (*batch,).
 
     Returns: float of shape (*batch,), in nats; 0 if and only if p = q, up to rounding. The
-      cross-entropy less the entropy of the targets. As PyTorch's kl_div(log q, p).
+      cross-entropy less the entropy of the targets. As PyTorch's kl_div(log q, p). A Weighted
+      with `where`.
     Raises: ValueError if the shapes do not fit.
     Source: Kullback & Leibler 1951, On information and sufficiency.
 
@@ -34,7 +36,7 @@ def kl_divergence(
     """
     z, p = _rows("kl_divergence", logits, targets, where)
     log_p = jnp.log(jnp.where(p > 0, p, 1))
-    return shown(weighted(p, log_p + costs(z)).sum(axis=-1), where)
+    return masked(weighted(p, log_p + costs(z)).sum(axis=-1), where)
 
 
 def jensen_shannon(
@@ -42,13 +44,14 @@ def jensen_shannon(
     targets: Float[Array, "..."],
     *,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """Mean divergence of two distributions from their mean.
 
         l = KL(p | m) / 2 + KL(q | m) / 2,    q = softmax(z),    m = (p + q) / 2
 
     Args: as of `kl_divergence`.
-    Returns: float of shape (*batch,), in nats, in [0, log 2]; the same for p and q exchanged.
+    Returns: float of shape (*batch,), in nats, in [0, log 2]; the same for p and q exchanged. A
+      Weighted with `where`.
     Raises: ValueError if the shapes do not fit.
     Source: Lin 1991, Divergence measures based on the Shannon entropy, equation 3.9.
 
@@ -58,7 +61,7 @@ def jensen_shannon(
     z, p = _rows("jensen_shannon", logits, targets, where)
     q = jnp.exp(-costs(z))
     m = 0.5 * (p + q)
-    return shown(0.5 * (_relative(p, m) + _relative(q, m)).sum(axis=-1), where)
+    return masked(0.5 * (_relative(p, m) + _relative(q, m)).sum(axis=-1), where)
 
 
 def _rows(name: str, logits: Array, targets: Array, where: Mask) -> tuple[Array, Array]:

@@ -1,14 +1,14 @@
-"""What the losses share: which elements count, and how those of an example are put together.
+"""Helpers of the losses: masks, weights, and the mean over an example's features.
 
-A hidden element is replaced on both sides of a loss: before it, so that no NaN that hides there
-reaches a gradient, and after it, so that it adds nothing.
+A masked element is replaced on both sides of a loss: before it, so that no NaN there reaches a
+gradient, and after it, where its value and its weight are 0.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fnn.tree import at_least_float32
-from fnn.types import Scalar
+from fnn.types import Scalar, Weighted
 
 Mask = Bool[Array, "..."] | None  # True counts; None counts everything
 
@@ -32,7 +32,7 @@ def expect_mask(name: str, where: Mask, shape: tuple[int, ...]) -> None:
 
 
 def aligned(name: str, predictions: Array, targets: Array, where: Mask) -> tuple[Array, Array]:
-    """Both in at least float32, checked to be of one shape, with 0 at hidden elements."""
+    """Both in at least float32, checked to be of one shape, with 0 at masked elements."""
     expect_same_shape(name, predictions, targets)
     expect_mask(name, where, predictions.shape)
     dtype = at_least_float32(predictions)
@@ -40,8 +40,13 @@ def aligned(name: str, predictions: Array, targets: Array, where: Mask) -> tuple
 
 
 def shown(values: Array, where: Mask) -> Array:
-    """`values`, and 0 at hidden elements."""
+    """`values`, and 0 at masked elements."""
     return values if where is None else jnp.where(where, values, 0)
+
+
+def masked(loss: Array, where: Mask) -> Array | Weighted:
+    """The loss weighted by the mask; the array itself without one."""
+    return loss if where is None else Weighted(shown(loss, where), where.astype(loss.dtype))
 
 
 def magnitude(x: Array) -> Array:
@@ -49,13 +54,17 @@ def magnitude(x: Array) -> Array:
     return x * jnp.sign(x)
 
 
-def mean_of_example(values: Float[Array, "batch *features"], where: Mask) -> Float[Array, " batch"]:
-    """The mean over all axes but the first, of the elements that count; 0 where none does."""
+def mean_of_example(values: Float[Array, "batch *features"], where: Mask) -> Array | Weighted:
+    """The mean over all axes but the first.
+
+    With a mask it is that of the elements that count, weighted by their number: the mean over a
+    batch is then the mean over all elements that count.
+    """
     flat = shown(values, where).reshape(values.shape[0], -1)
     if where is None:
         return flat.sum(axis=1) / max(flat.shape[1], 1)
-    count = where.reshape(flat.shape).sum(axis=1)
-    return flat.sum(axis=1) / jnp.maximum(count, 1).astype(flat.dtype)
+    count = where.reshape(flat.shape).sum(axis=1).astype(flat.dtype)
+    return Weighted(flat.sum(axis=1) / jnp.maximum(count, 1), count)
 
 
 def weighted(q: Array, cost: Array) -> Array:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
-from fnn.losses.elements import Mask, expect_mask, is_zero, kept_rows, shown, smoothed
+from fnn.losses.elements import Mask, expect_mask, is_zero, kept_rows, masked, shown, smoothed
 from fnn.losses.logits import logit_at, split_total
 from fnn.tree import at_least_float32
-from fnn.types import Scalar
+from fnn.types import Scalar, Weighted
 
 
 def fused_cross_entropy(
@@ -29,7 +29,7 @@ def fused_cross_entropy(
     z_loss: Scalar = 0.0,
     ignore_index: int | None = None,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """`cross_entropy(x kernel + bias, labels)` whose memory does not hold the logits.
 
     Args:
@@ -42,7 +42,8 @@ def fused_cross_entropy(
         save memory, until the products of a chunk are too small for the device.
       label_smoothing, z_loss, ignore_index, where: as of `cross_entropy`.
 
-    Returns: float of shape (*batch,), at least 0, in nats. Its derivative is reverse-mode only.
+    Returns: float of shape (*batch,), at least 0, in nats; a Weighted as of `cross_entropy`. Its
+      derivative is reverse-mode only.
     Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
     Source: the idea of Wijmans et al. 2024, arXiv:2411.09009 (cut cross-entropy), over chunks of
       rows, which keep each device's rows where they are.
@@ -64,7 +65,7 @@ def fused_cross_entropy(
         loss = smoothed(loss, total - _mean_logit(rows, kernel, bias), label_smoothing)
     if not is_zero(z_loss):
         loss = loss + jnp.asarray(z_loss, loss.dtype) * jnp.square(total)
-    return shown(loss.reshape(labels.shape), kept)
+    return masked(loss.reshape(labels.shape), kept)
 
 
 def _mean_logit(x: Array, kernel: Array, bias: Array | None) -> Array:

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from fnn.losses.elements import Mask, aligned, shown
+from fnn.losses.elements import Mask, aligned, masked
+from fnn.types import Weighted
 
 
 def perceptron(
@@ -11,7 +12,7 @@ def perceptron(
     targets: Num[Array, "..."] | Bool[Array, "..."],
     *,
     where: Mask = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | Weighted:
     """max(0, -s) with s the score of the right side: only mistakes cost, and teach.
 
     With a linear score w.x + b, its gradient is the rule of 1958: nothing for what is right, and
@@ -21,9 +22,9 @@ def perceptron(
     Args:
       scores: positive for a yes.
       targets: a yes is above 0, a no is not: bools, 0 and 1, or -1 and 1; of the same shape.
-      where: which elements count, of the same shape; the others cost 0.
+      where: which elements count, of the same shape.
 
-    Returns: float of the shape of the scores, at least 0.
+    Returns: float of the shape of the scores, at least 0; with `where`, a Weighted.
     Raises: ValueError if the shapes differ.
     Source: Rosenblatt 1958, The perceptron, Psychological Review 65(6); the criterion: Bishop 2006,
       Pattern Recognition and Machine Learning, equation 4.54.
@@ -35,4 +36,4 @@ def perceptron(
     """
     s, y = aligned("perceptron", scores, targets, where)
     right = jnp.where(y > 0, s, -s)
-    return shown(jnp.where(right <= 0, -right, 0), where)
+    return masked(jnp.where(right <= 0, -right, 0), where)

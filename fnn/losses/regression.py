@@ -1,4 +1,4 @@
-"""Losses of numbers: each gives the mean over an example's features."""
+"""Losses of numbers: the mean over the features of each example."""
 
 import math
 
@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from fnn.losses.elements import Mask, aligned, magnitude, mean_of_example, weighted
-from fnn.types import Scalar
+from fnn.types import Scalar, Weighted
 
 Predictions = Float[Array, "batch *features"]
 Targets = Num[Array, "..."]
-PerExample = Float[Array, " batch"]
+PerExample = Float[Array, " batch"] | Weighted
 
 
 def mean_squared_error(
@@ -22,7 +22,8 @@ def mean_squared_error(
       predictions, targets: the same shape; the first axis is the batch.
       where: which elements count, of the same shape; all if None.
 
-    Returns: float of shape (batch,), at least 0; 0 where no element counts.
+    Returns: float of shape (batch,), at least 0. With `where`, a Weighted: the mean of the elements
+      that count, weighted by their number.
     Raises: ValueError if the shapes differ: (n, 1) against (n,) would broadcast to (n, n).
 
     >>> mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])).tolist()

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num
 
-from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, shown
+from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
 from fnn.losses.logits import costs
 from fnn.tree import at_least_float32
-from fnn.types import Scalar
+from fnn.types import Scalar, Weighted
 
-PerExample = Float[Array, " batch"]
+PerExample = Float[Array, " batch"] | Weighted
 
 
 def binary_dice(
@@ -32,8 +32,8 @@ def binary_dice(
         takes 1e-7.
       where: which pixels count, of the same shape; all if None.
 
-    Returns: float of shape (batch,), in [0, 1]; 0 where no pixel counts, or where there is no
-      region and none is predicted.
+    Returns: float of shape (batch,), in [0, 1]; 0 where there is no region and none is predicted.
+      With `where`, a Weighted: examples without a pixel that counts have weight 0.
     Raises: ValueError if the shapes differ.
     Source: Milletari, Navab & Ahmadi 2016, arXiv:1606.04797, section 3. Deviates: plain sums in the
       denominator, not sums of squares, as Sudre et al. 2017, arXiv:1707.03237.
@@ -44,7 +44,8 @@ def binary_dice(
     z, y = aligned("binary_dice", logits, targets, where)
     batch = z.shape[0]
     p = shown(lax.logistic(z), where).reshape(batch, -1)
-    return _dice(p, y.reshape(batch, -1), jnp.asarray(smooth, z.dtype), axis=1)
+    loss = _dice(p, y.reshape(batch, -1), jnp.asarray(smooth, z.dtype), axis=1)
+    return masked(loss, _any_pixel(where))
 
 
 def dice(
@@ -63,7 +64,7 @@ def dice(
       smooth: as of `binary_dice`; a class that is absent from both costs 0 for it.
       where: which pixels count, of shape (batch, *pixels); all if None.
 
-    Returns: float of shape (batch,), in [0, 1]; 0 where no pixel counts.
+    Returns: float of shape (batch,), in [0, 1]; with `where`, a Weighted as of `binary_dice`.
     Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
     Source: as of `binary_dice`.
 
@@ -77,7 +78,13 @@ def dice(
     y = shown(_probabilities(targets, z), pixels)
     flat = (z.shape[0], math.prod(z.shape[1:-1]), z.shape[-1])
     smooth = jnp.asarray(smooth, z.dtype)
-    return _dice(p.reshape(flat), y.reshape(flat), smooth, axis=1).mean(axis=-1)
+    loss = _dice(p.reshape(flat), y.reshape(flat), smooth, axis=1).mean(axis=-1)
+    return masked(loss, _any_pixel(where))
+
+
+def _any_pixel(where: Mask) -> Mask:
+    """Which examples have a pixel that counts."""
+    return None if where is None else where.reshape(where.shape[0], -1).any(axis=1)
 
 
 def _dice(p: Array, y: Array, smooth: Array, axis: int) -> Array:

@@ -154,7 +154,7 @@ def masked_lm(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
         head = params["head"]
         hidden = config.activation(layers.linear(head["dense"], features))
         hidden, _ = config.block.norm.apply(head["norm"], (), hidden)
-        return layers.attend(params["tokens"], hidden) + head["bias"][None, None], model_state
+        return layers.unembed(params["tokens"], hidden) + head["bias"][None, None], model_state
 
     return Model(init=init, apply=apply)
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from fnn.keys import fold_name
 from fnn.losses import mean_squared_error
 from fnn.tree import at_least_float32
-from fnn.types import Model, ModelState, Params, PRNGKey, Scalar
+from fnn.types import Model, ModelState, Params, PRNGKey, Scalar, Weighted
 
 NoiseSchedule = Callable[[Any], Float[Array, "..."]]  # t -> alpha_t^2, falling from 1
 Denoise = Callable[[Any, Any], Float[Array, "b ..."]]  # (x_t, t (B,)) -> estimate of x_0
@@ -157,7 +157,9 @@ def denoising_loss(predictions: Denoising, targets: Any) -> Float[Array, " b"]:
     >>> denoising_loss(Denoising(jnp.zeros((1, 2)), jnp.array([[1.0, 3.0]])), None).tolist()
     [5.0]
     """
-    return mean_squared_error(predictions.output, predictions.target)
+    losses = mean_squared_error(predictions.output, predictions.target)
+    assert not isinstance(losses, Weighted)  # which is of masked losses alone
+    return losses
 
 
 def denoise_with(

@@ -315,7 +315,7 @@ def _embed(
 
 def _logits(config: EncoderDecoderConfig, params: Params, h: Array) -> Array:
     h = _norm(config, params, "decoder_norm", h)
-    return layers.attend(params["tokens" if config.tied else "head"], h)
+    return layers.unembed(params["tokens" if config.tied else "head"], h)
 
 
 def _norm(config: EncoderDecoderConfig, params: Params, name: str, h: Array) -> Array:

@@ -274,7 +274,7 @@ def head(params: Params, hidden: Float[Array, "b t e"]) -> Float[Array, "b t v"]
     """
     if "head" in params:
         return layers.linear(params["head"], hidden)
-    return layers.attend(params["tokens"], hidden)
+    return layers.unembed(params["tokens"], hidden)
 
 
 def _embed(params: Params, tokens: Array, start: Any = 0) -> Array:

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
-from fnn.combinators.depth import draw_each, in_memory
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, fold_name_or_none, key_of_noise
 from fnn.layers.attention import Attend
 from fnn.layers.multi_head import Rotate
 from fnn.models.layers import feed_forward, layer_norm
 from fnn.models.layers.attention import with_dropout
-from fnn.tree import unstacked
+from fnn.tree import unstack
 from fnn.types import Model, Params, PRNGKey, Scalar
+from fnn.xla import draw_each, in_memory
 
 # mix(params of the attention, x (B, T, E), carry) -> (B, T, E), carry: the one part of a block in
 # which positions see each other. The carry is a cache of keys and values, or ().
@@ -291,7 +291,7 @@ def stack_init(init: Callable[[PRNGKey], Params], key: PRNGKey, n: int, *, scan:
     (3, 2)
     """
     stacked = draw_each(init, key, jnp.arange(n))
-    return stacked if scan else unstacked(stacked, n)
+    return stacked if scan else unstack(stacked, n)
 
 
 def over_depth(

@@ -1,6 +1,5 @@
 """The variational autoencoder. B batch, I inputs, L latent features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,11 +13,11 @@ from fnn.keys import fold_name
 from fnn.losses import binary_cross_entropy
 from fnn.models.autoencoder import AutoencoderConfig, from_code, halves_init, to_code
 from fnn.tree import at_least_float32
-from fnn.types import Model, Params, PRNGKey, Scalar
+from fnn.types import Loss, Model, Params, PRNGKey, Scalar, Weighted
 
 # nll(reconstruction, targets) -> costs of the shape of the targets, or summed over any axes but the
 # first; in nats: binary_cross_entropy, and unit_gaussian_nll
-Likelihood = Callable[[Any, Any], Float[Array, "batch ..."]]
+Likelihood = Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,4 +197,6 @@ def negative_elbo(
     """
     kl = gaussian_kl(predictions.mean, predictions.log_var)
     costs = nll(predictions.reconstruction, targets)
+    if isinstance(costs, Weighted):
+        costs = costs.weights * costs.values
     return costs.reshape(costs.shape[0], -1).sum(axis=1) + jnp.asarray(beta, kl.dtype) * kl

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from fnn.combinators import as_model, output_of
-from fnn.keys import fold_name
-from fnn.types import Model, PRNGKey
+from fnn.combinators.children import Address, child, child_key, gathered
+from fnn.types import Model
 
 Run = Callable[..., Any]  # (name, layer, x, place=None) -> what the layer makes of x
 
@@ -27,53 +25,35 @@ def wired(forward: Callable[[Run, Any], Any]) -> Model:
     """
 
     def init(key, x):
-        params: dict[str, Any] = {}
-        state: dict[str, Any] = {}
+        params: dict[Address, Any] = {}
+        state: dict[Address, Any] = {}
 
         def run(name, layer, x, place=None):
-            model = as_model(layer)
-            own, its_state = model.init(_key_of(key, name, place), x)
-            _enter(params, name, place, own)
-            _enter(state, name, place, its_state)
-            return output_of(model, own, its_state, x)
+            model, at = as_model(layer), _address(name, place)
+            params[at], state[at] = model.init(child_key(key, at), x)
+            return output_of(model, params[at], state[at], x)
 
         forward(run, x)
-        return params, state or ()
+        return gathered(params, {}), gathered(state, ())
 
     def apply(params, model_state, x, *, key=None, train=False):
-        state: dict[str, Any] = {}
+        state: dict[Address, Any] = {}
 
         def run(name, layer, x, place=None):
-            y, its_state = as_model(layer).apply(
-                _own(params, name, place, {}),
-                _own(model_state, name, place, ()),
+            at = _address(name, place)
+            y, state[at] = as_model(layer).apply(
+                child(params, at, {}),
+                child(model_state, at, ()),
                 x,
-                key=None if key is None else _key_of(key, name, place),
+                key=child_key(key, at),
                 train=train,
             )
-            _enter(state, name, place, its_state)
             return y
 
-        return forward(run, x), state or ()
+        return forward(run, x), gathered(state, ())
 
     return Model(init=init, apply=apply)
 
 
-def _key_of(key: PRNGKey, name: str, place: int | None) -> PRNGKey:
-    named = fold_name(key, name)
-    return named if place is None else jax.random.fold_in(named, place)
-
-
-def _enter(parts: dict[str, Any], name: str, place: int | None, part: Any) -> None:
-    if isinstance(part, (dict, tuple)) and not part:
-        return
-    if place is None:
-        parts[name] = part
-    else:
-        parts.setdefault(name, []).append(part)
-
-
-def _own(parts: Any, name: str, place: int | None, empty: Any) -> Any:
-    if name not in parts:
-        return empty
-    return parts[name] if place is None else parts[name][place]
+def _address(name: str, place: int | None) -> Address:
+    return (name,) if place is None else (name, place)

@@ -6,16 +6,16 @@ from fnn.optim.adafactor import adafactor_absolute as adafactor_absolute
 from fnn.optim.adafactor import relative_step as relative_step
 from fnn.optim.adagrad import adadelta as adadelta
 from fnn.optim.adagrad import adagrad as adagrad
+from fnn.optim.adam import adam as adam
+from fnn.optim.adam import adamw as adamw
 from fnn.optim.adan import adan as adan
-from fnn.optim.adaptive import adam as adam
-from fnn.optim.adaptive import adamw as adamw
-from fnn.optim.adaptive import rmsprop as rmsprop
 from fnn.optim.ademamix import ademamix as ademamix
 from fnn.optim.adopt import adopt as adopt
 from fnn.optim.algoperf import algoperf_nadamw as algoperf_nadamw
 from fnn.optim.algoperf import algoperf_schedule_free_adamw as algoperf_schedule_free_adamw
 from fnn.optim.averaging import ema as ema
 from fnn.optim.averaging import swa as swa
+from fnn.optim.base import elementwise as elementwise
 from fnn.optim.base import from_direction as from_direction
 from fnn.optim.cautious import cautious as cautious
 from fnn.optim.centre import centralise as centralise
@@ -60,6 +60,7 @@ from fnn.optim.precision import stochastic_rounding as stochastic_rounding
 from fnn.optim.prodigy import dadapt_adam as dadapt_adam
 from fnn.optim.prodigy import prodigy as prodigy
 from fnn.optim.radam import radam as radam
+from fnn.optim.rmsprop import rmsprop as rmsprop
 from fnn.optim.rprop import rprop as rprop
 from fnn.optim.schedule_free import schedule_free_adamw as schedule_free_adamw
 from fnn.optim.schedule_free import schedule_free_sgd as schedule_free_sgd

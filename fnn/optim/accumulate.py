@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.optim.wrap import wide, wrapping
+from fnn.optim.wrap import wrapping
+from fnn.tree import wide
 from fnn.types import Optimizer, Params
 
 

@@ -171,9 +171,9 @@ def _adafactor(
         rows = jax.tree.map(lambda g, r: moment(g, r, -1), grads, state.rows)
         columns = jax.tree.map(lambda g, c: moment(g, c, -2), grads, state.columns)
         whole = jax.tree.map(lambda g, v: moment(g, v, None), grads, state.whole)
-        step = jax.tree.map(leaf, grads, params, rows, columns, whole)
+        u = jax.tree.map(leaf, grads, params, rows, columns, whole)
         state = AdafactorState(step=t, rows=rows, columns=columns, whole=whole)
-        return decay_weights(step, params, weight_decay, mask), state
+        return decay_weights(u, params, weight_decay, mask), state
 
     return from_direction(name, init, direction)
 

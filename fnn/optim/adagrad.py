@@ -3,13 +3,18 @@
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 
-from fnn import tree
-from fnn.optim.base import from_direction
-from fnn.optim.moments import mean_squares, over_root
+from fnn.optim.base import elementwise
 from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class SquareSum:
+    """The sum of all squared gradients."""
+
+    v: Params  # in at least float32
 
 
 def adagrad(*, start: Scalar = 0.0, eps: Scalar = 1e-10) -> Optimizer:
@@ -24,7 +29,7 @@ def adagrad(*, start: Scalar = 0.0, eps: Scalar = 1e-10) -> Optimizer:
       start: v before the first step, in the unit of g^2, at least 0.
       eps: outside the square root, in the unit of g.
 
-    State: v like params, in at least float32.
+    State: SquareSum.
     Source: Duchi, Hazan & Singer 2011, Figure 1, with the diagonal matrix; their delta is eps.
     Compat: as PyTorch. Optax and Keras start at 0.1, Optax with an eps of 1e-7 inside the root:
       `adagrad(start=0.1)` is within 1e-6 of it.
@@ -38,15 +43,12 @@ def adagrad(*, start: Scalar = 0.0, eps: Scalar = 1e-10) -> Optimizer:
     [-0.800000011920929]
     """
 
-    def init(params):
-        zeros = tree.zeros_like(params)
-        return jax.tree.map(lambda v: jnp.full_like(v, jnp.asarray(start, v.dtype)), zeros)
+    return elementwise("adagrad", SquareSum, _adagrad_rule, start={"v": start}, eps=eps)
 
-    def direction(grads, v, params):
-        v = jax.tree.map(lambda v, g: v + jnp.square(g), v, grads)
-        return over_root(grads, v, eps), v
 
-    return from_direction("adagrad", init, direction)
+def _adagrad_rule(g, v, *, eps):
+    v = v + g * g
+    return g / (safe_sqrt(v) + eps), v
 
 
 @jax.tree_util.register_dataclass
@@ -81,16 +83,11 @@ def adadelta(*, decay: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     [-1.4140000343322754]
     """
 
-    def init(params):
-        return AdadeltaState(v=tree.zeros_like(params), u=tree.zeros_like(params))
+    return elementwise("adadelta", AdadeltaState, _adadelta_rule, decay=decay, eps=eps)
 
-    def scaled(g, v, u):
-        small = jnp.asarray(eps, g.dtype)
-        return safe_sqrt((u + small) / (v + small)) * g
 
-    def direction(grads, state, params):
-        v = mean_squares(decay, state.v, grads)
-        step = jax.tree.map(scaled, grads, v, state.u)
-        return step, AdadeltaState(v=v, u=mean_squares(decay, state.u, step))
-
-    return from_direction("adadelta", init, direction)
+def _adadelta_rule(g, v, u, *, decay, eps):
+    v = decay * v + (1 - decay) * g * g
+    d = safe_sqrt((u + eps) / (v + eps)) * g
+    u = decay * u + (1 - decay) * d * d
+    return d, v, u

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fnn import tree
-from fnn.optim.base import decay_weights, from_direction, once_read
-from fnn.optim.moments import mean_squares, means, over_root, unbiased
-from fnn.tree import Mask
+from fnn.optim.base import bias_correction, elementwise
+from fnn.tree import Mask, safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
+from fnn.xla import written_after
 
 
 @jax.tree_util.register_dataclass
@@ -64,21 +63,23 @@ def adan(
     [-1.0]
     """
 
-    def init(params):
-        m, v, n, last = (tree.zeros_like(params) for _ in range(4))
-        return AdanState(step=jnp.int32(0), m=m, v=v, n=n, last=last)
+    return elementwise(
+        "adan",
+        AdanState,
+        _rule,
+        weight_decay=weight_decay,
+        mask=mask,
+        b1=b1,
+        b2=b2,
+        b3=b3,
+        eps=eps,
+    )
 
-    def ahead(a, b):
-        return jax.tree.map(lambda a, b: a + jnp.asarray(b2, b.dtype) * b, a, b)
 
-    def direction(grads, state, params):
-        t = state.step + 1
-        change = jax.tree.map(lambda g, last: jnp.where(t > 1, g - last, 0), grads, state.last)
-        m, v = means(b1, state.m, grads), means(b2, state.v, change)
-        n = mean_squares(b3, state.n, ahead(grads, change))
-        numerator = ahead(unbiased(m, b1, t), unbiased(v, b2, t))
-        step = over_root(numerator, unbiased(n, b3, t), eps)
-        state = AdanState(step=t, m=m, v=v, n=n, last=once_read(grads, v, n))
-        return decay_weights(step, params, weight_decay, mask), state
-
-    return from_direction("adan", init, direction)
+def _rule(g, m, v, n, last, *, t, b1, b2, b3, eps):
+    d = jnp.where(t > 1, g - last, 0)
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * d
+    n = b3 * n + (1 - b3) * jnp.square(g + b2 * d)
+    ahead = m / bias_correction(b1, t) + b2 * v / bias_correction(b2, t)
+    return ahead / (safe_sqrt(n / bias_correction(b3, t)) + eps), m, v, n, written_after(g, v, n)

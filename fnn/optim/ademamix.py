@@ -8,20 +8,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
-from fnn.optim.base import decay_weights, from_direction
-from fnn.optim.moments import AdamState, adam_init, by_dtype, gather, over_root, unbiased
-from fnn.tree import Mask
+from fnn.optim.base import bias_correction, elementwise
+from fnn.tree import Mask, safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class AdemamixState:
-    """Adam's moments and the slow mean."""
+    """Adam's moments and the slow mean, in at least float32."""
 
-    fast: AdamState
-    slow: Params  # like params, in at least float32
+    step: Int[Array, ""]  # updates made so far, int32
+    m: Params
+    v: Params
+    slow: Params
 
 
 def ademamix(
@@ -69,44 +69,38 @@ def ademamix(
     [-2.0]
     """
 
-    def init(params):
-        return AdemamixState(fast=adam_init(params), slow=tree.zeros_like(params))
+    return elementwise(
+        "ademamix",
+        AdemamixState,
+        _rule,
+        weight_decay=weight_decay,
+        mask=mask,
+        b1=b1,
+        b2=b2,
+        b3=b3,
+        alpha=alpha,
+        warmup_steps=warmup_steps,
+        eps=eps,
+    )
 
-    def direction(grads, state, params):
-        fast = gather(grads, state.fast, b1, b2)
-        t = fast.step
-        warm = by_dtype(grads, lambda dtype: _warm(t, warmup_steps, b1, b3, alpha, dtype))
 
-        def remember(slow, g):
-            keep, take, _ = warm[slow.dtype]
-            return keep * slow + take * g
-
-        def mix(m, slow):
-            return m + warm[slow.dtype][2] * slow
-
-        slow = jax.tree.map(remember, state.slow, grads)
-        numerator = jax.tree.map(mix, unbiased(fast.m, b1, t), slow)
-        step = over_root(numerator, unbiased(fast.v, b2, t), eps)
-        state = AdemamixState(fast=fast, slow=slow)
-        return decay_weights(step, params, weight_decay, mask), state
-
-    return from_direction("ademamix", init, direction)
+def _rule(g, m, v, slow, *, t, b1, b2, b3, alpha, warmup_steps, eps):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    log_b3, alpha = _warm(t, warmup_steps, b1, b3, alpha)
+    # Both from the logarithm: float32 has three digits of 1 - 0.9999.
+    slow = jnp.exp(log_b3) * slow - jnp.expm1(log_b3) * g
+    mixed = m / bias_correction(b1, t) + alpha * slow
+    return mixed / (safe_sqrt(v / bias_correction(b2, t)) + eps), m, v, slow
 
 
 def _warm(
-    step: Int[Array, ""],
-    warmup_steps: Scalar,
-    b1: Scalar,
-    b3: Scalar,
-    alpha: Scalar,
-    dtype: Any,
-) -> tuple[Array, Array, Array]:
-    """b3(t), 1 - b3(t) and alpha(t)."""
-    length = jnp.maximum(jnp.asarray(warmup_steps, dtype), 1)
-    share = jnp.minimum(step.astype(dtype) / length, 1)
-    # Both from the logarithm: float32 has three digits of 1 - 0.9999.
-    log_b3 = 1 / ((1 - share) / _log(b1, dtype) + share / _log(b3, dtype))
-    return jnp.exp(log_b3), -jnp.expm1(log_b3), share * jnp.asarray(alpha, dtype)
+    t: Float[Array, ""], warmup_steps: Scalar, b1: Scalar, b3: Scalar, alpha: Scalar
+) -> tuple[Array, Array]:
+    """log b3(t) and alpha(t)."""
+    share = jnp.minimum(t / jnp.maximum(jnp.asarray(warmup_steps, t.dtype), 1), 1)
+    log_b3 = 1 / ((1 - share) / _log(b1, t.dtype) + share / _log(b3, t.dtype))
+    return log_b3, share * jnp.asarray(alpha, t.dtype)
 
 
 def _log(decay: Scalar, dtype: Any) -> Float[Array, ""]:

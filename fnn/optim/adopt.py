@@ -1,15 +1,12 @@
 """Adam that divides before it averages, and by the moment without the newest gradient."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
-from fnn.optim.base import from_direction, once_read
-from fnn.optim.moments import AdamState, adam_init, by_dtype, means
+from fnn.optim.adam import AdamState
+from fnn.optim.base import elementwise
 from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Scalar
+from fnn.xla import written_after
 
 
 def adopt(*, b1: Scalar = 0.9, b2: Scalar = 0.9999, eps: Scalar = 1e-6) -> Optimizer:
@@ -39,28 +36,12 @@ def adopt(*, b1: Scalar = 0.9, b2: Scalar = 0.9999, eps: Scalar = 1e-6) -> Optim
     [0.0, -0.25, -0.72]
     """
 
-    def direction(grads, state, params):
-        factors = by_dtype(grads, lambda dtype: _factors(state.step, b2, dtype))
-
-        def quotient(g, v):
-            limit = factors[g.dtype][2]
-            divisor = jnp.maximum(safe_sqrt(v), jnp.asarray(eps, v.dtype))
-            return jnp.clip(g / divisor, -limit, limit)
-
-        def remember(v, g):
-            keep, take, _ = factors[v.dtype]
-            return keep * v + jnp.square(take * g)
-
-        m = means(b1, state.m, jax.tree.map(quotient, grads, state.v))
-        v = jax.tree.map(remember, state.v, grads)
-        return m, AdamState(step=state.step + 1, m=m, v=once_read(v, m))
-
-    return from_direction("adopt", adam_init, direction)
+    return elementwise("adopt", AdamState, _rule, b1=b1, b2=b2, eps=eps)
 
 
-def _factors(step: Int[Array, ""], b2: Scalar, dtype: Any) -> tuple[Array, Array, Array]:
-    """What v keeps, the root of what it takes, and the limit of the quotients, 0 at first."""
-    first = step == 0
-    keep = jnp.where(first, 0, jnp.asarray(b2, dtype))
-    take = jnp.where(first, 1, safe_sqrt(jnp.asarray(1 - b2, dtype)))
-    return keep, take, jnp.sqrt(jnp.sqrt(step.astype(dtype)))
+def _rule(g, m, v, *, t, b1, b2, eps):
+    steps = t - 1  # before this one; at the first v is only initialized
+    limit = safe_sqrt(safe_sqrt(steps))
+    m = b1 * m + (1 - b1) * jnp.clip(g / jnp.maximum(safe_sqrt(v), eps), -limit, limit)
+    v = jnp.where(steps == 0, g * g, b2 * v + (1 - b2) * g * g)
+    return m, m, written_after(v, m)

@@ -9,7 +9,8 @@ from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.optim.base import bias_correction
-from fnn.optim.wrap import choose, like, wide, wide_copy, wrapping
+from fnn.optim.wrap import cast_like, choose, wide_copy, wrapping
+from fnn.tree import wide
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -53,7 +54,7 @@ def ema(optimizer: Optimizer, *, decay: Scalar = 0.999) -> Optimizer:
     """
 
     def share(step, dtype):
-        return jnp.asarray(1 - decay, dtype) / bias_correction(decay, step, dtype)
+        return jnp.asarray(1 - decay, dtype) / bias_correction(decay, step.astype(dtype))
 
     def follow(step, average, weights):
         return jax.tree.map(lambda a, w: a + share(step, a.dtype) * (w - a), average, weights)
@@ -114,6 +115,6 @@ def _averaging(name: str, optimizer: Optimizer, follow) -> Optimizer:
         return updates, AverageState(step=step, average=average, inner=inner)
 
     def weights(state, params):
-        return like(state.average, params)
+        return cast_like(state.average, params)
 
     return wrapping(name, optimizer, init, update, weights=weights)

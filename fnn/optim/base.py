@@ -1,15 +1,22 @@
-"""What all optimizers share: a direction, the decay of weights, the correction of moments."""
+"""Constructors of optimizers: from a rule on arrays, or from a direction on trees.
 
+An elementwise optimizer is its rule, such as Adam's in `adam.py`; `elementwise` decides how the
+leaves of a tree are visited.
+"""
+
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from fnn import tree
-from fnn.tree import Mask, safe_sqrt
+from fnn.expect import expect_alike
+from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar, unscaled
 
 Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
@@ -33,10 +40,9 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike(f"{name}: params and grads", params, grads)
-        grads = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
-        step, state = direction(grads, state, params)
-        return tree.elementwise(lambda d: -jnp.asarray(lr, d.dtype) * d, step), state
+        expect_alike(f"{name}: params and grads", params, grads)
+        u, state = direction(tree.wide(grads), state, params)
+        return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, u), state
 
     return Optimizer(init=init, update=update)
 
@@ -61,6 +67,8 @@ def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask |
     >>> decay_weights({'w': jnp.zeros(1)}, {'w': jnp.ones(1)}, 0.5, None)['w'].tolist()
     [0.5]
     """
+    if isinstance(decay, (int, float)) and decay == 0:
+        return direction
     marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
     return jax.tree.map(
         lambda d, p, m: d + jnp.asarray(decay, d.dtype) * p.astype(d.dtype) if m else d,
@@ -70,14 +78,82 @@ def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask |
     )
 
 
+def elementwise(
+    name: str,
+    state_type: type,
+    rule: Callable[..., tuple[Array, ...]],
+    *,
+    start: Mapping[str, Scalar] = MappingProxyType({}),
+    weight_decay: Scalar = 0.0,
+    mask: Mask | None = None,
+    **hyper: Scalar,
+) -> Optimizer:
+    """An optimizer from a rule on arrays: `rule(g, *moments, **hyper) -> direction, *moments`.
+
+        update = -lr (direction + weight_decay p)
+
+    Args:
+      name: how its error messages begin.
+      state_type: a dataclass with a field for each moment, in the order of the rule. If it has a
+        field `step`, the rule gets t = 1, 2, ... besides, in the dtype of g.
+      rule: of one leaf; all arrays have its shape and at least float32.
+      start: values of moments before the first step, where they are not 0.
+      weight_decay, mask: decoupled decay of the leaves that the mask marks; all, if it is None.
+      hyper: keyword arguments of the rule; those that are traced come in the dtype of g.
+
+    Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
+
+    >>> @jax.tree_util.register_dataclass
+    ... @dataclasses.dataclass
+    ... class State:
+    ...     v: Params
+    >>> heavy_ball = elementwise('ball', State, lambda g, v, b: (b * v + g, b * v + g), b=0.5)
+    >>> params = {'w': jnp.zeros(1)}
+    >>> state = State(v={'w': jnp.ones(1)})
+    >>> heavy_ball.update({'w': jnp.ones(1)}, state, params, 1.0)[0]['w'].tolist()
+    [-1.5]
+    """
+    names = [field.name for field in dataclasses.fields(state_type)]
+    moments, counts = [n for n in names if n != "step"], "step" in names
+
+    def init(params: Params) -> Any:
+        zeros = {n: tree.zeros_like(params) for n in moments}
+        for n, value in start.items():
+            zeros[n] = jax.tree.map(lambda z, v=value: z + jnp.asarray(v, z.dtype), zeros[n])
+        return state_type(**zeros, **({"step": jnp.int32(0)} if counts else {}))
+
+    def direction(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        step = {"step": state.step + 1} if counts else {}
+
+        def leaf(g: Array, *old: Array) -> tuple[Array, ...]:
+            given = {n: _cast(value, g.dtype) for n, value in hyper.items()}
+            t = {"t": step["step"].astype(g.dtype)} if counts else {}
+            return rule(g, *old, **t, **given)
+
+        old = [getattr(state, n) for n in moments]
+        structure = jax.tree.structure(grads)
+        leaves = list(map(leaf, *map(jax.tree.leaves, [grads, *old])))
+        columns = zip(*leaves, strict=True) if leaves else [()] * (1 + len(moments))
+        made, *new = [jax.tree.unflatten(structure, column) for column in columns]
+        state = state_type(**dict(zip(moments, new, strict=True)), **step)
+        return decay_weights(made, params, weight_decay, mask), state
+
+    return from_direction(name, init, direction)
+
+
+def _cast(value: Scalar, dtype: Any) -> Scalar:
+    """A Python number as it is, so that `1 - b` is exact."""
+    return value if isinstance(value, (int, float)) else jnp.asarray(value, dtype)
+
+
 def moving_average(decay: Scalar, old: Array, new: Array) -> Array:
     """decay * old + (1 - decay) * new, in the dtype of `old`.
 
     >>> moving_average(0.75, jnp.array(0.0), jnp.array(4.0)).item()
     1.0
     """
-    # 1 - decay is taken in Python's float64 where decay is a plain float.
-    return jnp.asarray(decay, old.dtype) * old + jnp.asarray(1 - decay, old.dtype) * new
+    decay = _cast(decay, old.dtype)
+    return decay * old + (1 - decay) * new
 
 
 def mean_square(decay: Scalar, old: Array, new: Array) -> Array:
@@ -86,83 +162,21 @@ def mean_square(decay: Scalar, old: Array, new: Array) -> Array:
     >>> mean_square(0.75, jnp.array(0.0), jnp.array(4.0)).item()
     4.0
     """
-    return jnp.asarray(decay, old.dtype) * old + square_share(decay, new)
+    return moving_average(decay, old, jnp.square(new))
 
 
-def square_share(decay: Scalar, new: Array) -> Array:
-    """(1 - decay) * new^2: what a mean of squares gains.
+def bias_correction(decay: Scalar, t: Float[Array, ""]) -> Float[Array, ""]:
+    """1 - decay^t: the total weight of t values in a moving average that started at 0.
 
-    >>> square_share(0.75, jnp.array(4.0)).item()
-    4.0
-    """
-    # The factor goes inside the square: a plain new^2, which the norm of the gradient needs too,
-    # would be written out for both on a CPU.
-    inside = (1 - decay) ** 0.5 if isinstance(decay, (int, float)) else safe_sqrt(1 - decay)
-    return jnp.square(jnp.asarray(inside, new.dtype) * new)
-
-
-def bias_correction(decay: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Array, ""]:
-    """1 - decay^t: the share that a moving average started at 0 has gathered after t steps.
-
-    Written as -expm1(t log(decay)): in float32, 1 - 0.999^1 is off by 1.3e-5, this by 1e-7.
+    Computed as -expm1(t log(decay)): in float32, 1 - 0.999^1 is off by 1.3e-5, this by 1e-7.
 
     Args:
-      step: t, from 1.
+      t: from 1, in the dtype of the result.
 
-    >>> bias_correction(0.999, jnp.int32(1), jnp.float32).item()
+    >>> bias_correction(0.999, jnp.float32(1)).round(6).item()
     0.0010000000474974513
     """
-    t = step.astype(dtype)
     if isinstance(decay, (int, float)):
         return -jnp.expm1(t * (math.log(decay) if decay > 0 else -math.inf))
     # log1p(decay - 1), because decay - 1 is exact for decay in [0.5, 1].
-    return -jnp.expm1(t * jnp.log1p(decay - 1).astype(dtype))
-
-
-def leaf_norm(leaf: Array) -> Float[Array, ""]:
-    """L2 norm of one array, in at least float32; its gradient at 0 is 0.
-
-    >>> leaf_norm(jnp.array([[3.0], [4.0]])).item()
-    5.0
-    """
-    if not tree.is_small(leaf):
-        return tree.global_norm(leaf)
-    # In its own shape: flat, as beside other small leaves, its squares would be written out.
-    return safe_sqrt(jnp.square(leaf.astype(tree.at_least_float32(leaf))).sum())
-
-
-def once_read(values: Params, *readers: Params) -> Params:
-    """`values`, to the last bit, which a CPU's compiler writes once it has the leaf's `readers`.
-
-    For values that overwrite what the readers were computed from. A CPU computes each tree by
-    itself, and in the other order it would have to copy the old values first.
-
-    >>> once_read({'w': jnp.array([3.0])}, {'w': jnp.array([jnp.nan])})['w'].tolist()
-    [3.0]
-    """
-
-    def on_cpu(value: Array, *read: Array) -> Array:
-        one = jnp.ones((), value.dtype)
-        for x in read:
-            one = after(x.ravel()[:1].sum(), one)
-        return one * value
-
-    def leaf(value: Array, *read: Array) -> Array:
-        return jax.lax.platform_dependent(
-            value, *read, cpu=on_cpu, default=lambda value, *read: value
-        )
-
-    return jax.tree.map(leaf, values, *readers)
-
-
-def after(earlier: Array, scalar: Array) -> Array:
-    """`scalar`, to the last bit, known to the compiler only once `earlier` is.
-
-    For an update that overwrites what `earlier` was computed from: in the other order the old
-    values would have to be copied first.
-
-    >>> after(jnp.array(jnp.nan), jnp.array(3.0)).item()
-    3.0
-    """
-    nothing = 0 * jax.lax.stop_gradient(jnp.where(jnp.isfinite(earlier), earlier, 0))
-    return scalar * (1 + nothing.astype(scalar.dtype))
+    return -jnp.expm1(t * jnp.log1p(decay - 1).astype(t.dtype))

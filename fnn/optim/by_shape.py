@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from fnn.tree import stacked, unstacked
+from fnn.tree import stack, unstack
 
 
 def by_shape(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
@@ -30,6 +30,6 @@ def by_shape(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]
         groups.setdefault(alike, []).append(i)
     results: dict[int, Any] = {}
     for places in groups.values():
-        together = function(*stacked([rows[i] for i in places]))
-        results.update(zip(places, unstacked(together, len(places)), strict=True))
+        together = function(*stack([rows[i] for i in places]))
+        results.update(zip(places, unstack(together, len(places)), strict=True))
     return [results[i] for i in range(len(results))]

@@ -2,7 +2,8 @@
 
 import jax
 
-from fnn.optim.wrap import wide, wrapping
+from fnn.optim.wrap import wrapping
+from fnn.tree import wide
 from fnn.types import Optimizer
 
 

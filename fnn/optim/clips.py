@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.expect import expect_alike
 from fnn.tree import Mask, at_least_float32, safe_sqrt
 from fnn.types import Scalar, Transform
 
@@ -111,7 +112,7 @@ def adaptive_clip(
         return _at_most(g, _unit_norms(g), jnp.asarray(clipping, size.dtype) * size)
 
     def update(grads, state, params):
-        tree.expect_alike("adaptive_clip: params and grads", params, grads)
+        expect_alike("adaptive_clip: params and grads", params, grads)
         marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
         return jax.tree.map(leaf, grads, params, marked), state
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn import tree
+from fnn.expect import expect_alike
 from fnn.optim.base import decay_weights
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar, Transform
@@ -34,7 +35,7 @@ def add_l2(l2: Scalar, *, mask: Mask | None = None) -> Transform:
     """
 
     def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
-        tree.expect_alike("add_l2: params and grads", params, grads)
+        expect_alike("add_l2: params and grads", params, grads)
         wide = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
         return decay_weights(wide, params, l2, mask), state
 

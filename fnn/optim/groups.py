@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from fnn import tree
+from fnn import text, tree
+from fnn.expect import expect_alike
 from fnn.optim.base import expect_unscaled
 from fnn.types import Objective, Optimizer, Params
 
@@ -88,7 +89,7 @@ def frozen() -> Optimizer:
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike("frozen: params and grads", params, grads)
+        expect_alike("frozen: params and grads", params, grads)
         return tree.zeros_like(params), state
 
     return Optimizer(init=lambda params: (), update=update)
@@ -141,15 +142,7 @@ def groups_table(optimizers: Mapping[str, Optimizer], params: Params) -> str:
         state = jax.eval_shape(optimizers[pattern].init, part)
         held = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         rows.append((pattern, f"{len(part):,}", f"{tree.count(part):,}", f"{held:,}"))
-    return _aligned(rows)
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """The rows as lines: the first column on the left, numbers on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return text.table(rows)
 
 
 def by_group(
@@ -181,7 +174,7 @@ def by_group(
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike(f"{where}: params and grads", params, grads)
+        expect_alike(f"{where}: params and grads", params, grads)
         flat = _flat(where, grads)
         updates: Flat = {}
         new: dict[str, Any] = {}

@@ -81,7 +81,7 @@ def kron(
     def direction(grads, state, params):
         t = state.step + 1
         m = jax.tree.map(lambda m, g: moving_average(b1, m, g), state.m, grads)
-        means = {p: x * (1 / bias_correction(b1, t, x.dtype)) for p, x in _flat(m).items()}
+        means = {p: x / bias_correction(b1, t.astype(x.dtype)) for p, x in _flat(m).items()}
         looked = jax.random.fold_in(key, state.step)
         due = state.step % jnp.asarray(every_steps, jnp.int32) == 0
         args = state.factors, means, looked, factor_lr
@@ -94,9 +94,9 @@ def kron(
 
         rows = by_shape(turned, [factors[path] for path in means], list(means.values()))
         by_path = dict(zip(means, rows, strict=True))
-        step = tree.map_with_path(lambda path, m: by_path[path].reshape(m.shape), m)
+        u = tree.map_with_path(lambda path, m: by_path[path].reshape(m.shape), m)
         state = KronState(step=t, m=m, factors=factors)
-        return decay_weights(step, params, weight_decay, mask), state
+        return decay_weights(u, params, weight_decay, mask), state
 
     return from_direction("kron", init, direction)
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn.optim.adaptive import adam
-from fnn.optim.base import decay_weights, from_direction, leaf_norm
+from fnn import tree
+from fnn.optim.adam import adam
+from fnn.optim.base import decay_weights, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
@@ -47,22 +48,22 @@ def lamb(
     inner = adam(b1=b1, b2=b2, eps=eps)
 
     def direction(grads, state, params):
-        step, state = inner.update(grads, state, params, -1.0)
-        step = decay_weights(step, params, weight_decay, mask)
+        u, state = inner.update(grads, state, params, -1.0)
+        u = decay_weights(u, params, weight_decay, mask)
         marked = jax.tree.map(lambda _: True, params) if scaled is None else scaled(params)
         return jax.tree.map(
-            lambda u, p, m: trust_ratio(p, u) * u if m else u, step, params, marked
+            lambda u, p, m: trust_ratio(p, u) * u if m else u, u, params, marked
         ), state
 
     return from_direction("lamb", inner.init, direction)
 
 
-def trust_ratio(param: Array, step: Params) -> Array:
-    """||param|| / ||step||, or 1 where one of them is 0; in the dtype of the step.
+def trust_ratio(param: Array, u: Params) -> Array:
+    """||param|| / ||u||, or 1 where one of them is 0; in the dtype of u.
 
     >>> trust_ratio(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).item()
     2.5
     """
-    size, length = leaf_norm(param).astype(step.dtype), leaf_norm(step).astype(step.dtype)
+    size, length = (tree.global_norm(x).astype(u.dtype) for x in (param, u))
     known = (size > 0) & (length > 0)
     return jnp.where(known, size / jnp.where(known, length, 1), 1)

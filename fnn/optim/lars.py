@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
-from fnn.optim.base import decay_weights, from_direction, leaf_norm
+from fnn.optim.base import decay_weights, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
@@ -57,9 +57,9 @@ def lars(
             return _ratio(g, p, trust, weight_decay if decays else 0.0)
 
         ratios = jax.tree.map(ratio, grads, params, decaying, marked)
-        step = decay_weights(grads, params, weight_decay, mask)
+        u = decay_weights(grads, params, weight_decay, mask)
         velocity = jax.tree.map(
-            lambda v, s, r: jnp.asarray(momentum, v.dtype) * v + r * s, velocity, step, ratios
+            lambda v, u, r: jnp.asarray(momentum, v.dtype) * v + r * u, velocity, u, ratios
         )
         return velocity, velocity
 
@@ -67,7 +67,7 @@ def lars(
 
 
 def _ratio(g: Array, p: Array, trust: Scalar, decay: Scalar) -> Array:
-    slope, size = leaf_norm(g).astype(g.dtype), leaf_norm(p).astype(g.dtype)
+    slope, size = tree.global_norm(g).astype(g.dtype), tree.global_norm(p).astype(g.dtype)
     known = (size > 0) & (slope > 0)
     length = slope + jnp.asarray(decay, g.dtype) * size
     return jnp.where(known, jnp.asarray(trust, g.dtype) * size / jnp.where(known, length, 1), 1)

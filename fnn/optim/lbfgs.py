@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
+from fnn.expect import expect_alike
 from fnn.optim.line_search import Line, LineSearch, wolfe
 from fnn.tree import safe_sqrt
 from fnn.types import Objective, Optimizer, Params
@@ -89,7 +90,7 @@ def lbfgs(*, memory: int = 10, search: LineSearch | None = None) -> Optimizer:
         lr: Any,
         objective: Objective | None = None,
     ) -> tuple[Params, LbfgsState]:
-        tree.expect_alike("lbfgs: params and grads", params, grads)
+        expect_alike("lbfgs: params and grads", params, grads)
         x, g = _vector(params), _vector(grads)
         state = _remember(state, x, g, memory)
         d = -_times_inverse_hessian(state, g, memory)

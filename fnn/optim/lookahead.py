@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fnn.optim.wrap import choose, like, wide, wide_copy, wrapping
+from fnn.optim.wrap import cast_like, choose, wide_copy, wrapping
+from fnn.tree import wide
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -64,6 +65,6 @@ def lookahead(optimizer: Optimizer, *, period: Scalar = 5, slow_step: Scalar = 0
         return updates, state
 
     def weights(state, params):
-        return optimizer.weights(state.inner, like(state.slow, params))
+        return optimizer.weights(state.inner, cast_like(state.slow, params))
 
     return wrapping("lookahead", optimizer, init, update, weights=weights)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
+from fnn.expect import spec
 from fnn.optim.base import decay_weights, from_direction, moving_average
 from fnn.optim.by_shape import by_shape
 from fnn.optim.groups import by_group
@@ -127,7 +128,7 @@ def _orthogonal_momentum(
         for path, leaf in params.items():
             if jnp.ndim(leaf) < 2:
                 raise ValueError(
-                    f"muon: expected matrices to own, got {path}: {tree.spec(leaf)}; leave it to "
+                    f"muon: expected matrices to own, got {path}: {spec(leaf)}; leave it to "
                     "the companion"
                 )
         return tree.zeros_like(params)
@@ -138,11 +139,11 @@ def _orthogonal_momentum(
         ahead = jax.tree.map(lambda m, g: moving_average(momentum, m, g), m, grads)
         blocks = [_as_matrices(x, several.get(path, False)) for path, x in ahead.items()]
         blocks = by_shape(lambda x: newton_schulz(x, eps=eps), blocks)
-        step = {
+        u = {
             path: jnp.asarray(scale(*x.shape[-2:]), x.dtype) * x.reshape(m[path].shape)
             for path, x in zip(ahead, blocks, strict=True)
         }
-        return decay_weights(step, params, weight_decay, mask), m
+        return decay_weights(u, params, weight_decay, mask), m
 
     return from_direction("muon", init, direction)
 

@@ -1,9 +1,9 @@
 """Adam with Nesterov's momentum."""
 
-from fnn.optim.base import decay_weights, from_direction
-from fnn.optim.moments import AdamState, adam_init, gather, means, over_root, unbiased
-from fnn.tree import Mask
-from fnn.types import Optimizer, Params, Scalar
+from fnn.optim.adam import AdamState
+from fnn.optim.base import bias_correction, elementwise
+from fnn.tree import Mask, safe_sqrt
+from fnn.types import Optimizer, Scalar
 
 
 def nadam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
@@ -33,10 +33,7 @@ def nadam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimi
     [-1.3329999446868896]
     """
 
-    def direction(grads, state, params):
-        return _nadam_direction(grads, state, b1, b2, eps)
-
-    return from_direction("nadam", adam_init, direction)
+    return elementwise("nadam", AdamState, _rule, b1=b1, b2=b2, eps=eps)
 
 
 def nadamw(
@@ -69,17 +66,13 @@ def nadamw(
     [-0.05000000074505806]
     """
 
-    def direction(grads, state, params):
-        step, state = _nadam_direction(grads, state, b1, b2, eps)
-        return decay_weights(step, params, weight_decay, mask), state
-
-    return from_direction("nadamw", adam_init, direction)
+    return elementwise(
+        "nadamw", AdamState, _rule, weight_decay=weight_decay, mask=mask, b1=b1, b2=b2, eps=eps
+    )
 
 
-def _nadam_direction(
-    grads: Params, state: AdamState, b1: Scalar, b2: Scalar, eps: Scalar
-) -> tuple[Params, AdamState]:
-    state = gather(grads, state, b1, b2)
-    t = state.step
-    ahead = means(b1, unbiased(state.m, b1, t + 1), unbiased(grads, b1, t))
-    return over_root(ahead, unbiased(state.v, b2, t), eps), state
+def _rule(g, m, v, *, t, b1, b2, eps):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    ahead = b1 * m / bias_correction(b1, t + 1) + (1 - b1) * g / bias_correction(b1, t)
+    return ahead / (safe_sqrt(v / bias_correction(b2, t)) + eps), m, v

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from fnn import tree
 from fnn.keys import fold_name
-from fnn.optim.wrap import like, wide, wrapping
+from fnn.optim.wrap import cast_like, wrapping
+from fnn.tree import wide
 from fnn.types import Objective, Optimizer, Params, PRNGKey
 
 
@@ -72,7 +73,7 @@ def master_weights(optimizer: Optimizer) -> Optimizer:
         return updates, MasterState(master=kept, inner=inner)
 
     def weights(state, params):
-        return like(optimizer.weights(state.inner, _full(params, state.master)), params)
+        return cast_like(optimizer.weights(state.inner, _full(params, state.master)), params)
 
     return wrapping("master_weights", optimizer, init, update, weights=weights)
 
@@ -88,7 +89,7 @@ def _rounding_first(objective: Objective | None, params: Params) -> Objective | 
         return None
 
     def at(master: Params) -> tuple[Array, Params]:
-        value, grads = objective.at(like(master, params))
+        value, grads = objective.at(cast_like(master, params))
         return value, wide(grads)
 
     return Objective(objective.value, at)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
-from fnn.optim.base import after, decay_weights, mean_square, moving_average
-from fnn.optim.wrap import scalar_dtype, wide, wide_copy
-from fnn.tree import Mask, safe_sqrt
+from fnn.expect import expect_alike
+from fnn.optim.base import decay_weights, mean_square, moving_average
+from fnn.optim.wrap import wide_copy
+from fnn.tree import Mask, safe_sqrt, wide
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 
@@ -79,19 +80,19 @@ def prodigy(
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike("prodigy: params and grads", params, grads)
+        expect_alike("prodigy: params and grads", params, grads)
         grads, old = wide(grads), state.distance
         d, rate = old.d, jnp.asarray(lr, old.d.dtype) * old.d
         b3 = _root(b2, d.dtype)
         back = jax.tree.map(jnp.subtract, state.start, wide(params))
         weight = rate * d / jnp.asarray(d0, d.dtype)
         r = b3 * old.r + weight * _dot(grads, back, d.dtype)
-        rate, d_eps = after(r, rate), d * jnp.asarray(eps, d.dtype)
+        d_eps = d * jnp.asarray(eps, d.dtype)
         s = _sum(b3, old.s, weight, grads)
         moments = jax.tree.map(lambda g: d.astype(g.dtype) * g, grads)
         m = jax.tree.map(lambda m, g: moving_average(b1, m, g), old.m, moments)
         v = jax.tree.map(lambda v, g: mean_square(b2, v, g), old.v, moments)
-        updates = _step(m, v, d_eps, params, weight_decay, mask)
+        updates = _direction(m, v, d_eps, params, weight_decay, mask)
         distance = DistanceState(m=m, v=v, s=s, r=r, d=_larger(d, r, _absolute_sum(s, d.dtype)))
         return _times(-rate, updates), ProdigyState(start=state.start, distance=distance)
 
@@ -135,7 +136,7 @@ def dadapt_adam(
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike("dadapt_adam: params and grads", params, grads)
+        expect_alike("dadapt_adam: params and grads", params, grads)
         grads, d = wide(grads), state.d
         rate, b3 = jnp.asarray(lr, d.dtype) * d, _root(b2, d.dtype)
         moments = _times(rate, grads)
@@ -144,19 +145,17 @@ def dadapt_adam(
         small = jnp.asarray(eps, d.dtype)
         scaled = jax.tree.map(lambda s, v: s / (safe_sqrt(v) + small.astype(v.dtype)), state.s, v)
         r = b3 * state.r + (1 - b3) * rate * _dot(grads, scaled, d.dtype)
-        one = after(r, jnp.ones_like(d))
-        s = _sum(one * b3, state.s, (1 - b3) * rate, grads)
+        s = _sum(b3, state.s, (1 - b3) * rate, grads)
         larger = _larger(d, r, (1 - b3) * _absolute_sum(s, d.dtype))
-        # The root of v is taken twice, once for r: kept for both it would be a tree of its own.
         decay = rate * jnp.asarray(weight_decay, d.dtype)
-        step = _step(m, _times(one, v), small, params, decay, mask)
-        return _times(-jnp.ones_like(d), step), DistanceState(m=m, v=v, s=s, r=r, d=larger)
+        u = _direction(m, v, small, params, decay, mask)
+        return _times(-jnp.ones_like(d), u), DistanceState(m=m, v=v, s=s, r=r, d=larger)
 
     return Optimizer(init=lambda params: _first_distance(params, d0), update=update)
 
 
 def _first_distance(params: Params, d0: Scalar) -> DistanceState:
-    dtype = scalar_dtype(params)
+    dtype = tree.widest(params)
     return DistanceState(
         m=tree.zeros_like(params),
         v=tree.zeros_like(params),
@@ -166,12 +165,12 @@ def _first_distance(params: Params, d0: Scalar) -> DistanceState:
     )
 
 
-def _step(
+def _direction(
     m: Params, v: Params, eps: Array, params: Params, weight_decay: Scalar, mask: Mask | None
 ) -> Params:
     """m / (sqrt(v) + eps) + weight_decay p."""
-    step = jax.tree.map(lambda m, v: m / (safe_sqrt(v) + eps.astype(v.dtype)), m, v)
-    return decay_weights(step, params, weight_decay, mask)
+    u = jax.tree.map(lambda m, v: m / (safe_sqrt(v) + eps.astype(v.dtype)), m, v)
+    return decay_weights(u, params, weight_decay, mask)
 
 
 def _larger(d: Array, r: Array, norm: Array) -> Array:

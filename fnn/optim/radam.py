@@ -1,14 +1,12 @@
 """Adam that waits until its second moment can be trusted."""
 
 import math
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from fnn.optim.base import from_direction
-from fnn.optim.moments import adam_init, by_dtype, gather, over_root, unbiased
+from fnn.optim.adam import AdamState, adam_rule
+from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Scalar
 
@@ -42,36 +40,29 @@ def radam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimi
     [-3.0]
     """
 
-    def direction(grads, state, params):
-        state = gather(grads, state, b1, b2)
-        t = state.step
-        m, v = unbiased(state.m, b1, t), unbiased(state.v, b2, t)
-        rectified = by_dtype(m, lambda dtype: _rectification(b2, t, dtype))
-
-        def leaf(m, adam):
-            ready, r = rectified[m.dtype]
-            return jnp.where(ready, r * adam, m)
-
-        return jax.tree.map(leaf, m, over_root(m, v, eps)), state
-
-    return from_direction("radam", adam_init, direction)
+    return elementwise("radam", AdamState, _rule, b1=b1, b2=b2, eps=eps)
 
 
-def effective_length(b2: Scalar, step: Int[Array, ""], dtype: Any) -> Float[Array, ""]:
+def _rule(g, m, v, *, t, b1, b2, eps):
+    adam, m, v = adam_rule(g, m, v, t=t, b1=b1, b2=b2, eps=eps)
+    ready, r = _rectification(b2, t)
+    return jnp.where(ready, r * adam, m / bias_correction(b1, t)), m, v
+
+
+def effective_length(b2: Scalar, t: Float[Array, ""]) -> Float[Array, ""]:
     """rho: how many gradients a simple mean needs to be as certain as v after t steps.
 
         rho = t K(t x / 2) + 1 - K(x / 2),   x = -log(b2),   K(z) = 1 + 1 / z - coth(z)
 
     which is the paper's 2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t), without its cancellation.
 
-    >>> [effective_length(0.999, jnp.int32(t), jnp.float32).round(4).item() for t in (1, 6)]
+    >>> [effective_length(0.999, jnp.float32(t)).round(4).item() for t in (1, 6)]
     [1.0, 5.994200229644775]
     """
-    t = step.astype(dtype)
     if isinstance(b2, (int, float)):
-        half = jnp.asarray(-math.log(b2) / 2 if b2 > 0 else math.inf, dtype)
+        half = jnp.asarray(-math.log(b2) / 2 if b2 > 0 else math.inf, t.dtype)
     else:
-        half = (-jnp.log1p(b2 - 1) / 2).astype(dtype)
+        half = (-jnp.log1p(b2 - 1) / 2).astype(t.dtype)
     return t * _one_less_langevin(t * half) + (1 - _one_less_langevin(half))
 
 
@@ -86,10 +77,10 @@ def _one_less_langevin(z: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(near, 1 - series, 1 / large + 2 * jnp.exp(-2 * large) / jnp.expm1(-2 * large))
 
 
-def _rectification(b2: Scalar, step: Int[Array, ""], dtype: Any) -> tuple[Array, Array]:
+def _rectification(b2: Scalar, t: Float[Array, ""]) -> tuple[Array, Array]:
     """Whether rho > 5, and if so r."""
-    rho = effective_length(b2, step, dtype)
-    most = jnp.asarray(2 / (1 - b2) - 1, dtype)
+    rho = effective_length(b2, t)
+    most = jnp.asarray(2 / (1 - b2) - 1, t.dtype)
     ready = rho > 5
     rho, most = jnp.where(ready, rho, 6), jnp.where(ready, most, 6)
     ratio = ((rho - 4) / (most - 4)) * ((rho - 2) / (most - 2)) * (most / rho)

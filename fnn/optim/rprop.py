@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from fnn import tree
-from fnn.optim.base import from_direction
+from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -58,23 +57,21 @@ def rprop(
     [-1.0, -1.2, 0.0, 0.6]
     """
 
-    def init(params):
-        zeros = tree.zeros_like(params)
-        return RpropState(sign=zeros, scale=jax.tree.map(jnp.ones_like, zeros))
+    return elementwise(
+        "rprop",
+        RpropState,
+        _rule,
+        start={"scale": 1.0},
+        shrink=shrink,
+        grow=grow,
+        min_scale=min_scale,
+        max_scale=max_scale,
+    )
 
-    def resized(scale, agree):
-        factor = jnp.where(
-            agree > 0, jnp.asarray(grow, scale.dtype), jnp.asarray(shrink, scale.dtype)
-        )
-        low, high = jnp.asarray(min_scale, scale.dtype), jnp.asarray(max_scale, scale.dtype)
-        # The choice comes last: XLA would compute a bare clip twice, and copy its input for that.
-        return jnp.where(agree == 0, scale, jnp.clip(scale * factor, low, high))
 
-    def direction(grads, state, params):
-        signs = jax.tree.map(jnp.sign, grads)
-        agree = jax.tree.map(jnp.multiply, signs, state.sign)
-        scale = jax.tree.map(resized, state.scale, agree)
-        signs = jax.tree.map(lambda s, a: jnp.where(a < 0, 0, s), signs, agree)
-        return jax.tree.map(jnp.multiply, signs, scale), RpropState(sign=signs, scale=scale)
-
-    return from_direction("rprop", init, direction)
+def _rule(g, sign, scale, *, shrink, grow, min_scale, max_scale):
+    agree = jnp.sign(g) * sign
+    factor = jnp.where(agree > 0, grow, jnp.where(agree < 0, shrink, 1.0)).astype(scale.dtype)
+    scale = jnp.where(agree == 0, scale, jnp.clip(scale * factor, min_scale, max_scale))
+    sign = jnp.where(agree < 0, 0, jnp.sign(g))
+    return sign * scale, sign, scale

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
+from fnn.expect import expect_alike
 from fnn.optim.base import Direction, bias_correction, decay_weights, mean_square
-from fnn.optim.wrap import like, scalar_dtype, wide, wide_copy
-from fnn.tree import Mask, safe_sqrt
+from fnn.optim.wrap import cast_like, wide_copy
+from fnn.tree import Mask, safe_sqrt, wide
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 
@@ -122,11 +123,11 @@ def schedule_free_adamw(
         v = jax.tree.map(lambda v, g: mean_square(b2, v, g), state.v, grads)
 
         def leaf(g, v):
-            v_hat = v * (1 / bias_correction(b2, t, v.dtype))
+            v_hat = v / bias_correction(b2, t.astype(v.dtype))
             return g / (safe_sqrt(v_hat) + jnp.asarray(eps, v.dtype))
 
-        step = decay_weights(jax.tree.map(leaf, grads, v), params, weight_decay, mask)
-        return step, SecondMoment(step=t, v=v)
+        u = decay_weights(jax.tree.map(leaf, grads, v), params, weight_decay, mask)
+        return u, SecondMoment(step=t, v=v)
 
     return _schedule_free("schedule_free_adamw", init, direction, beta, lr_power)
 
@@ -139,7 +140,7 @@ def _schedule_free(
     lr_power: Scalar,
 ) -> Optimizer:
     def init(params):
-        dtype = scalar_dtype(params)
+        dtype = tree.widest(params)
         return ScheduleFreeState(
             z=wide_copy(params),
             largest_lr=jnp.zeros((), dtype),
@@ -150,8 +151,8 @@ def _schedule_free(
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike(f"{name}: params and grads", params, grads)
-        step, direction_state = direction(wide(grads), state.direction, params)
+        expect_alike(f"{name}: params and grads", params, grads)
+        u, direction_state = direction(wide(grads), state.direction, params)
         largest = jnp.maximum(state.largest_lr, jnp.asarray(lr, state.largest_lr.dtype))
         weight = jnp.power(largest, jnp.asarray(lr_power, largest.dtype))
         total = state.weight_sum + weight
@@ -162,8 +163,8 @@ def _schedule_free(
             # Of y, by the three equations, with the new z: the old one would have to be copied.
             return c * (z - y) - rate * (1 - b) * (1 - c) * d
 
-        z = jax.tree.map(lambda z, d: z - jnp.asarray(lr, d.dtype) * d, state.z, step)
-        updates = jax.tree.map(leaf, wide(params), z, step)
+        z = jax.tree.map(lambda z, d: z - jnp.asarray(lr, d.dtype) * d, state.z, u)
+        updates = jax.tree.map(leaf, wide(params), z, u)
         state = ScheduleFreeState(
             z=z, largest_lr=largest, weight_sum=total, direction=direction_state
         )
@@ -174,6 +175,6 @@ def _schedule_free(
             b = jnp.asarray(beta, z.dtype)
             return (y - (1 - b) * z) / b
 
-        return like(jax.tree.map(leaf, wide(params), state.z), params)
+        return cast_like(jax.tree.map(leaf, wide(params), state.z), params)
 
     return Optimizer(init=init, update=update, weights=weights)

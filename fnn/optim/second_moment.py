@@ -4,17 +4,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
-from fnn import tree
-from fnn.optim.base import from_direction, square_share
-from fnn.optim.moments import (
-    AdamState,
-    adam_init,
-    gather,
-    means,
-    over_root,
-    unbiased,
-)
+from fnn.optim.adam import AdamState
+from fnn.optim.base import bias_correction, elementwise
+from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -42,25 +36,24 @@ def adamax(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optim
     [-1.0, 1.0]
     """
 
-    def direction(grads, state, params):
-        def largest(v, g):
-            return jnp.maximum(jnp.asarray(b2, v.dtype) * v, jnp.abs(g) + jnp.asarray(eps, v.dtype))
+    return elementwise("adamax", AdamState, _adamax_rule, b1=b1, b2=b2, eps=eps)
 
-        t, m = state.step + 1, means(b1, state.m, grads)
-        v = jax.tree.map(largest, state.v, grads)
-        step = jax.tree.map(jnp.divide, unbiased(m, b1, t), v)
-        return step, AdamState(step=t, m=m, v=v)
 
-    return from_direction("adamax", adam_init, direction)
+def _adamax_rule(g, m, v, *, t, b1, b2, eps):
+    m = b1 * m + (1 - b1) * g
+    v = jnp.maximum(b2 * v, jnp.abs(g) + eps)
+    return m / bias_correction(b1, t) / v, m, v
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class AmsgradState:
-    """Moments of the gradient, and the largest second moment so far."""
+    """Moments of the gradient, and the largest second moment so far, in at least float32."""
 
-    moments: AdamState
-    largest: Params  # like params, in at least float32
+    step: Int[Array, ""]  # updates made so far, int32
+    m: Params
+    v: Params
+    largest: Params
 
 
 def amsgrad(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
@@ -88,17 +81,15 @@ def amsgrad(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Opti
     [-1.0, 1.0]
     """
 
-    def init(params):
-        return AmsgradState(moments=adam_init(params), largest=tree.zeros_like(params))
+    return elementwise("amsgrad", AmsgradState, _amsgrad_rule, b1=b1, b2=b2, eps=eps)
 
-    def direction(grads, state, params):
-        moments = gather(grads, state.moments, b1, b2)
-        largest = jax.tree.map(jnp.maximum, state.largest, moments.v)
-        m = unbiased(moments.m, b1, moments.step)
-        step = over_root(m, unbiased(largest, b2, moments.step), eps)
-        return step, AmsgradState(moments=moments, largest=largest)
 
-    return from_direction("amsgrad", init, direction)
+def _amsgrad_rule(g, m, v, largest, *, t, b1, b2, eps):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    largest = jnp.maximum(largest, v)
+    m_hat, v_hat = m / bias_correction(b1, t), largest / bias_correction(b2, t)
+    return m_hat / (safe_sqrt(v_hat) + eps), m, v, largest
 
 
 def adabelief(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16) -> Optimizer:
@@ -124,17 +115,14 @@ def adabelief(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16) -> O
     [-2.0]
     """
 
-    def surprise(v, g, m):
-        # eps is not last: XLA would compute twice what ends with a scalar, and copy its input.
-        return jnp.asarray(b2, v.dtype) * v + jnp.asarray(eps, v.dtype) + square_share(b2, g - m)
+    return elementwise("adabelief", AdamState, _adabelief_rule, b1=b1, b2=b2, eps=eps)
 
-    def direction(grads, state, params):
-        t, m = state.step + 1, means(b1, state.m, grads)
-        v = jax.tree.map(surprise, state.v, grads, m)
-        step = over_root(unbiased(m, b1, t), unbiased(v, b2, t), eps)
-        return step, AdamState(step=t, m=m, v=v)
 
-    return from_direction("adabelief", adam_init, direction)
+def _adabelief_rule(g, m, v, *, t, b1, b2, eps):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + eps + (1 - b2) * jnp.square(g - m)
+    m_hat, v_hat = m / bias_correction(b1, t), v / bias_correction(b2, t)
+    return m_hat / (safe_sqrt(v_hat) + eps), m, v
 
 
 def yogi(
@@ -164,19 +152,11 @@ def yogi(
     [-1.0]
     """
 
-    def init(params):
-        state = adam_init(params)
-        v = jax.tree.map(lambda v: jnp.full_like(v, jnp.asarray(start, v.dtype)), state.v)
-        return AdamState(step=state.step, m=state.m, v=v)
+    return elementwise("yogi", AdamState, _yogi_rule, start={"v": start}, b1=b1, b2=b2, eps=eps)
 
-    def additive(v, g):
-        square = jnp.square(g)
-        return v - jnp.asarray(1 - b2, v.dtype) * jnp.sign(v - square) * square
 
-    def direction(grads, state, params):
-        t, m = state.step + 1, means(b1, state.m, grads)
-        v = jax.tree.map(additive, state.v, grads)
-        step = over_root(unbiased(m, b1, t), unbiased(v, b2, t), eps)
-        return step, AdamState(step=t, m=m, v=v)
-
-    return from_direction("yogi", init, direction)
+def _yogi_rule(g, m, v, *, t, b1, b2, eps):
+    m = b1 * m + (1 - b1) * g
+    v = v - (1 - b2) * jnp.sign(v - g * g) * g * g
+    m_hat, v_hat = m / bias_correction(b1, t), v / bias_correction(b2, t)
+    return m_hat / (safe_sqrt(v_hat) + eps), m, v

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.optim.adaptive import adam
+from fnn.optim.adam import adam
 from fnn.optim.base import decay_weights, from_direction, moving_average
 from fnn.optim.blocks import cut, join
 from fnn.optim.kronecker import Matrices, Sides, as_matrices, between, gram, map_sides, sides_of
@@ -124,9 +124,9 @@ def shampoo(
                 return a
             return _as_long_as(a, join(turned, path).reshape(a.shape))
 
-        step = tree.map_with_path(leaf, a)
+        u = tree.map_with_path(leaf, a)
         state = ShampooState(step=state.step + 1, m=m, factors=factors, roots=roots, graft=inner)
-        return decay_weights(step, params, weight_decay, mask), state
+        return decay_weights(u, params, weight_decay, mask), state
 
     return from_direction("shampoo", init, direction)
 

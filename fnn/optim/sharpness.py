@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from fnn import tree
-from fnn.optim.wrap import wide, wrapping
+from fnn.optim.wrap import wrapping
+from fnn.tree import wide
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 

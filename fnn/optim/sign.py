@@ -1,13 +1,21 @@
 """Optimizers that step by the sign of the gradient, or of a running mean of it."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from fnn import tree
-from fnn.optim.base import decay_weights, from_direction
-from fnn.optim.moments import means
+from fnn.optim.base import elementwise, from_direction
 from fnn.tree import Mask
-from fnn.types import Optimizer, Scalar
+from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Momentum:
+    """The running mean of the gradient."""
+
+    m: Params  # in at least float32
 
 
 def sign_sgd() -> Optimizer:
@@ -43,7 +51,7 @@ def signum(*, momentum: Scalar = 0.9) -> Optimizer:
     Args:
       momentum: share of the mean that a step keeps, in [0, 1). At 0 it is `sign_sgd`.
 
-    State: m like params, in at least float32.
+    State: Momentum.
     Source: Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2. As Optax.
     Measured: digits 98.8 % at lr 0.001; Rosenbrock in ten dimensions 0.15 at lr 0.0032.
 
@@ -55,11 +63,12 @@ def signum(*, momentum: Scalar = 0.9) -> Optimizer:
     [-0.5]
     """
 
-    def direction(grads, m, params):
-        m = means(momentum, m, grads)
-        return jax.tree.map(jnp.sign, m), m
+    return elementwise("signum", Momentum, _signum_rule, momentum=momentum)
 
-    return from_direction("signum", tree.zeros_like, direction)
+
+def _signum_rule(g, m, *, momentum):
+    m = momentum * m + (1 - momentum) * g
+    return jnp.sign(m), m
 
 
 def lion(
@@ -80,7 +89,7 @@ def lion(
       weight_decay: decoupled, per unit of lr (three to ten times AdamW's).
       mask: which leaves decay; None is all of them.
 
-    State: m like params, in at least float32.
+    State: Momentum.
     Source: Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
     Measured: digits 98.3 % at lr 0.001; Rosenbrock in ten dimensions 0.019 at lr 0.0032.
 
@@ -89,8 +98,10 @@ def lion(
     [-0.5, 0.5]
     """
 
-    def direction(grads, m, params):
-        step = jax.tree.map(jnp.sign, means(b1, m, grads))
-        return decay_weights(step, params, weight_decay, mask), means(b2, m, grads)
+    return elementwise(
+        "lion", Momentum, _lion_rule, weight_decay=weight_decay, mask=mask, b1=b1, b2=b2
+    )
 
-    return from_direction("lion", tree.zeros_like, direction)
+
+def _lion_rule(g, m, *, b1, b2):
+    return jnp.sign(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g

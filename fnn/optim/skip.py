@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fnn import tree
 from fnn.optim.base import bias_correction
-from fnn.optim.wrap import choose, scalar_dtype, wrapping
+from fnn.optim.wrap import choose, wrapping
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 
@@ -121,7 +121,7 @@ def skip_spikes(
     def init(params):
         return SpikeState(
             seen=jnp.int32(0),
-            mean=jnp.zeros((), scalar_dtype(params)),
+            mean=jnp.zeros((), tree.widest(params)),
             skipped=jnp.int32(0),
             inner=optimizer.init(params),
         )
@@ -135,9 +135,8 @@ def skip_spikes(
 
         cut = jnp.where(warm, jnp.minimum(norm, limit), norm)
         seen = state.seen + jnp.where(finite, 1, 0)
-        share = jnp.asarray(1 - decay, norm.dtype) / bias_correction(
-            decay, jnp.maximum(seen, 1), norm.dtype
-        )
+        t = jnp.maximum(seen, 1).astype(norm.dtype)
+        share = jnp.asarray(1 - decay, norm.dtype) / bias_correction(decay, t)
         mean = state.mean + jnp.where(finite, share * (cut - state.mean), 0)
         skipped = state.skipped + jnp.where(good, 0, 1)
         return updates, SpikeState(seen=seen, mean=mean, skipped=skipped, inner=inner)

@@ -109,8 +109,8 @@ def soap(
             )
 
         def adam(m: Array, v: Array) -> Array:
-            m_hat = m * (1 / bias_correction(b1, t, m.dtype))
-            v_hat = v * (1 / bias_correction(b2, t, v.dtype))
+            m_hat = m / bias_correction(b1, t.astype(m.dtype))
+            v_hat = v / bias_correction(b2, t.astype(v.dtype))
             return m_hat / (safe_sqrt(v_hat) + jnp.asarray(eps, v.dtype))
 
         begun = state.step > 0
@@ -118,15 +118,15 @@ def soap(
         v = jax.tree.map(
             lambda v, g: jnp.where(begun, mean_square(b2, v, g), v), state.v, turned(grads)
         )
-        step = turned(jax.tree.map(adam, turned(m), v), back=True)
-        step = jax.tree.map(
+        u = turned(jax.tree.map(adam, turned(m), v), back=True)
+        u = jax.tree.map(
             lambda u, g: jnp.where(begun, u, g / (jnp.abs(g) + jnp.asarray(eps, g.dtype))),
-            step,
+            u,
             grads,
         )
         factors, bases = _turn(state, as_matrices(grads, params, stacked), b3, every_steps)
         state = SoapState(step=state.step + 1, m=m, v=v, factors=factors, bases=bases)
-        return decay_weights(step, params, weight_decay, mask), state
+        return decay_weights(u, params, weight_decay, mask), state
 
     return from_direction("soap", init, direction)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.expect import expect_alike
 from fnn.keys import fold_name
 from fnn.optim.base import decay_weights, moving_average
 from fnn.tree import Mask
@@ -78,7 +79,7 @@ def sophia(
         lr: Any,
         objective: Objective | None = None,
     ) -> tuple[Params, SophiaState]:
-        tree.expect_alike("sophia: params and grads", params, grads)
+        expect_alike("sophia: params and grads", params, grads)
         if objective is None:
             raise ValueError(
                 "sophia: expected an objective for the curvature, got None; train with fnn.train, "
@@ -97,8 +98,8 @@ def sophia(
             steepness = jnp.asarray(scale, h.dtype) * h
             return jnp.clip(m / jnp.maximum(steepness, jnp.asarray(eps, h.dtype)), -1, 1)
 
-        step = decay_weights(jax.tree.map(leaf, m, h), params, weight_decay, mask)
-        updates = jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, step)
+        u = decay_weights(jax.tree.map(leaf, m, h), params, weight_decay, mask)
+        updates = jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, u)
         return updates, SophiaState(step=state.step + 1, m=m, h=h)
 
     return Optimizer(init=init, update=update)

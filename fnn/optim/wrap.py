@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from fnn import tree
+from fnn.expect import expect_alike
 from fnn.types import Objective, Optimizer, Params, unscaled
 
 Update = Callable[[Params, Any, Params, Any, Objective | None], tuple[Params, Any]]
@@ -41,7 +42,7 @@ def wrapping(
     def checked(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        tree.expect_alike(f"{name}: params and grads", params, grads)
+        expect_alike(f"{name}: params and grads", params, grads)
         return update(grads, state, params, lr, objective)
 
     def inner_weights(state: Any, params: Params) -> Params:
@@ -63,15 +64,6 @@ def choose(which: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(which, a, b), new, old)
 
 
-def wide(params: PyTree) -> PyTree:
-    """The same numbers in at least float32.
-
-    >>> wide({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
-    'float32'
-    """
-    return jax.tree.map(lambda p: p.astype(tree.at_least_float32(p)), params)
-
-
 def wide_copy(params: PyTree) -> PyTree:
     """A copy in at least float32, in buffers of its own, so that both may be donated.
 
@@ -81,20 +73,10 @@ def wide_copy(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: jnp.array(p, dtype=tree.at_least_float32(p), copy=True), params)
 
 
-def like(values: PyTree, params: PyTree) -> PyTree:
+def cast_like(values: PyTree, params: PyTree) -> PyTree:
     """`values` in the dtypes of `params`.
 
-    >>> like({'w': jnp.ones(2)}, {'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
+    >>> cast_like({'w': jnp.ones(2)}, {'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
     'bfloat16'
     """
     return jax.tree.map(lambda v, p: v.astype(p.dtype), values, params)
-
-
-def scalar_dtype(params: PyTree) -> Any:
-    """The dtype for scalars of a state: float64 if a parameter has it, else float32.
-
-    >>> scalar_dtype({'w': jnp.ones(2, jnp.bfloat16)}).name
-    'float32'
-    """
-    double = any(jnp.result_type(leaf) == jnp.float64 for leaf in jax.tree.leaves(params))
-    return jnp.dtype(jnp.float64 if double else jnp.float32)

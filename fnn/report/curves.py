@@ -1,14 +1,15 @@
-"""The curves of a run: loss, validation metrics, learning rate and norms over the steps."""
+"""The curves of a run: loss, validation metrics, learning rate and measures over the steps."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
+from fnn.report.figure import INK, TRAIN, VALID, figure, gaps, tidy
 from fnn.types import History
 
 if TYPE_CHECKING:
@@ -17,11 +18,21 @@ if TYPE_CHECKING:
 
 Panel = Callable[["Axes"], None]
 Values = Float[np.ndarray, " n"]
+Steps = Int[np.ndarray, " n"]
 Points = tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]  # steps, values
 
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 3.6, 2.4  # of a panel, in inches
 _MOST = 1000  # points of a curve; more would not be seen
+_MOST_LINES = 64  # of a vector
+_TITLES = {
+    "lr": "learning rate",
+    "penalty": "penalty",
+    "grad_norm": "gradient norm",
+    "update_norm": "update norm",
+    "param_norm": "parameter norm",
+}
+_LOG = ("penalty", "grad_norm", "update_norm")
 
 
 def draw(history: History, *, best_step: int | None = None) -> "Figure":
@@ -36,11 +47,11 @@ def draw(history: History, *, best_step: int | None = None) -> "Figure":
 
     Raises: ValueError for a history of many runs; ModuleNotFoundError without matplotlib.
 
-    >>> from fnn.types import Metrics
-    >>> history = History(train=Metrics(values=jnp.ones((20, 5))), eval_steps=jnp.array([10, 20]),
+    >>> train = {name: jnp.ones(20) for name in ('loss', 'lr', 'grad_norm')}
+    >>> history = History(train=train, eval_steps=jnp.array([10, 20]),
     ...                   valid={'loss': jnp.array([0.5, 0.4]), 'accuracy': jnp.array([0.8, 0.9])})
     >>> [axes.get_title(loc='left') for axes in draw(history).axes]
-    ['loss', 'accuracy', 'learning rate', 'gradient norm', 'update norm', 'parameter norm']
+    ['loss', 'accuracy', 'learning rate', 'gradient norm']
     """
     drawn = panels(history, best_step=best_step)
     rows = -(-len(drawn) // _COLUMNS)
@@ -61,36 +72,22 @@ def panels(history: History, *, best_step: int | None = None) -> dict[str, Panel
     Raises: ValueError for a history of many runs.
     """
     _expect_one_run(history)
-    train, valid = history.train, history.valid
-    drawn = {"loss": partial(_loss, history)}
-    drawn |= {name: partial(_metric, history, name) for name in valid if name != "loss"}
-    drawn |= {
-        "learning rate": partial(_plain, _array(train.lr)),
-    }
-    norms = {
-        "gradient norm": (_array(train.grad_norm), True),
-        "update norm": (_array(train.update_norm), True),
-        "parameter norm": (_array(train.param_norm), False),
-    }
-    for name, (values, log) in norms.items():
-        if not len(values) or np.isfinite(values).any():  # a recipe may leave them unmeasured
-            drawn[name] = partial(_noisy, values, log=log)
+    evaluated = sorted(history.valid, key=lambda name: name != "loss")
+    drawn = {name: partial(_metric, history, name) for name in dict.fromkeys(["loss", *evaluated])}
+    known = [name for name in _TITLES if name in history.train]
+    others = sorted(history.train.keys() - drawn.keys() - _TITLES.keys())
+    for name in [*known, *others]:
+        drawn[_TITLES.get(name, name)] = partial(_measure, history, name)
     return {name: partial(_panel, name, part, best_step) for name, part in drawn.items()}
 
 
 def _expect_one_run(history: History) -> None:
-    shape = history.train.values.shape
-    if len(shape) != 2:
+    shape = history.train["loss"].shape
+    if len(shape) != 1:
         raise ValueError(
-            f"report.curves: expected the history of one run, with metrics of shape (steps, 5), "
+            f"report.curves: expected the history of one run, with a loss of shape (steps,), "
             f"got {shape}; take one of many by jax.tree.map(lambda a: a[0], history)"
         )
-
-
-def _array(values) -> Values:
-    """In float64, with a gap where a value is not finite."""
-    wide = np.asarray(values, np.float64)
-    return np.where(np.isfinite(wide), wide, np.nan)
 
 
 def _panel(name: str, part: Panel, best_step: int | None, axes: "Axes") -> None:
@@ -104,54 +101,63 @@ def _panel(name: str, part: Panel, best_step: int | None, axes: "Axes") -> None:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
 
 
-def _loss(history: History, axes: "Axes") -> None:
-    _noisy(_array(history.train.loss), axes, log=True)
-    if "loss" in history.valid:
-        _metric(history, "loss", axes)
-
-
 def _metric(history: History, name: str, axes: "Axes") -> None:
-    steps, values = np.asarray(history.eval_steps), _array(history.valid[name])
-    size = 3 if len(steps) <= 60 else 0  # more dots would hide the line
-    axes.plot(steps, values, "o-", markersize=size, linewidth=1.2, color=VALID, label="validation")
+    """What is evaluated, and the same of the training steps where they measure it."""
+    if name in history.train:
+        _noisy(history.steps(name), gaps(history.train[name]), axes, log=name == "loss")
+    if name in history.valid:
+        steps, values = np.asarray(history.eval_steps), gaps(history.valid[name])
+        size = 3 if len(steps) <= 60 else 0  # more dots would hide the line
+        axes.plot(
+            steps, values, "o-", markersize=size, linewidth=1.2, color=VALID, label="validation"
+        )
 
 
-def _plain(values: Values, axes: "Axes") -> None:
-    x, y = extremes(values)
-    axes.plot(x, y, linewidth=1.6, color=TRAIN)
+def _measure(history: History, name: str, axes: "Axes") -> None:
+    steps, values = np.asarray(history.steps(name)), gaps(history.train[name])
+    if name == "lr":
+        axes.plot(*extremes(steps, values), linewidth=1.6, color=TRAIN)
+    elif values.ndim == 1:
+        _noisy(steps, values, axes, log=name in _LOG)
+    else:  # a line for each element, the first the darkest
+        lines = values.reshape(len(values), math.prod(values.shape[1:])).T[:_MOST_LINES]
+        for i, line in enumerate(lines):
+            shade = 1 - 0.8 * i / len(lines)
+            axes.plot(*smoothed(steps, line), linewidth=1, color=TRAIN, alpha=shade)
+        if (lines > 0).any():
+            axes.set_yscale("log")
 
 
-def _noisy(values: Values, axes: "Axes", *, log: bool) -> None:
+def _noisy(steps: Any, values: Values, axes: "Axes", *, log: bool) -> None:
     if log and (values > 0).any():
         axes.set_yscale("log")
         values = np.where(values > 0, values, np.nan)  # the update at lr 0, say
-    x, y = extremes(values)
-    axes.plot(x, y, linewidth=0.7, color=TRAIN, alpha=0.3)
-    x, y = smoothed(values)
-    axes.plot(x, y, linewidth=1.6, color=TRAIN, label="training")
+    steps = np.asarray(steps)
+    axes.plot(*extremes(steps, values), linewidth=0.7, color=TRAIN, alpha=0.3)
+    axes.plot(*smoothed(steps, values), linewidth=1.6, color=TRAIN, label="training")
 
 
-def extremes(values: Values, most: int = _MOST) -> Points:
-    """Steps and values that look like the whole: the least and the greatest of each of m/2 parts.
+def extremes(steps: Steps, values: Values, most: int = _MOST) -> Points:
+    """Points that look like the whole curve: the least and the greatest of each of m/2 parts.
 
-    >>> x, y = extremes(np.array([0.0, 3.0, 1.0, 2.0, 9.0, 8.0]), most=4)
+    >>> x, y = extremes(np.arange(6), np.array([0.0, 3.0, 1.0, 2.0, 9.0, 8.0]), most=4)
     >>> x.tolist(), y.tolist()
     ([0, 0, 3, 3], [0.0, 3.0, 2.0, 9.0])
     """
     n = len(values)
     if n <= most:
-        return np.arange(n), values
+        return steps, values
     starts = np.linspace(0, n, most // 2, endpoint=False).astype(int)
     pairs = [np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)]
-    return np.repeat(starts, 2), np.stack(pairs, axis=1).ravel()
+    return np.repeat(steps[starts], 2), np.stack(pairs, axis=1).ravel()
 
 
-def smoothed(values: Values, most: int = _MOST) -> Points:
-    """Steps and means over the 2 r + 1 values around them, where r is a hundredth of the run.
+def smoothed(steps: Steps, values: Values, most: int = _MOST) -> Points:
+    """Steps and means over the 2 r + 1 values around them, where r is a hundredth of their number.
 
-    Centred, so that nothing comes late; at the ends, and at gaps, over the values there are.
+    Centered, so that nothing comes late; at the ends, and at gaps, over the values there are.
 
-    >>> x, y = smoothed(np.array([0.0, 3.0, 1.0] * 100))   # r = 3
+    >>> x, y = smoothed(np.arange(300), np.array([0.0, 3.0, 1.0] * 100))   # r = 3
     >>> x[150].item(), y[150].round(3).item(), y[0].item()
     (150, 1.143, 1.0)
     """
@@ -161,4 +167,4 @@ def smoothed(values: Values, most: int = _MOST) -> Points:
     totals = np.concatenate([[0], np.cumsum(np.where(known, values, 0))])
     counts = np.concatenate([[0], np.cumsum(known)])
     total, count = totals[last] - totals[first], counts[last] - counts[first]
-    return x, np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return steps[x], np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -4,7 +4,9 @@ import html
 import io
 import re
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +60,16 @@ def tidy(axes: "Axes", title: str) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
+
+
+def gaps(values: Any) -> np.ndarray:
+    """In float64, with NaN, which is drawn as a gap, where a value is not finite.
+
+    >>> gaps([1.0, np.inf]).tolist()
+    [1.0, nan]
+    """
+    wide = np.asarray(values, np.float64)
+    return np.where(np.isfinite(wide), wide, np.nan)
 
 
 def svg(figure: "Figure", name: str, *, label: str) -> str:

@@ -38,9 +38,8 @@ def write(
     Raises: ValueError for a history of many runs; ModuleNotFoundError without matplotlib.
 
     >>> import tempfile
-    >>> from fnn.types import Metrics
     >>> path = Path(tempfile.mkdtemp()) / 'report.html'
-    >>> history = History(train=Metrics(values=jnp.ones((3, 5))), eval_steps=jnp.array([3]),
+    >>> history = History(train={'loss': jnp.ones(3)}, eval_steps=jnp.array([3]),
     ...                   valid={'loss': jnp.array([0.5])})
     >>> write(path, title='A run', headline={'accuracy': '98 %'}, config={'lr': 0.1},
     ...       history=history)

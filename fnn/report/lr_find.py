@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
-from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
+from fnn.report.figure import INK, TRAIN, VALID, figure, gaps, tidy
 from fnn.train import RangeCurve
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def _until_blow_up(kept: Bool[np.ndarray, " steps"]) -> Bool[np.ndarray, " steps
 
 
 def _losses(curve: RangeCurve, shown: Bool[np.ndarray, " steps"], axes: "Axes") -> None:
-    lrs, raw, smoothed = (_gaps(a)[..., shown] for a in (curve.lrs, curve.losses, curve.smoothed))
-    mean = _gaps(curve.mean)[shown]
+    lrs, raw, smoothed = (gaps(a)[..., shown] for a in (curve.lrs, curve.losses, curve.smoothed))
+    mean = gaps(curve.mean)[shown]
     for losses in raw:
         axes.plot(lrs, losses, linewidth=0.5, color=TRAIN, alpha=0.15)
     if len(smoothed) > 1:
@@ -80,9 +80,3 @@ def _marks(curve: RangeCurve, axes: "Axes") -> None:
         if np.isfinite(lr):
             label = f"{name}: {float(lr):.2g}"
             axes.axvline(float(lr), color=VALID, linewidth=1.2, linestyle=dashes, label=label)
-
-
-def _gaps(values) -> Float[np.ndarray, "*n"]:
-    """In float64, with a gap where a value is not finite."""
-    wide = np.asarray(values, np.float64)
-    return np.where(np.isfinite(wide), wide, np.nan)

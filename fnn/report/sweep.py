@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fnn.report.figure import GRID, INK, VALID, figure, matplotlib, tidy
-from fnn.train.sweeps.result import SweepResult, Table, as_text
+from fnn.train.sweeps.result import SweepResult, SweepTable, as_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,12 +19,13 @@ _MOST_NUMBERS = 100  # cells of a map that have their number written into them
 _MOST_LABELS = 9  # of an axis of a map
 
 
-def save_csv(table: Table, path: str | Path) -> None:
+def save_csv(table: SweepTable, path: str | Path) -> None:
     """Write a table as comma-separated values, with all digits; NaN as an empty cell.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'sweep.csv'
-    >>> save_csv(Table([{'lr': 0.1, 'n': 1, 'loss mean': 0.25, 'loss std': float('nan')}]), path)
+    >>> rows = [{'lr': 0.1, 'n': 1, 'loss mean': 0.25, 'loss std': float('nan')}]
+    >>> save_csv(SweepTable(rows), path)
     >>> path.read_text().splitlines()
     ['lr,n,loss mean,loss std', '0.1,1,0.25,']
     """
@@ -59,8 +60,8 @@ def draw_curves(
 
     Raises: ValueError for a metric that is not there; ModuleNotFoundError without matplotlib.
 
-    >>> from fnn.types import History, Metrics
-    >>> history = History(train=Metrics(values=np.zeros((2, 3, 20, 5))),
+    >>> from fnn.types import History
+    >>> history = History(train={'loss': np.zeros((2, 3, 20))},
     ...                   eval_steps=np.broadcast_to([10, 20], (2, 3, 2)),
     ...                   valid={'loss': np.random.default_rng(0).uniform(size=(2, 3, 2))})
     >>> steps = np.full((2, 3), 20, np.int32)
@@ -126,7 +127,7 @@ def _band(axes: "Axes", steps: Any, values: np.ndarray, colour: Any, label: str)
 
 
 def draw_map(
-    table: Table,
+    table: SweepTable,
     *,
     x: str,
     y: str,
@@ -151,7 +152,7 @@ def draw_map(
     Raises: ValueError for a column that is not there; ModuleNotFoundError without matplotlib.
 
     >>> rows = [{'lr': lr, 'decay': d, 'loss mean': lr + d} for lr in (0.1, 0.2) for d in (0, 1)]
-    >>> axes = draw_map(Table(rows), x='lr', y='decay', value='loss mean').axes[0]
+    >>> axes = draw_map(SweepTable(rows), x='lr', y='decay', value='loss mean').axes[0]
     >>> axes.get_title(loc='left'), [text.get_text() for text in axes.get_yticklabels()]
     ('loss mean: best 0.1 at lr 0.1, decay 0', ['0', '1'])
     """
@@ -185,7 +186,9 @@ def draw_map(
     return whole
 
 
-def _cells(table: Table, x: str, y: str, value: str) -> tuple[list[Any], list[Any], np.ndarray]:
+def _cells(
+    table: SweepTable, x: str, y: str, value: str
+) -> tuple[list[Any], list[Any], np.ndarray]:
     """The values of both axes, and the mean of `value` in each cell (y, x); NaN for none."""
     xs, ys = (sorted({row[name] for row in table.rows}) for name in (x, y))
     found: dict[tuple[int, int], list[float]] = {}

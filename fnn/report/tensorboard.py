@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-import math
 import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import PyTree
 
 from fnn.train.store import Store
@@ -77,9 +77,8 @@ class TensorBoard:
             self._store.log(rows)
         made = [row for row in rows if "valid" not in row]
         for row in (made[i] for i in _thinned(len(made), self._most)):
-            # A recipe may leave its norms unmeasured.
-            known = {k: v for k, v in row.items() if k == "loss" or not math.isnan(v)}
-            self._scalars("train", known.pop("step"), known)
+            values = dict(row)
+            self._scalars("train", values.pop("step"), values)
         evaluated = [row for row in rows if "valid" in row]
         for row in evaluated:
             self._scalars("valid", row["step"], row["valid"])
@@ -99,10 +98,13 @@ class TensorBoard:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _scalars(self, group: str, step: int, values: dict[str, float]) -> None:
+    def _scalars(self, group: str, step: int, values: dict[str, Any]) -> None:
         summary = _package().Summary()
         for name, value in values.items():
-            summary.value.add(tag=f"{group}/{name}", simple_value=value)
+            elements = np.asarray(value, np.float64)
+            for index, element in np.ndenumerate(elements):  # of a vector, each by its index
+                tag = "/".join([group, name, *map(str, index)])
+                summary.value.add(tag=tag, simple_value=float(element))
         self._write(step, summary=summary)
 
     def _write(self, step: int, **content: Any) -> None:

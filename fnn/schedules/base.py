@@ -3,17 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.tree import wide, widest
 from fnn.types import Scalar
-
-
-def as_float(x: Scalar) -> Float[Array, ""]:
-    """As a float scalar; float64 stays float64, everything else becomes float32.
-
-    >>> as_float(3).dtype.name
-    'float32'
-    """
-    x = jnp.asarray(x)
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def scalars(*xs: Scalar) -> list[Float[Array, ""]]:
@@ -22,9 +13,8 @@ def scalars(*xs: Scalar) -> list[Float[Array, ""]]:
     >>> [x.item() for x in scalars(jnp.int32(3), 0.5)]
     [3.0, 0.5]
     """
-    arrays = [as_float(x) for x in xs]
-    wide = any(a.dtype == jnp.float64 for a in arrays)
-    return [a.astype(jnp.float64 if wide else jnp.float32) for a in arrays]
+    arrays = [wide(x) for x in xs]
+    return [a.astype(widest(arrays)) for a in arrays]
 
 
 def share(t: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, ""]:

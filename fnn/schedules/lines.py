@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.schedules.base import as_float, blend, scalars, share
+from fnn.schedules.base import blend, scalars, share
+from fnn.tree import wide
 from fnn.types import Scalar, Schedule
 
 
@@ -13,7 +14,7 @@ def constant(value: Scalar) -> Schedule:
     >>> constant(0.1)(1000).round(3).item()
     0.10000000149011612
     """
-    return lambda step: as_float(value)
+    return lambda step: wide(value)
 
 
 def linear(start: Scalar, *, total_steps: Scalar, end: Scalar = 0.0) -> Schedule:

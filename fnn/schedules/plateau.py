@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn.schedules.base import as_float
+from fnn.tree import wide
 from fnn.types import Scalar
 
 
@@ -63,19 +63,19 @@ def reduce_on_plateau(
 
     def init() -> PlateauState:
         return PlateauState(
-            factor=jnp.ones_like(as_float(factor)),
-            best=jnp.full_like(as_float(rtol), jnp.inf),
+            factor=jnp.ones_like(wide(factor)),
+            best=jnp.full_like(wide(rtol), jnp.inf),
             since_best=jnp.int32(0),
             cooldown=jnp.int32(0),
         )
 
     def update(value: Scalar, state: PlateauState) -> PlateauState:
-        value = as_float(value).astype(state.best.dtype)
+        value = jnp.asarray(value, state.best.dtype)
         better = _better(value, state.best, rtol, atol)
         resting = state.cooldown > 0
         since = jnp.where(better | resting, 0, state.since_best + 1)
         cut = since >= jnp.asarray(patience, since.dtype)
-        lower = jnp.maximum(state.factor * as_float(factor), as_float(least))
+        lower = jnp.maximum(state.factor * wide(factor), wide(least))
         rest = jnp.asarray(cooldown, jnp.int32)
         return PlateauState(
             factor=jnp.where(cut, lower.astype(state.factor.dtype), state.factor),

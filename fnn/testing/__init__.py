@@ -24,4 +24,12 @@ from fnn.testing.metric_laws import check_metric as check_metric
 from fnn.testing.model_laws import check_model as check_model
 from fnn.testing.optimizer_laws import check_optimizer as check_optimizer
 from fnn.testing.optimizer_laws import check_transform as check_transform
+from fnn.testing.recipe_laws import (
+    accumulation_equals_whole_batch as accumulation_equals_whole_batch,
+)
+from fnn.testing.recipe_laws import devices_equal_whole_batch as devices_equal_whole_batch
+from fnn.testing.recipe_laws import (
+    evaluation_does_not_depend_on_the_batch_size as evaluation_does_not_depend_on_the_batch_size,
+)
+from fnn.testing.recipe_laws import padding_changes_nothing as padding_changes_nothing
 from fnn.testing.schedule_laws import check_schedule as check_schedule

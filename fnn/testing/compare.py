@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.tree import path_of, spec
+from fnn.expect import spec
+from fnn.tree import is_float, path_of
 
 
 def fresh(args: PyTree) -> PyTree:
@@ -29,24 +30,6 @@ def is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
-    """The leaves that hold floating-point numbers in another dtype, all others as they are.
-
-    >>> cast_floats({'x': jnp.zeros(2), 'n': jnp.arange(2)}, jnp.bfloat16)['x'].dtype.name
-    'bfloat16'
-    """
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else leaf, tree)
-
-
-def is_float(leaf: Any) -> bool:
-    """Whether a leaf holds floating-point numbers.
-
-    >>> is_float(1.0), is_float(jnp.arange(2))
-    (True, False)
-    """
-    return not is_key(leaf) and bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
-
-
 def rows(tree: PyTree, index: Any) -> PyTree:
     """The given rows of every leaf, or one row of it; in NumPy, which compiles nothing.
 
@@ -54,15 +37,6 @@ def rows(tree: PyTree, index: Any) -> PyTree:
     [2, 0]
     """
     return jax.tree.map(lambda leaf: leaf[index] if is_key(leaf) else np.asarray(leaf)[index], tree)
-
-
-def stacked(trees: list[PyTree]) -> PyTree:
-    """Trees as one tree with a first axis over them; in NumPy, which compiles nothing.
-
-    >>> stacked([{'x': jnp.zeros(2)}, {'x': jnp.ones(2)}])['x'].tolist()
-    [[0.0, 0.0], [1.0, 1.0]]
-    """
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
 
 
 def expect_same(

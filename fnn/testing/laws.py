@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.testing.compare import expect_same, expect_same_specs, fresh, rows, stacked
+from fnn import tree
+from fnn.testing.compare import expect_same, expect_same_specs, fresh, rows
 from fnn.tree import path_of
 
 Function = Callable[..., Any]
@@ -66,7 +67,7 @@ def vmap_equals_loop(function: Function, *args: Any, rtol: float = RTOL) -> None
     loop = [one(*rows(fresh(args), i)) for i in range(count)]
     expect_same(
         "vmap_equals_loop",
-        stacked(loop),
+        tree.stack(loop),
         jax.jit(jax.vmap(function))(*fresh(args)),
         names=("the loop", "vmap"),
         rtol=rtol,
@@ -89,7 +90,7 @@ def scan_equals_unrolled(step: Function, carry: PyTree, xs: PyTree, *, rtol: flo
         outputs.append(output)
     expect_same(
         "scan_equals_unrolled",
-        (unrolled, stacked(outputs)),
+        (unrolled, tree.stack(outputs)),
         jax.jit(lambda carry, xs: jax.lax.scan(step, carry, xs))(fresh(carry), fresh(xs)),
         names=("unrolled", "scan"),
         rtol=rtol,

@@ -1,4 +1,7 @@
-"""Laws of losses: `loss(predictions, targets) -> one value per example`. `check_loss` runs all."""
+"""Laws of losses: `loss(outputs, targets)` -> a value per example, or a `Weighted` of them.
+
+`check_loss` runs all.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.testing.compare import cast_floats, expect_all, expect_same, rows
+from fnn import tree
+from fnn.testing.compare import expect_all, expect_same, rows
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, jit_equals_eager
+from fnn.tree import cast_floats
+from fnn.types import Weighted
 
 Loss = Callable[[Any, Any], Any]
 
@@ -34,7 +40,7 @@ def check_loss(
     loss_has_a_value_per_example(loss, predictions, targets)
     loss_is_finite(loss, predictions, targets)
     gradients_match_finite_differences(
-        lambda p: loss(p, cast_floats(targets, jnp.float64)), predictions
+        lambda p: _products(loss(p, cast_floats(targets, jnp.float64))), predictions
     )
     if rowwise:
         loss_is_rowwise(loss, predictions, targets)
@@ -50,7 +56,8 @@ def loss_has_a_value_per_example(loss: Loss, predictions: Any, targets: Any) -> 
     """
     batch = len(jax.tree.leaves(predictions)[0])
     for dtype in (jnp.float32, jnp.bfloat16):
-        values = jax.eval_shape(loss, *cast_floats((predictions, targets), dtype))
+        found = jax.eval_shape(loss, *cast_floats((predictions, targets), dtype))
+        values = found.values if isinstance(found, Weighted) else found
         if values.shape[:1] != (batch,) or values.dtype != jnp.float32:
             raise AssertionError(
                 f"loss_has_a_value_per_example: {batch} predictions in {jnp.dtype(dtype).name} "
@@ -67,7 +74,7 @@ def loss_is_at_least_zero(loss: Loss, predictions: Any, targets: Any) -> None:
     for size in (0.0, 1.0, 30.0):
         expect_all(
             "loss_is_at_least_zero",
-            loss(_times(predictions, size), targets),
+            _products(loss(_times(predictions, size), targets)),
             lambda values: values >= 0,
             rule="must be at least 0",
             hint="a difference of nearly equal numbers may have been rounded below zero",
@@ -81,7 +88,7 @@ def loss_is_finite(loss: Loss, predictions: Any, targets: Any) -> None:
     """
 
     def total(predictions: Any) -> Any:
-        values = loss(predictions, targets)
+        values = _products(loss(predictions, targets))
         return values.sum(), values
 
     value_and_slope = jax.jit(jax.grad(total, has_aux=True))
@@ -101,7 +108,7 @@ def loss_is_rowwise(loss: Loss, predictions: Any, targets: Any, *, rtol: float =
     >>> loss_is_rowwise(lambda y, t: jnp.square(y - t), jnp.arange(3.0), jnp.zeros(3))
     """
     values = loss(predictions, targets)
-    copies = np.zeros(len(values), int)
+    copies = np.zeros(tree.length(values), int)
     expect_same(
         "loss_is_rowwise",
         rows(values, copies),
@@ -110,6 +117,13 @@ def loss_is_rowwise(loss: Loss, predictions: Any, targets: Any, *, rtol: float =
         rtol=rtol,
         hint="look for broadcasting of (n, 1) against (n,), or a reduction over the batch",
     )
+
+
+def _products(losses: Any) -> Any:
+    """The losses times their weights."""
+    if not isinstance(losses, Weighted):
+        return losses
+    return jnp.where(losses.weights == 0, 0, losses.values) * losses.weights
 
 
 def _times(predictions: Any, size: float) -> Any:

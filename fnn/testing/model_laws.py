@@ -12,19 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fnn import tree
 from fnn.testing.compare import (
-    cast_floats,
     expect_same,
     expect_same_specs,
     fresh,
-    is_float,
     is_key,
     rows,
-    stacked,
 )
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL
-from fnn.tree import path_of
+from fnn.tree import cast_floats, is_float, path_of
 from fnn.types import Model, ModelState, Params
 
 
@@ -210,8 +208,8 @@ def model_vmap_equals_loop(model: Model, x: Any, *, rtol: float = RTOL) -> None:
     under = jax.vmap(lambda params: model.apply(params, state, x, train=False)[0], axis_size=2)
     expect_same(
         "model_vmap_equals_loop",
-        stacked(loop),
-        jax.jit(under)(stacked(both)),
+        tree.stack(loop),
+        jax.jit(under)(tree.stack(both)),
         names=("the loop", "vmap"),
         rtol=rtol,
         hint="look for a fixed axis, or a reduction over all axes",

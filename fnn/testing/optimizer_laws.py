@@ -15,16 +15,15 @@ from jaxtyping import PyTree
 
 from fnn import tree
 from fnn.testing.compare import (
-    cast_floats,
     expect_all,
     expect_same,
     expect_same_specs,
     rows,
-    stacked,
 )
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, donation_is_safe
 from fnn.testing.quadratic import example_params, gradient, loss, noise, objective
+from fnn.tree import cast_floats
 from fnn.types import Objective, Optimizer, Params, Transform
 
 Make = Callable[..., Optimizer]
@@ -201,8 +200,8 @@ def scalars_may_be_swept(make: Make, scalars: Scalars, *, lr: float = LR) -> Non
         if jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), loop[0], result)):
             raise AssertionError(f"{law}: a tenth less of '{name}' changes nothing; put it to use")
     names, hint = ("the loop", "vmap"), "look for a choice by value, or a sum over all axes"
-    under = jax.jit(jax.vmap(_training(make)))(stacked(settings))[0]
-    expect_same(law, stacked(loop), under, names=names, rtol=RTOL, hint=hint)
+    under = jax.jit(jax.vmap(_training(make)))(tree.stack(settings))[0]
+    expect_same(law, tree.stack(loop), under, names=names, rtol=RTOL, hint=hint)
 
 
 def scalars_have_gradients(make: Make, scalars: Scalars, *, lr: float = LR) -> None:

@@ -13,7 +13,6 @@ from fnn.train.fork import fork as fork
 from fnn.train.gan import GANRecipe as GANRecipe
 from fnn.train.gan import GANState as GANState
 from fnn.train.gan import Player as Player
-from fnn.train.gan import PlayerState as PlayerState
 from fnn.train.gan import make_gan_init as make_gan_init
 from fnn.train.gan import make_gan_step as make_gan_step
 from fnn.train.gradient import microbatches as microbatches
@@ -29,13 +28,12 @@ from fnn.train.result import NonFiniteError as NonFiniteError
 from fnn.train.result import Stop as Stop
 from fnn.train.run import make_run as make_run
 from fnn.train.state import make_init as make_init
-from fnn.train.state import optimizer_state as optimizer_state
 from fnn.train.state import trained_params as trained_params
 from fnn.train.step import make_step as make_step
 from fnn.train.summary import Summary as Summary
 from fnn.train.summary import summary as summary
 from fnn.train.sweeps import SweepResult as SweepResult
-from fnn.train.sweeps import Table as Table
+from fnn.train.sweeps import SweepTable as SweepTable
 from fnn.train.sweeps import halving as halving
 from fnn.train.sweeps import search as search
 from fnn.train.sweeps import sweep as sweep

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from fnn import tree
+import numpy as np
+
+from fnn.expect import expect_alike
 from fnn.train.state import copied
-from fnn.types import History, Metrics, TrainState
+from fnn.types import History, TrainState
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+class Event(NamedTuple):
     """What a fit has seen since the event before.
 
     There is one after each chunk of steps, and each evaluation ends a chunk. Where the evaluations
@@ -21,9 +21,10 @@ class Event:
 
     step: int  # updates made so far
     steps: int  # updates to make in all
-    train: Metrics  # of the steps since the event before, values (n, 5)
+    train: dict[str, np.ndarray]  # metrics of the steps since the event before, by name: (n, ...)
+    train_steps: dict[str, np.ndarray]  # the steps of what is not measured at each, as in History
     valid: dict[str, float]  # of the evaluation at this step, the loss first; {} if there was none
-    read_history: Callable[[], History] = field(repr=False)
+    read_history: Callable[[], History]
 
     @property
     def history(self) -> History:
@@ -32,7 +33,7 @@ class Event:
 
 
 class Fold(NamedTuple):
-    """What a callback goes from and to."""
+    """Input and output of a callback."""
 
     state: TrainState  # of the fit, which goes on with the one that comes back
     carry: Any  # the callback's own
@@ -44,7 +45,7 @@ class Callback(NamedTuple):
 
     What it returns says all that it does: another carry, another state of the training (units
     pruned, weights averaged), or `stop=True`. A callback that must give the same on every machine
-    acts only `if event.valid`, or gathers from the rows of `event.train`, whose cuts do not matter.
+    acts only `if event.valid`, or collects from `event.train`, however that is cut.
 
     The state is overwritten by the next step: what is to be kept of it has to be copied.
 
@@ -52,7 +53,7 @@ class Callback(NamedTuple):
     ...     return fold._replace(carry=event.valid, stop=event.valid.get('loss', 1.0) < 0.1)
     >>> below = Callback(update, init={})
     >>> fold = Fold(state=None, carry=below.init)
-    >>> event = Event(step=5, steps=9, train=None, valid={'loss': 0.05}, read_history=None)
+    >>> event = Event(5, 9, train={}, train_steps={}, valid={'loss': 0.05}, read_history=None)
     >>> below.update(fold, event).stop
     True
     """
@@ -91,7 +92,7 @@ def see(
 def _accepted(name: str, before: TrainState, after: TrainState) -> TrainState:
     """The changed state, checked, in buffers that no two of its leaves share."""
     where = f"callbacks[{name!r}]: the states before and after it"
-    tree.expect_alike(where, before, after, dtypes=True)
+    expect_alike(where, before, after, dtypes=True)
     if int(after.step) != int(before.step):
         raise ValueError(
             f"callbacks[{name!r}]: expected the step to stay {int(before.step)}, got "

@@ -1,6 +1,8 @@
-"""Everything that can be known to be wrong before the first step, said before the first step."""
+"""Input validation that runs before the first step."""
 
+from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -8,15 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
+from fnn.expect import expect_alike, expect_positive, spec
 from fnn.keys import run_keys
-from fnn.train.recipe import RecipeFunction, build
-from fnn.train.state import init_state
-from fnn.train.step import per_example, pure_step
-from fnn.types import Data, Hyper, Loss, Metrics, Pair, PRNGKey, TrainState
+from fnn.recipe import RecipeFunction, build
+from fnn.train import compiled
+from fnn.train.blocks import struct_of
+from fnn.train.devices import Devices
+from fnn.train.gradient import weighted_losses
+from fnn.types import Data, Hyper, Loss, Pair, PRNGKey, TrainState
 
 
 def check(
-    recipe: RecipeFunction, data: Data, *, key: PRNGKey, hyper: Hyper, batch_size: int
+    recipe: RecipeFunction,
+    data: Data,
+    *,
+    key: PRNGKey,
+    hyper: Hyper,
+    batch_size: int,
+    devices: Devices = (),
 ) -> None:
     """Refuse bad input before any training; `run` and `fit` call this themselves.
 
@@ -30,7 +41,8 @@ def check(
       loss refuses, a loss that is not per example, integer labels outside [0, classes).
 
     >>> from fnn import losses, models, optim, schedules
-    >>> from fnn.types import Batch, Recipe
+    >>> from fnn.recipe import Recipe
+    >>> from fnn.types import Batch
     >>> recipe = lambda hyper: Recipe(models.dense(3), losses.cross_entropy, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> batch = Batch(jnp.zeros((4, 2)), jnp.array([0, 1, 2, 3]))
@@ -51,16 +63,8 @@ def check(
             f"batch_size: expected at most the {sizes['train']} examples of data.train, got "
             f"{batch_size}; use a smaller batch or more data"
         )
-    _check_shapes(recipe, data, key, hyper, batch_size)
-
-
-def expect_positive(where: str, **numbers: int) -> None:
-    """Raise for a number that is not a whole one above 0."""
-    for name, value in numbers.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-            raise ValueError(
-                f"{where}: expected {name} to be a whole number above 0, got {value!r}"
-            )
+    _check_devices(devices)
+    _check_shapes(recipe, data, key, hyper, batch_size, tuple(devices))
 
 
 def check_state(
@@ -70,14 +74,14 @@ def check_state(
 
     Raises: ValueError, which begins with `where` and lists the leaves that differ.
     """
-    x = _batch_of(data.train, 1)[0]
-    like = _first_state.eval_shape(recipe, jax.random.key(0), hyper, x)
-    tree.expect_alike(f"{where}: the recipe's state and the given one", like, state, dtypes=True)
+    x = struct_of(data.train, 1)[0]
+    like = compiled.init.eval_shape(recipe, jax.random.key(0), hyper, x)
+    expect_alike(f"{where}: the recipe's state and the given one", like, state, dtypes=True)
 
 
 def _check_key(key: Any) -> None:
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        got = tree.spec(key) if isinstance(key, (jax.Array, np.ndarray)) else type(key).__name__
+        got = spec(key) if isinstance(key, (jax.Array, np.ndarray)) else type(key).__name__
         raise ValueError(f"key: expected a typed key, got {got}; make it with jax.random.key(seed)")
     if key.shape != ():
         raise ValueError(
@@ -100,7 +104,8 @@ def _check_examples(where: str, examples: Pair) -> int:
     """Lengths, and values where they are known; returns the number of examples."""
     if not isinstance(examples, tuple) or len(examples) != 2:
         raise ValueError(f"{where}: expected a pair (x, y), got {type(examples).__name__}")
-    leaves = _named_leaves(where, examples)
+    x, y = (_named(f"{where}.{part}", value) for part, value in zip("xy", examples, strict=True))
+    leaves = {**x, **y}
     for name, leaf in leaves.items():
         if not hasattr(leaf, "shape") or leaf.ndim < 1:
             raise ValueError(f"{name}: expected an array with the batch axis first, got {leaf!r}")
@@ -113,58 +118,70 @@ def _check_examples(where: str, examples: Pair) -> int:
         raise ValueError(
             f"{where}: expected at least one example, got an empty dataset; check the split"
         )
-    for name, leaf in leaves.items():
-        _check_finite(name, leaf)
+    for name, leaf in x.items():
+        if len(bad := _not_finite(leaf)):
+            raise ValueError(
+                f"{name}: expected finite numbers, got {np.asarray(leaf)[tuple(bad[0])]} at index "
+                f"{tuple(bad[0].tolist())} ({len(bad)} in all); clean the data first"
+            )
     return next(iter(lengths.values()))
 
 
-def _named_leaves(where: str, examples: Pair) -> dict[str, Any]:
-    named = {}
-    for part, value in zip("xy", examples, strict=True):
-        for path, leaf in zip(tree.paths(value), jax.tree.leaves(value), strict=True):
-            named[f"{where}.{part}" + (f"[{path!r}]" if path else "")] = leaf
-    return named
+def _named(where: str, values: Any) -> dict[str, Any]:
+    leaves = zip(tree.paths(values), jax.tree.leaves(values), strict=True)
+    return {where + (f"[{path!r}]" if path else ""): leaf for path, leaf in leaves}
 
 
 def _known(leaf: Any) -> bool:
     return not isinstance(leaf, jax.core.Tracer)
 
 
-def _check_finite(name: str, leaf: Any) -> None:
+def _not_finite(leaf: Any) -> np.ndarray:
+    """The indices of the elements that are NaN or infinite, (n, axes), as far as they are known."""
     if not _known(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return
-    values = np.asarray(leaf)
-    if np.isfinite(values).all():  # the quick way for data that is in order
-        return
-    bad = np.argwhere(~np.isfinite(values))
-    raise ValueError(
-        f"{name}: expected finite numbers, got {values[tuple(bad[0])]} at index "
-        f"{tuple(bad[0].tolist())} ({len(bad)} in all); clean the data first"
-    )
+        return np.zeros((0, 1), int)
+    finite = np.isfinite(np.asarray(leaf))
+    return np.zeros((0, 1), int) if finite.all() else np.argwhere(~finite)
+
+
+def _check_devices(devices: Any) -> None:
+    listed = list(devices) if isinstance(devices, Sequence) else [None]
+    if not all(isinstance(d, jax.Device) for d in listed) or len(set(listed)) < len(listed):
+        raise ValueError(
+            f"devices: expected distinct devices, such as jax.devices(), got {devices!r}; "
+            "name each once"
+        )
 
 
 def _check_shapes(
-    recipe: RecipeFunction, data: Data, key: PRNGKey, hyper: Hyper, batch_size: int
+    recipe: RecipeFunction,
+    data: Data,
+    key: PRNGKey,
+    hyper: Hyper,
+    batch_size: int,
+    devices: Devices,
 ) -> None:
     lr = _first_lr.eval_shape(recipe, hyper)
     if lr.shape != ():
         raise ValueError(
-            f"schedule: expected one learning rate for a step, got {tree.spec(lr)}; "
+            f"schedule: expected one learning rate for a step, got {spec(lr)}; "
             "use jax.vmap over hyper for many values at once"
         )
     keys = run_keys(key)
-    batch = _batch_of(data.train, batch_size)
-    state = _first_state.eval_shape(recipe, keys.init, hyper, batch[0])
-    after, _ = _step.eval_shape(recipe, state, batch, keys.noise, hyper)
-    tree.expect_alike("step: the states before and after it", state, after, dtypes=True)
+    batch = struct_of(data.train, batch_size)
+    state = compiled.init.eval_shape(recipe, keys.init, hyper, batch[0])
+    after, _ = compiled.step.eval_shape(recipe, devices, state, batch, keys.noise, hyper)
+    expect_alike("step: the states before and after it", state, after, dtypes=True)
     for name in ("train", "valid"):
         x, y = getattr(data, name)
-        predictions = _predict.eval_shape(recipe, state, hyper, x, y)
-        _check_labels(f"data.{name}.y", build(recipe, hyper).loss, predictions, y)
+        outputs = _predict.eval_shape(recipe, state, hyper, x, y)
+        loss = build(recipe, hyper).loss
+        _check_labels(f"data.{name}.y", loss, outputs, y)
+        _check_finite_targets(f"data.{name}.y", loss, outputs, y)
 
 
-# Jitted although nothing here is computed: JAX then keeps the shapes, and checking the same recipe
-# again, as each fit of a loop over seeds does, costs no second tracing.
+# Jitted although nothing here is computed: JAX keeps the shapes, and checking the same recipe
+# again, as each fit of a loop over seeds does, costs no second trace.
 
 
 @partial(jax.jit, static_argnums=0)
@@ -173,52 +190,52 @@ def _first_lr(recipe: RecipeFunction, hyper: Hyper) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-def _first_state(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
-    return init_state(recipe, key, hyper, x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _step(
-    recipe: RecipeFunction, state: TrainState, batch: Pair, key: PRNGKey, hyper: Hyper
-) -> tuple[TrainState, Metrics]:
-    return pure_step(recipe)(state, batch, key, hyper)
-
-
-@partial(jax.jit, static_argnums=0)
 def _predict(recipe: RecipeFunction, state: TrainState, hyper: Hyper, x: Any, y: Any) -> Any:
-    built = build(recipe, hyper)
-    predictions, _ = built.model.apply(state.params, state.model_state, x)
-    per_example(built.loss, predictions, y)
-    return predictions
+    r = build(recipe, hyper)
+    outputs, _ = r.model.apply(state.params, state.model_state, x)
+    weighted_losses(r.loss, outputs, y)
+    return outputs
 
 
-def _batch_of(examples: Pair, batch_size: int) -> tuple[Any, Any]:
-    return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), jnp.result_type(a)),
-        tuple(examples),
-    )
-
-
-def _check_labels(name: str, loss: Loss, predictions: Any, y: Any) -> None:
-    """Integer targets of one axis less than the predictions are labels.
+def _check_labels(name: str, loss: Loss, outputs: Any, y: Any) -> None:
+    """Integer targets of one axis less than the outputs are labels.
 
     JAX raises for no label: indexing clamps it. A loss may ignore some labels outside the range,
     such as -100, so the loss itself is asked: what it has no finite value for is refused.
     """
-    if not (hasattr(predictions, "shape") and hasattr(y, "shape") and _known(y)):
+    if not (hasattr(outputs, "shape") and hasattr(y, "shape") and _known(y)):
         return
-    if not jnp.issubdtype(y.dtype, jnp.integer) or predictions.shape[:-1] != y.shape:
+    if not jnp.issubdtype(y.dtype, jnp.integer) or outputs.shape[:-1] != y.shape:
         return
-    labels, classes = np.asarray(y), predictions.shape[-1]
+    labels, classes = np.asarray(y), outputs.shape[-1]
     outside = np.argwhere((labels < 0) | (labels >= classes))
     _, first = np.unique(labels[tuple(outside.T)], return_index=True)
-    for index in outside[np.sort(first)]:  # the first place of each such label
-        example = jnp.asarray(labels[index[:1]])
-        found = loss(jnp.zeros((1, *predictions.shape[1:]), predictions.dtype), example)
-        if _known(found) and not np.isfinite(np.asarray(found)).all():
-            place = index.tolist()
+    for index in outside[np.sort(first)]:  # the first index of each such label
+        if not _accepts(loss, outputs, labels[index[:1]]):
+            at = index.tolist()
             raise ValueError(
                 f"{name}: expected labels in [0, {classes}), got {labels[tuple(index)]} at index "
-                f"{place[0] if len(place) == 1 else tuple(place)}; "
+                f"{at[0] if len(at) == 1 else tuple(at)}; "
                 "correct the labels or give the model more outputs"
             )
+
+
+def _check_finite_targets(name: str, loss: Loss, outputs: Any, y: Any) -> None:
+    """Targets that are not finite may stand for missing ones: then the loss masks them."""
+    for path, leaf in _named(name, y).items():
+        bad = _not_finite(leaf)
+        some = np.unique(bad[:, 0])[:8]
+        if len(some) and not _accepts(loss, outputs, jax.tree.map(itemgetter(some), y)):
+            raise ValueError(
+                f"{path}: expected finite numbers, got {np.asarray(leaf)[tuple(bad[0])]} at index "
+                f"{tuple(bad[0].tolist())} ({len(bad)} in all); clean the data, or mask them in "
+                "the loss"
+            )
+
+
+def _accepts(loss: Loss, outputs: Any, y: Any) -> bool:
+    """Whether the loss of outputs of 0 is finite for these targets, and its gradient."""
+    y = jax.tree.map(jnp.asarray, y)
+    zeros = jax.tree.map(lambda a: jnp.zeros((tree.length(y), *a.shape[1:]), a.dtype), outputs)
+    value, grads = jax.value_and_grad(lambda z: weighted_losses(loss, z, y).mean())(zeros)
+    return not _known(value) or bool(tree.all_finite((value, grads)))

@@ -1,52 +1,62 @@
 """Chunks of steps from where the examples are: compiled loops on the device, or batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, PyTree
 
 from fnn.keys import RunKeys
-from fnn.train.pace import Advance
-from fnn.train.recipe import RecipeFunction
-from fnn.train.record import COLUMNS
-from fnn.train.run import block_indices, block_length, make_advance
+from fnn.measures import Recorded
+from fnn.recipe import RecipeFunction
+from fnn.train import compiled
+from fnn.train.blocks import block_indices, block_length, rows
+from fnn.train.devices import Devices
+from fnn.train.job import Job
 from fnn.train.source import Source
-from fnn.train.step import pure_step
 from fnn.types import Hyper, Pair, TrainState
+
+# (state, steps) -> state, recorded; `recorded` has at least so many rows
+Advance = Callable[[TrainState, int], tuple[TrainState, Recorded]]
+
+_MOST_STEPS, _MOST_BYTES = 4096, 2**26  # of what a chunk records
 
 
 @contextmanager
-def chunks(
-    recipe: RecipeFunction,
-    batch_size: int,
-    keys: RunKeys,
-    hyper: Hyper,
-    train: Pair,
-    start_step: int,
-    most: int,
-) -> Iterator[Advance]:
-    """A context that gives `advance(state, steps) -> state, rows`, from step `start_step` on.
+def chunks(job: Job, start_step: int) -> Iterator[Advance]:
+    """A context that gives `advance(state, steps)`, from step `start_step` on.
 
-    Args:
-      most: steps of a chunk.
+    Its steps are at most `most_steps(job)`.
     """
-    if isinstance(train, Source):
-        with train.batches(keys.order, batch_size, start_step) as batches:
-            yield lambda state, steps: _fetched(recipe, state, keys, hyper, batches, steps)
+    if isinstance(job.data.train, Source):
+        with job.data.train.batches(job.keys.order, job.batch_size, start_step) as batches:
+            yield partial(_fetched, job, batches)
     else:
-        yield lambda state, steps: _indexed(
-            recipe, batch_size, most, state, keys, hyper, train, steps
-        )
+        most = most_steps(job)
+
+        def advance(state, steps):
+            loop = (job.recipe, job.devices, job.batch_size, most)
+            return _indexed(*loop, state, job.keys, job.hyper, job.data.train, steps)
+
+        yield advance
+
+
+def most_steps(job: Job) -> int:
+    """How many steps a chunk has at most: the rows that it records must fit into memory."""
+    leaves = jax.tree.leaves(job.recorded_shapes())
+    row = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    return max(1, min(_MOST_STEPS, _MOST_BYTES // row))
 
 
 # The number of steps is an argument: one program serves chunks of every length.
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def _indexed(
     recipe: RecipeFunction,
+    devices: Devices,
     batch_size: int,
     most: int,
     state: TrainState,
@@ -54,45 +64,48 @@ def _indexed(
     hyper: Hyper,
     train: Pair,
     steps: Array,
-) -> tuple[TrainState, Float[Array, "most 5"]]:
-    advance, in_block = make_advance(recipe), block_length(train, batch_size)
+) -> tuple[TrainState, Recorded]:
+    in_block = block_length(train, batch_size)
 
-    def block(b, carry):
-        upcoming = block_indices(keys, carry[0].step, train, batch_size, in_block)
+    def one(state: TrainState, indices: Array) -> tuple[TrainState, Recorded]:
+        batch = rows(train, indices)
+        return compiled.step(recipe, devices, state, batch, keys.noise, hyper)
 
-        def one(i, carry):
-            state, rows = carry
-            indices = jax.lax.dynamic_index_in_dim(upcoming, i, keepdims=False)
-            state, metrics = advance(state, indices, keys, hyper, train)
-            # Not rows.at[...].set, which is a scatter: on a CPU that is a loop of its own.
-            place = b * in_block + i
-            return state, jax.lax.dynamic_update_index_in_dim(rows, metrics.values, place, 0)
+    def block(b: Array, carry: tuple[TrainState, Recorded]) -> tuple[TrainState, Recorded]:
+        indices = block_indices(keys, carry[0].step, train, batch_size, in_block)
 
-        return jax.lax.fori_loop(0, jnp.minimum(in_block, steps - b * in_block), one, carry)
+        def at(i: Array, carry: tuple[TrainState, Recorded]) -> tuple[TrainState, Recorded]:
+            state, recorded = carry
+            state, row = one(state, jax.lax.dynamic_index_in_dim(indices, i, keepdims=False))
+            # Not `.at[].set()`: that is a scatter, a loop of its own on a CPU.
+            put = partial(jax.lax.dynamic_update_index_in_dim, index=b * in_block + i, axis=0)
+            return state, jax.tree.map(put, recorded, row)
 
-    rows = jnp.zeros((most, len(COLUMNS)))
+        return jax.lax.fori_loop(0, jnp.minimum(in_block, steps - b * in_block), at, carry)
+
+    _, row = jax.eval_shape(one, state, jnp.zeros(batch_size, jnp.int32))
+    recorded = jax.tree.map(lambda a: jnp.zeros((most, *a.shape), a.dtype), row)
     blocks = (steps + in_block - 1) // in_block
-    return jax.lax.fori_loop(0, blocks, block, (state, rows))
+    return jax.lax.fori_loop(0, blocks, block, (state, recorded))
 
 
 def _fetched(
+    job: Job, batches: Iterator[Pair], state: TrainState, steps: int
+) -> tuple[TrainState, PyTree]:
+    recorded: list[Any] = []
+    for _ in range(steps):  # the device works on one batch while the next is fetched
+        state, row = _one(job.recipe, job.devices, state, next(batches), job.keys, job.hyper)
+        recorded.append(row)
+    return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(recorded))
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _one(
     recipe: RecipeFunction,
+    devices: Devices,
     state: TrainState,
+    batch: Pair,
     keys: RunKeys,
     hyper: Hyper,
-    batches: Iterator[Pair],
-    steps: int,
-) -> tuple[TrainState, Float[np.ndarray, "steps 5"]]:
-    rows = []
-    for _ in range(steps):  # the device works on one while the next is fetched
-        state, row = _one(recipe, state, next(batches), keys, hyper)
-        rows.append(row)
-    return state, np.stack(jax.device_get(rows))
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _one(
-    recipe: RecipeFunction, state: TrainState, batch: Pair, keys: RunKeys, hyper: Hyper
-) -> tuple[TrainState, Array]:
-    state, metrics = pure_step(recipe)(state, batch, keys.noise, hyper)
-    return state, metrics.values
+) -> tuple[TrainState, Recorded]:
+    return compiled.step(recipe, devices, state, batch, keys.noise, hyper)

@@ -1,4 +1,4 @@
-"""Several devices at one batch: each computes what follows from an equal part of it."""
+"""Data parallelism: each device computes the sums of an equal part of a batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
 from fnn import tree
-from fnn.types import Gradient, Pair, whole_batch
+from fnn.expect import expect_divided
+from fnn.recipe import whole_batch
+from fnn.types import Gradient, Pair
 
 Devices = Sequence[jax.Device]
 Measure = Callable[[PyTree, Pair], PyTree]
@@ -20,17 +22,14 @@ _AXIS = "batch"
 
 
 def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradient:
-    """The mean of `gradient` over the parts of a batch, of which each device has one.
-
-        loss = sum_i loss(part i) / devices,   g = sum_i g(part i) / devices
+    """The sums and gradients of `gradient`, added over equal parts of a batch, one on each device.
 
     Part i has noise of its own, from `fold_in(key, i)`. The model state is the mean of the devices'
-    states; what is no float is the first device's.
+    states; leaves that are not floats are the first device's.
 
     Args:
       devices: with fewer than two, `gradient` itself.
 
-    Returns: a Gradient whose sums are in at least float32.
     Raises: ValueError at trace time for a batch that the devices do not divide.
 
     >>> shared_gradient(jax.devices()[:1]) is whole_batch
@@ -42,12 +41,13 @@ def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradi
     def of_batch(loss, params, model_state, batch, key):
         def of_part(params, model_state, part, key):
             noise = jax.random.fold_in(key, jax.lax.axis_index(_AXIS))
-            (value, model_state), grads = gradient(loss, params, model_state, part, noise)
-            grads = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
-            value, grads = jax.lax.pmean((value, grads), _AXIS)
-            return (value, jax.tree.map(_mean_or_first, model_state)), grads
+            sums, grads = gradient(loss, params, model_state, part, noise)
+            model_state = jax.tree.map(_mean_or_first, sums.model_state)
+            sums = sums._replace(model_state=())
+            sums, grads = jax.lax.psum((sums, tree.wide(grads)), _AXIS)
+            return sums._replace(model_state=model_state), grads
 
-        expect_divided("Recipe.devices", batch, len(devices))
+        expect_divided("devices", batch, len(devices))
         on_all = _on_all(devices, of_part, P(), P(), P(_AXIS), P())
         return on_all(params, model_state, tuple(batch), key)
 
@@ -90,23 +90,6 @@ def everywhere(devices: Devices, arrays: PyTree) -> PyTree:
     if not devices:
         return arrays
     return jax.device_put(arrays, NamedSharding(_mesh(devices), P()))
-
-
-def expect_divided(where: str, batch: Pair, parts: int) -> int:
-    """The number of examples in the batch, of which each part gets the same number.
-
-    Raises: ValueError, which begins with `where`, for a batch that the parts do not divide.
-
-    >>> expect_divided('here', (jnp.ones(4), jnp.ones(4)), 2)
-    4
-    """
-    examples = tree.length(batch)
-    if examples % parts:
-        raise ValueError(
-            f"{where}: expected a batch that {parts} parts divide, got {examples} examples; "
-            f"use batches of {examples // parts * parts or parts}, or another number of parts"
-        )
-    return examples
 
 
 def _on_all(devices: Devices, function: Callable[..., Any], *specs: P) -> Callable[..., Any]:

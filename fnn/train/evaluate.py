@@ -1,62 +1,62 @@
 """Evaluation: the loss and the recipe's metrics over a whole set, each example once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from fnn import metrics, tree
+from fnn.recipe import RecipeFunction, build
 from fnn.train.devices import shared_sums
-from fnn.train.recipe import RecipeFunction, build
-from fnn.train.state import optimizer_state
-from fnn.train.step import per_example
-from fnn.types import Hyper, Metric, Pair, TrainState
+from fnn.train.gradient import weighted_losses
+from fnn.types import Hyper, Pair, TrainState
 
 Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
 
 
-def make_evaluate(recipe: RecipeFunction, *, batch_size: int = 1024) -> Evaluate:
-    """`evaluate(state, examples, hyper) -> {'loss': ..., metric: ...}`, jitted.
+def make_evaluate(
+    recipe: RecipeFunction, *, batch_size: int = 1024, devices: Sequence[jax.Device] = ()
+) -> Evaluate:
+    """`evaluate(state, examples, hyper) -> {'loss': ..., metric: ...}`, a pure function.
 
     The model runs with train=False and the optimizer's `weights`, over batches of `batch_size` and
-    one smaller rest; sums and counts are added, so every example weighs the same.
+    a smaller last one. Sums and weights are added over all batches, so every example (or token)
+    counts alike, and a masked one not at all.
 
-    >>> from fnn import losses, models, optim, schedules
-    >>> from fnn.types import Recipe
-    >>> from fnn.train.state import make_init
+    >>> from fnn import Recipe, losses, models, optim, schedules
+    >>> from fnn.train import make_init
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.zeros((5, 1))
     >>> state = make_init(recipe)(jax.random.key(0), {'lr': 0.1}, x)
-    >>> make_evaluate(recipe, batch_size=2)(state, (x, x + 2), {'lr': 0.1})['loss'].item()
+    >>> evaluate = jax.jit(make_evaluate(recipe, batch_size=2))
+    >>> evaluate(state, (x, x + 2), {'lr': 0.1})['loss'].item()
     4.0
     """
-    return jax.jit(pure_evaluate(recipe, batch_size))
-
-
-def pure_evaluate(recipe: RecipeFunction, batch_size: int) -> Evaluate:
-    """The evaluation of `make_evaluate`, not jitted."""
 
     def evaluate(state, examples, hyper):
-        built = build(recipe, hyper)
-        loss = metrics.mean_loss(lambda p, t: per_example(built.loss, p, t))
-        named: dict[str, Metric] = {"loss": loss, **built.metrics}
-        params = built.optimizer.weights(optimizer_state(built.optimizer, state), state.params)
+        r = build(recipe, hyper)
+        named = {"loss": metrics.mean(partial(weighted_losses, r.loss)), **r.metrics}
+        params = r.optimizer.weights(state.opt_state, state.params)
 
         def measure(weights, batch):
             (params, model_state), (x, y) = weights, batch
-            predictions, _ = built.model.apply(params, model_state, x)
-            return {name: metric.measure(predictions, y) for name, metric in named.items()}
+            outputs, _ = r.model.apply(params, model_state, x)
+            return {name: metric.measure(outputs, y) for name, metric in named.items()}
 
-        of_batch = partial(shared_sums(built.devices, measure), (params, state.model_state))
+        of_batch = partial(shared_sums(devices, measure), (params, state.model_state))
         sums = _over_batches(of_batch, tuple(examples), batch_size)
         return {name: metric.value(sums[name]) for name, metric in named.items()}
 
     return evaluate
 
 
-def _over_batches(measure, examples, batch_size: int):
+def _over_batches(
+    measure: Callable[[Pair], PyTree], examples: tuple[Any, Any], batch_size: int
+) -> PyTree:
+    """The sums of `measure` over full batches, in a scan, and a smaller last one."""
     full, rest = divmod(tree.length(examples), batch_size)
     if full == 0:
         return measure(examples)

@@ -1,6 +1,5 @@
 """What if: the same steps from the same state, under other hyperparameters."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fnn import tree
+from fnn import text, tree
+from fnn.expect import did_you_mean, expect_positive
 from fnn.keys import run_keys
-from fnn.train.check import check, check_state, expect_positive
-from fnn.train.evaluate import pure_evaluate
-from fnn.train.recipe import RecipeFunction
-from fnn.train.run import steps_maker
+from fnn.recipe import RecipeFunction
+from fnn.train import compiled
+from fnn.train.blocks import rows, scan_steps
+from fnn.train.check import check_state
+from fnn.train.job import make_job
 from fnn.train.seeds import seed_keys
-from fnn.types import Data, Hyper, Metrics, PRNGKey, TrainState
+from fnn.types import Data, Hyper, PRNGKey, TrainState
 
 Edits = Mapping[str, Mapping[str, Any]]  # name -> {path of a hyperparameter: its other value}
 
@@ -29,13 +30,13 @@ class Fork:
 
     names: tuple[str, ...]  # 'as it is', and those of the edits
     state: TrainState  # at the end; leaves (branches, seeds, ...)
-    train: Metrics  # of every step, (branches, seeds, steps, 5)
+    train: dict[str, Float[Array, "branches seeds steps ..."]]  # what every step records
     valid: dict[str, Float[Array, "branches seeds"]]  # at the end
 
     @property
     def measures(self) -> dict[str, Float[np.ndarray, "branches seeds"]]:
         """What the branches are compared by: the mean loss of the steps, and what is in `valid`."""
-        loss = np.asarray(self.train.loss, np.float64).mean(axis=-1)
+        loss = np.asarray(self.train["loss"], np.float64).mean(axis=-1)
         valid = {name: np.asarray(values, np.float64) for name, values in self.valid.items()}
         return {"train loss": loss, **{f"valid {name}": valid[name] for name in sorted(valid)}}
 
@@ -45,20 +46,15 @@ class Fork:
         return {name: values - values[:1] for name, values in self.measures.items()}
 
     def __str__(self) -> str:
-        seeds, steps = self.train.values.shape[1:3]
+        seeds, steps = self.train["loss"].shape[1:3]
         columns = [["", *self.names]]
         for name, values in self.measures.items():
             apart = self.differences[name][1:]
             columns.append([name, _plain(values[0]), *map(_difference, apart)])
-        widths = [max(map(len, column)) for column in columns]
-        rows = zip(*columns, strict=True)
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        rows = list(zip(*columns, strict=True))
         noise = f"{seeds} noise seeds" if seeds > 1 else "1 noise seed"
         title = f"{steps} steps, {noise}: mean ± std, and the difference in such std"
-        return "\n".join([title, *lines])
+        return f"{title}\n{text.table(rows, left=len(columns))}"
 
 
 def fork(
@@ -96,9 +92,8 @@ def fork(
     Raises: ValueError for what `check` finds, for a state that is not the recipe's, and for an edit
       of what hyper does not have, or to a value of another shape.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import Batch, Recipe, losses, models, optim, schedules
     >>> from fnn.train import make_init
-    >>> from fnn.types import Batch, Recipe
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
@@ -112,31 +107,42 @@ def fork(
     True
     """
     expect_positive("fork", steps=steps, seeds=seeds, eval_batch_size=eval_batch_size)
-    check(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
+    job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     check_state("fork", recipe, state, hyper=hyper, data=data)
-    changed = _stacked(hyper, edits)
-    data, keys = jax.tree.map(jnp.asarray, data), seed_keys(key, seeds)
-    sizes = (batch_size, steps, eval_batch_size)
-    state, train, valid = _branches(recipe, sizes, state, keys, hyper, changed, data)
+    changed = _stack_edits(hyper, edits)
+    sizes, keys = (batch_size, steps, eval_batch_size), seed_keys(key, seeds)
+    state, train, valid = _branches(recipe, sizes, state, keys, hyper, changed, job.data)
     return Fork(names=("as it is", *edits), state=state, train=train, valid=valid)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _branches(recipe, sizes, state, keys, hyper, changed, data):
     batch_size, steps, eval_batch_size = sizes
-    make_steps = steps_maker(recipe, batch_size)
-    evaluate = pure_evaluate(recipe, eval_batch_size)
 
     def branch(values, key):
+        keys = run_keys(key)
         edited = tree.map_with_path(lambda path, leaf: values.get(path, leaf), hyper)
-        after, train = make_steps(state, run_keys(key), edited, data.train, steps)
-        return after, train, evaluate(after, data.valid, edited)
+
+        def advance(state, step, indices):
+            return compiled.step(recipe, (), state, rows(data.train, indices), keys.noise, edited)
+
+        after, recorded = scan_steps(
+            advance,
+            state,
+            state.step,
+            keys=keys,
+            train=data.train,
+            batch_size=batch_size,
+            length=steps,
+        )
+        valid = compiled.evaluate(recipe, eval_batch_size, (), after, data.valid, edited)
+        return after, recorded[1], valid
 
     over_seeds = jax.vmap(branch, in_axes=(None, 0))
     return jax.vmap(over_seeds, in_axes=(0, None))(changed, keys)
 
 
-def _stacked(hyper: Hyper, edits: Edits) -> dict[str, Array]:
+def _stack_edits(hyper: Hyper, edits: Edits) -> dict[str, Array]:
     """The hyperparameters that any edit changes: all values of each, the unedited one first."""
     if not any(edits.values()):
         raise ValueError(
@@ -154,8 +160,7 @@ def _stacked(hyper: Hyper, edits: Edits) -> dict[str, Array]:
 
 def _expect_hyper(name: str, path: str, value: Any, before: dict[str, Any]) -> None:
     if path not in before:
-        close = difflib.get_close_matches(path, before, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "add it to hyper"
+        hint = did_you_mean(path, before, "add it to hyper")
         raise ValueError(
             f"fork: expected the edit {name!r} to change some of {sorted(before)}, got {path!r}; "
             f"{hint}"

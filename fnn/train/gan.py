@@ -1,17 +1,34 @@
-"""Two players in one pure step: a generator, and a discriminator that tells its work from data."""
+"""Generative adversarial networks: two players, each updated by the step of an ordinary recipe."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.keys import fold_name
 from fnn.losses import binary_cross_entropy
-from fnn.types import Hyper, Model, ModelState, Optimizer, Params, PRNGKey, Schedule
+from fnn.measures import Named, flat, init_states
+from fnn.recipe import Recipe
+from fnn.train.gradient import weighted_losses
+from fnn.train.step import update
+from fnn.types import (
+    Apply,
+    Hyper,
+    Loss,
+    Measure,
+    Model,
+    Optimizer,
+    PRNGKey,
+    Schedule,
+    StatefulMeasure,
+    TrainState,
+    Weighted,
+)
 
 
 class Player(NamedTuple):
@@ -23,40 +40,40 @@ class Player(NamedTuple):
 
 
 class GANRecipe(NamedTuple):
-    """All that the training of two players needs to know, made by a function of `hyper`."""
+    """What the training of two players needs to know, made by a function of `hyper`.
+
+    `loss(logits, targets)` has targets of 1 for data and 0 for what the generator made. Each of the
+    `measures` sees the step of each player.
+    """
 
     generator: Player  # from latents to examples
     discriminator: Player  # from examples (B, ...) to logits (B,) or (B, 1): above 0 for data
     prior: Callable[[PRNGKey, int], Any]  # (key, B) -> latents, with the batch axis first
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class PlayerState:
-    """What a player carries from step to step."""
-
-    params: Params
-    model_state: ModelState
-    opt_state: Any
+    loss: Loss = binary_cross_entropy
+    measures: Sequence[Measure | StatefulMeasure] = ()
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GANState:
-    """All that the training carries from step to step."""
+    """The states of both players."""
 
-    step: Int[Array, ""]  # updates of each player made so far, int32
-    generator: PlayerState
-    discriminator: PlayerState
+    generator: TrainState
+    discriminator: TrainState
+
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Updates of each player made so far, int32."""
+        return self.generator.step
 
 
-GANStep = Callable[[GANState, Any, PRNGKey, Hyper], tuple[GANState, dict[str, Float[Array, ""]]]]
+GANStep = Callable[[GANState, Any, PRNGKey, Hyper], tuple[GANState, Named]]
 
 
 def make_gan_init(
     recipe: Callable[[Hyper], GANRecipe],
 ) -> Callable[[PRNGKey, Hyper, Any], GANState]:
-    """`init(key, hyper, x) -> state` for real examples like x (B, ...), jitted as one program.
+    """`init(key, hyper, x) -> state` for data like x (B, ...), a pure function.
 
     >>> from fnn import models, optim, schedules
     >>> player = Player(models.dense(1), optim.sgd(), schedules.constant(0.1))
@@ -68,33 +85,45 @@ def make_gan_init(
     """
 
     def init(key, hyper, x):
-        built = recipe(hyper)
-        latents = jax.eval_shape(lambda key: built.prior(key, x.shape[0]), key)
+        r = recipe(hyper)
+        latents = jax.eval_shape(lambda key: r.prior(key, tree.length(x)), key)
+
+        def start(player: Player, key: PRNGKey, x: Any) -> TrainState:
+            params, model_state = player.model.init(key, x)
+            return TrainState(
+                step=jnp.int32(0),
+                params=params,
+                model_state=model_state,
+                opt_state=player.optimizer.init(params),
+                measure_state=init_states(r.measures, params),
+            )
+
         return GANState(
-            step=jnp.int32(0),
-            generator=_start(built.generator, fold_name(key, "generator"), latents),
-            discriminator=_start(built.discriminator, fold_name(key, "discriminator"), x),
+            generator=start(r.generator, fold_name(key, "generator"), latents),
+            discriminator=start(r.discriminator, fold_name(key, "discriminator"), x),
         )
 
-    return jax.jit(init)
+    return init
 
 
 def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
-    """`step(state, x, key, hyper) -> state, metrics`, jitted, with the state donated.
+    """`step(state, x, key, hyper) -> state, metrics`, a pure function; jit it, the state donated.
 
-        discriminator:  mean softplus(-D(x)) + softplus(D(G(z)))
-        generator:      mean softplus(-D(G(z)))             with the new D, and a new z
+        discriminator:  mean of loss(D(x), 1) + loss(D(G(z)), 0)
+        generator:      mean of loss(D(G(z)), 1)             with the new D, and a new z
 
     Args of the step:
-      state: given up to the step; keep the state that it returns.
-      x: real examples, (B, ...).
+      state: from `make_gan_init`, or from the step before.
+      x: data, (B, ...), or `Weighted(x, weights)` with weights (B,) for the discriminator's mean.
       key: the run's noise stream; the step uses `fold_in(key, state.step)`, so pass the same key
         to every step.
       hyper: what the recipe is built from.
 
-    The metrics are {'generator_loss', 'discriminator_loss'}: at balance log 2 and 2 log 2.
+    Returns: the new state and the metrics of both players by name: 'generator_loss', at balance
+      log 2; 'discriminator_loss', at balance 2 log 2; 'generator_lr', 'discriminator_lr', and what
+      the measures record.
     Source: Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1 with k = 1, and section 3 for the
-      generator's loss, which does not fade where the discriminator is sure.
+      generator's loss, whose gradient does not vanish where the discriminator is sure.
 
     >>> from fnn import models, optim, schedules
     >>> def recipe(hyper):
@@ -104,73 +133,87 @@ def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
     ...                      prior=lambda key, n: jax.random.normal(key, (n, 1)))
     >>> key, hyper = jax.random.key(0), {'lr': 0.01}
     >>> x = 2 + jax.random.normal(jax.random.key(1), (64, 1))
-    >>> state, step = make_gan_init(recipe)(key, hyper, x), make_gan_step(recipe)
-    >>> state, metrics = step(state, x, key, hyper)
+    >>> state = jax.jit(make_gan_init(recipe))(key, hyper, x)
+    >>> state, metrics = jax.jit(make_gan_step(recipe))(state, x, key, hyper)
     >>> sorted(metrics), state.step.item()
-    (['discriminator_loss', 'generator_loss'], 1)
+    (['discriminator_loss', 'discriminator_lr', 'generator_loss', 'generator_lr'], 1)
     """
-    return jax.jit(pure_gan_step(recipe), donate_argnums=0)
-
-
-def pure_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
-    """The step of `make_gan_step`, not jitted: for use inside scans and other programs."""
 
     def step(state, x, key, hyper):
-        generator, discriminator, prior = recipe(hyper)
+        r = recipe(hyper)
         noise = jax.random.fold_in(key, state.step)
+        x, weights = x if isinstance(x, Weighted) else (x, jnp.ones(tree.length(x)))
 
-        def make(params, name):
-            own = fold_name(noise, name)
-            z = prior(fold_name(own, "prior"), x.shape[0])
-            return generator.model.apply(
-                params, state.generator.model_state, z, key=fold_name(own, "model"), train=True
-            )
+        def latents(name: str) -> Any:
+            return r.prior(fold_name(noise, name), tree.length(x))
 
-        def judge(params, model_state, x, name):
-            own = fold_name(noise, name)
-            return discriminator.model.apply(params, model_state, x, key=own, train=True)
-
-        def discriminator_loss(params):
-            made, _ = make(state.generator.params, "to judge")
-            of_data, model_state = judge(params, state.discriminator.model_state, x, "data")
-            of_made, model_state = judge(params, model_state, made, "made")
-            return _cost(of_data, says_data=True) + _cost(of_made, says_data=False), model_state
-
-        loss_d, new_d = _update(discriminator, state.discriminator, state.step, discriminator_loss)
-
-        def generator_loss(params):
-            made, model_state = make(params, "to learn")
-            said, _ = judge(new_d.params, new_d.model_state, made, "answer")
-            return _cost(said, says_data=True), model_state
-
-        loss_g, new_g = _update(generator, state.generator, state.step, generator_loss)
-        state = GANState(step=state.step + 1, generator=new_g, discriminator=new_d)
-        return state, {"generator_loss": loss_g, "discriminator_loss": loss_d}
+        made, _ = r.generator.model.apply(
+            state.generator.params,
+            state.generator.model_state,
+            latents("of the judged"),
+            key=fold_name(noise, "made"),
+            train=True,
+        )
+        judge = _as_recipe(r, r.discriminator, _judge_both(r), _loss(r.loss, 1.0, 0.0))
+        batch = (x, made), weights
+        discriminator, judged = update(
+            judge, state.discriminator, batch, fold_name(noise, "discriminator")
+        )
+        learn = _as_recipe(r, r.generator, _make_and_judge(r, discriminator), _loss(r.loss, 1.0))
+        batch = latents("of the learner"), jnp.ones_like(weights)
+        generator, learned = update(learn, state.generator, batch, fold_name(noise, "generator"))
+        metrics = {f"discriminator_{name}": value for name, value in flat(judged).items()}
+        metrics |= {f"generator_{name}": value for name, value in flat(learned).items()}
+        return GANState(generator=generator, discriminator=discriminator), metrics
 
     return step
 
 
-def _start(player: Player, key: PRNGKey, x: Any) -> PlayerState:
-    params, model_state = player.model.init(key, x)
-    return PlayerState(
-        params=params, model_state=model_state, opt_state=player.optimizer.init(params)
-    )
+def _as_recipe(r: GANRecipe, player: Player, apply: Apply, loss: Loss) -> Recipe:
+    model = Model(player.model.init, apply)
+    return Recipe(model, loss, player.optimizer, player.schedule, measures=r.measures)
 
 
-def _update(
-    player: Player,
-    state: PlayerState,
-    step: Int[Array, ""],
-    loss: Callable[[Params], tuple[Float[Array, ""], ModelState]],
-) -> tuple[Float[Array, ""], PlayerState]:
-    """The loss, and the player after one update."""
-    (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-    lr = player.schedule(step)
-    updates, opt_state = player.optimizer.update(grads, state.opt_state, state.params, lr)
-    params = tree.add(state.params, updates)
-    return value, PlayerState(params=params, model_state=model_state, opt_state=opt_state)
+def _judge_both(r: GANRecipe) -> Apply:
+    """The discriminator's logits of data and of made examples."""
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        logits = []
+        for name, examples in zip(("data", "made"), x, strict=True):
+            z, model_state = r.discriminator.model.apply(
+                params, model_state, examples, key=fold_name(key, name), train=train
+            )
+            logits.append(z)
+        return logits, model_state
+
+    return apply
 
 
-def _cost(logits: Array, *, says_data: bool) -> Float[Array, ""]:
-    targets = jnp.full(logits.shape, float(says_data), logits.dtype)
-    return binary_cross_entropy(logits, targets).mean()
+def _make_and_judge(r: GANRecipe, judge: TrainState) -> Apply:
+    """The discriminator's logits of what the generator makes of latents."""
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        made, model_state = r.generator.model.apply(
+            params, model_state, x, key=fold_name(key, "made"), train=train
+        )
+        z, _ = r.discriminator.model.apply(
+            judge.params, judge.model_state, made, key=fold_name(key, "judged"), train=train
+        )
+        return [z], model_state
+
+    return apply
+
+
+def _loss(loss: Loss, *sides: float) -> Loss:
+    """The sum of the losses of each logits against its side; the targets are example weights."""
+
+    def summed(logits, weights):
+        parts = [
+            weighted_losses(loss, z, jnp.full_like(z, side))
+            for z, side in zip(logits, sides, strict=True)
+        ]
+        values = functools.reduce(jnp.add, [part.values for part in parts])
+        of_logits = functools.reduce(jnp.multiply, [part.weights for part in parts])
+        return Weighted(values, of_logits * weights.reshape(-1, *[1] * (values.ndim - 1)))
+
+    return summed

@@ -1,43 +1,140 @@
-"""The gradient of a batch by its parts, one after another, to save memory."""
+"""The gradient of a batch: sums and weights are added over all its parts, and divided once."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from fnn import tree
-from fnn.train.check import expect_positive
-from fnn.train.devices import expect_divided
-from fnn.types import Gradient, Pair, whole_batch
+from fnn.expect import expect_divided, expect_positive, spec
+from fnn.recipe import Recipe, no_penalty, whole_batch
+from fnn.train.devices import shared_gradient
+from fnn.types import (
+    BatchLoss,
+    Gradient,
+    Loss,
+    LossSums,
+    Objective,
+    Pair,
+    Params,
+    PRNGKey,
+    Scalar,
+    TrainState,
+    Weighted,
+)
+
+
+def mean_gradient(
+    r: Recipe, state: TrainState, batch: Pair, key: PRNGKey, devices: Sequence[jax.Device] = ()
+) -> tuple[LossSums, Params, Objective]:
+    """Forward and backward pass: the sums of a batch, the mean gradient, and both as a function."""
+    gradient = shared_gradient(devices, r.gradient)
+    examples, loss_scale = tree.length(batch), r.optimizer.loss_scale(state.opt_state)
+    # Differentiated is the sum over the number of examples: of the sum, float16 might overflow.
+    loss = batch_loss(r, loss_scale / examples)
+
+    def sums_and_grads(params: Params) -> tuple[LossSums, Params]:
+        sums, grads = gradient(loss, params, state.model_state, batch, key)
+        # The only division by a number of examples or tokens.
+        factor = examples / _or_one(sums.weight) / loss_scale
+        return sums, jax.tree.map(lambda g: g * factor.astype(g.dtype), tree.wide(grads))
+
+    def loss_and_grads(params: Params) -> tuple[Float[Array, ""], Params]:
+        sums, grads = sums_and_grads(params)
+        return _total(sums), grads
+
+    sums, grads = sums_and_grads(state.params)
+    return sums, grads, Objective(_total(sums), loss_and_grads)
+
+
+def _total(sums: LossSums) -> Float[Array, ""]:
+    return (sums.loss + sums.penalty) / _or_one(sums.weight)
+
+
+def means(r: Recipe, sums: LossSums) -> dict[str, Float[Array, ""]]:
+    """What a step reports of its batch: 'loss', 'penalty' if there is one, the train metrics."""
+    weight = _or_one(sums.weight)
+    penalty = {} if r.penalty is no_penalty else {"penalty": sums.penalty / weight}
+    values = {name: metric.value(sums.metrics[name]) for name, metric in r.train_metrics.items()}
+    return {"loss": sums.loss / weight, **penalty, **values}
+
+
+def batch_loss(r: Recipe, scale: Scalar) -> BatchLoss:
+    """`scale` times the sum of the weighted losses and penalties of a batch, and its sums."""
+
+    def loss(params, model_state, batch, key):
+        x, y = batch
+        outputs, model_state = r.model.apply(params, model_state, x, key=key, train=True)
+        losses = weighted_losses(r.loss, outputs, y)
+        weight = losses.weights.sum()
+        sums = LossSums(
+            loss=losses.sum(),
+            penalty=weight * jnp.asarray(r.penalty(params, model_state), weight.dtype),
+            weight=weight,
+            metrics={name: m.measure(outputs, y) for name, m in r.train_metrics.items()},
+            model_state=model_state,
+        )
+        total = sums.loss + sums.penalty
+        return total * jnp.asarray(scale, total.dtype), sums
+
+    return loss
+
+
+def weighted_losses(loss: Loss, outputs: Any, targets: Any) -> Weighted:
+    """The losses of a batch in at least float32, with weights of 1 where the loss has none.
+
+    Raises: ValueError unless they are floats with the batch axis first.
+    """
+    losses, batch = loss(outputs, targets), tree.length(targets)
+    if isinstance(losses, jax.Array):
+        losses = Weighted(losses, jnp.ones_like(losses))
+    if not isinstance(losses, Weighted):
+        raise ValueError(
+            f"loss: expected an array of per-example losses or a Weighted, got "
+            f"{type(losses).__name__}; return one array of shape (batch, ...)"
+        )
+    values, weights = losses
+    if values.shape[:1] != (batch,) or not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(
+            f"loss: expected floats of shape ({batch}, ...), one loss per example, got "
+            f"{spec(values)}; leave the mean over the batch to the step"
+        )
+    if weights.shape != values.shape:
+        raise ValueError(
+            f"loss: expected a Weighted with one weight per loss, {values.shape}, got weights "
+            f"{weights.shape}; broadcast them"
+        )
+    dtype = tree.at_least_float32(values)
+    return Weighted(values.astype(dtype), weights.astype(dtype))
 
 
 def microbatches(parts: int) -> Gradient:
-    """Gradient accumulation: the gradient of a batch as the mean of those of its parts.
+    """Gradient accumulation inside the step: the batch is seen in `parts` slices, one by one.
 
-        loss = sum_i loss(part i) / parts,   g = sum_i g(part i) / parts
+        loss = sum_i sum(w v of part i) / sum_i sum(w of part i),   and the gradient of that
 
-    For the `gradient` of a recipe. The parts are equal slices of the batch after augmentation, seen
-    one after another inside the step, so the activations in memory are those of one part. Optimizer
-    and schedule see one step. Loss and gradient are those of the whole batch, up to rounding, where
-    the model and the loss take each example by itself. What looks across the batch sees one part
-    at a time: batch norm, whose running statistics follow every part in turn, a contrastive loss,
-    and a penalty on the model state, which is averaged. Each part has noise of its own. On a CPU,
-    parts whose activations stay in the cache may also be quicker: a small convolutional network
-    takes 0.96 of the time by parts of 16 images, and 0.90 where `devices` share the batch.
+    For `Recipe.gradient`. The activations in memory are those of one part; optimizer and schedule
+    see one step. Loss and gradient are those of the whole batch, up to rounding, however masks and
+    weights fall into the parts. What looks across the batch sees one part at a time: batch norm,
+    whose running statistics follow every part in turn, a contrastive loss, and a penalty on the
+    model state, which is averaged by weight. Each part has noise of its own.
 
     Args:
-      parts: at least 1; static. 1 is the whole batch, to the bit.
+      parts: at least 1, a divisor of the batch size; static. 1 is the whole batch.
 
-    Returns: a Gradient whose sums and results are in at least float32.
+    Returns: a Gradient; sums are in at least float32.
     Raises: ValueError for parts below 1, and at trace time for a batch that they do not divide.
     Source: none; for batch norm Hoffer et al. 2017, arXiv:1705.08741 (ghost batches). Compat:
       `optim.accumulate` spreads the parts over steps instead, with batches of the size of a part.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, optim, schedules
     >>> from fnn.train import make_init, make_step
-    >>> from fnn.types import Recipe
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']), gradient=microbatches(4))
     >>> key, hyper, x = jax.random.key(0), {'lr': 0.1}, jnp.linspace(-1, 1, 8)[:, None]
-    >>> state, step = make_init(recipe)(key, hyper, x), make_step(recipe)
+    >>> state, step = make_init(recipe)(key, hyper, x), jax.jit(make_step(recipe))
     >>> for _ in range(100):
     ...     state, metrics = step(state, (x, 3 * x), key, hyper)
     >>> state.params['kernel'].round(2).tolist()
@@ -48,18 +145,24 @@ def microbatches(parts: int) -> Gradient:
         return whole_batch
 
     def gradient(loss, params, model_state, batch, key):
-        def one(carry, numbered):
-            total, model_state = carry
+        def add(carry, numbered):
+            sums, grads = carry
             i, part = numbered
             noise = jax.random.fold_in(key, i)
-            (value, model_state), grads = whole_batch(loss, params, model_state, part, noise)
-            total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads)
-            return (total, model_state), value
+            more, more_grads = whole_batch(loss, params, sums.model_state, part, noise)
+            total = jax.tree.map(
+                jnp.add, sums._replace(model_state=()), more._replace(model_state=())
+            )
+            grads = jax.tree.map(jnp.add, grads, tree.wide(more_grads))
+            return (total._replace(model_state=more.model_state), grads), None
 
-        numbered = (jnp.arange(parts), _split(batch, parts))
-        start = (tree.zeros_like(params), model_state)
-        (total, model_state), values = jax.lax.scan(one, start, numbered)
-        return (values.mean(), model_state), jax.tree.map(lambda t: t / parts, total)
+        slices = _split(batch, parts)
+        first = jax.tree.map(lambda a: a[0], slices)
+        _, shapes = jax.eval_shape(loss, params, model_state, first, key)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        start = (zeros._replace(model_state=model_state), tree.zeros_like(params))
+        (sums, grads), _ = jax.lax.scan(add, start, (jnp.arange(parts), slices))
+        return sums, grads
 
     return gradient
 
@@ -68,3 +171,8 @@ def _split(batch: Pair, parts: int) -> Pair:
     """Each array as (parts, examples of a part, ...), in the order of the batch."""
     examples = expect_divided("microbatches", batch, parts) // parts
     return jax.tree.map(lambda a: a.reshape(parts, examples, *a.shape[1:]), tuple(batch))
+
+
+def _or_one(weight: Array) -> Array:
+    """The divisor of a mean: a batch without any weight has the mean 0."""
+    return jnp.where(weight == 0, 1, weight)

@@ -5,14 +5,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from fnn.expect import expect_positive
 from fnn.keys import run_keys
-from fnn.train.check import check, check_state, expect_positive
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train.blocks import rows, scan_steps, struct_of
+from fnn.train.check import check_state
+from fnn.train.job import make_job
 from fnn.train.range_curve import RangeCurve, smooth
-from fnn.train.recipe import RecipeFunction
-from fnn.train.run import example, steps_maker
 from fnn.train.seeds import seed_keys
-from fnn.train.state import init_state
-from fnn.types import Data, Hyper, PRNGKey, Recipe, Scalar, Schedule, TrainState
+from fnn.train.state import make_init
+from fnn.train.step import make_step
+from fnn.types import Data, Hyper, PRNGKey, Scalar, Schedule, TrainState
 
 
 def lr_find(
@@ -53,8 +56,7 @@ def lr_find(
       a difference, as in fastai; the average is of about 5 steps and of the seeds, where fastai's
       is of 50 steps.
 
-    >>> from fnn import losses, models, optim, schedules
-    >>> from fnn.types import Batch
+    >>> from fnn import Batch, Recipe, losses, models, optim, schedules
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
@@ -67,12 +69,12 @@ def lr_find(
     if steps < 2:
         raise ValueError(f"lr_find: expected at least 2 steps, got {steps}; take 100")
     _expect_ascending(lr_min, lr_max)
-    check(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
+    job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     if state is not None:
         check_state("lr_find", recipe, state, hyper=hyper, data=data)
-    data = jax.tree.map(jnp.asarray, data)
     keys, ends = seed_keys(key, seeds), (jnp.float32(lr_min), jnp.float32(lr_max))
-    return _curve(recipe, batch_size, steps, keys, state, hyper, data, ends, jnp.float32(decay))
+    static = (recipe, batch_size, steps)
+    return _curve(*static, keys, state, hyper, job.data, ends, jnp.float32(decay))
 
 
 def _expect_ascending(lr_min: Scalar, lr_max: Scalar) -> None:
@@ -88,14 +90,27 @@ def _expect_ascending(lr_min: Scalar, lr_max: Scalar) -> None:
 def _curve(recipe, batch_size, steps, keys, state, hyper, data, ends, decay) -> RangeCurve:
     first = 0 if state is None else state.step
     ramp = geometric(*ends, first=first, steps=steps)
-    make_steps = steps_maker(with_schedule(recipe, ramp), batch_size)
+    ramped = with_schedule(recipe, ramp)
+    init, step = make_init(ramped), make_step(ramped)
 
     def losses_of(key):
         keys = run_keys(key)
-        start = state
-        if start is None:
-            start = init_state(recipe, keys.init, hyper, example(data.train, batch_size))
-        return make_steps(start, keys, hyper, data.train, steps)[1].loss
+        x = struct_of(data.train, batch_size)[0]
+
+        def advance(state, i, indices):
+            state, metrics = step(state, rows(data.train, indices), keys.noise, hyper)
+            return state, metrics["loss"]
+
+        start = init(keys.init, hyper, x) if state is None else state
+        return scan_steps(
+            advance,
+            start,
+            start.step,
+            keys=keys,
+            train=data.train,
+            batch_size=batch_size,
+            length=steps,
+        )[1]
 
     losses = jax.vmap(losses_of)(keys)
     lrs = jax.vmap(ramp)(first + jnp.arange(steps))
@@ -124,7 +139,7 @@ def with_schedule(recipe: RecipeFunction, schedule: Schedule) -> RecipeFunction:
     The recipe's own is asked all the same, for nothing: it may be what reads a hyperparameter, and
     one that nothing reads is taken for a misspelt one.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, optim, schedules
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> with_schedule(recipe, schedules.constant(0.5))({'lr': 0.1}).schedule(0).item()

@@ -10,27 +10,18 @@ import numpy as np
 from jaxtyping import Array
 
 from fnn import tree
-from fnn.keys import RunKeys, run_keys
-from fnn.train.check import expect_positive
+from fnn.expect import expect_positive
+from fnn.keys import RunKeys
+from fnn.measures import norms
+from fnn.recipe import Recipe, RecipeFunction, build, no_augmentation, no_penalty
+from fnn.train.gradient import weighted_losses
+from fnn.train.job import make_job
 from fnn.train.overfit_advice import Evidence, advise
-from fnn.train.recipe import RecipeFunction, build
-from fnn.train.source import checked, first_batch
-from fnn.train.state import init_state
-from fnn.train.step import per_example, pure_step
+from fnn.train.source import first_batch
+from fnn.train.state import make_init
+from fnn.train.step import make_step
 from fnn.train.upcoming import upcoming
-from fnn.types import (
-    Data,
-    Hyper,
-    Metrics,
-    Model,
-    Pair,
-    PRNGKey,
-    Recipe,
-    Scalar,
-    TrainState,
-    no_augmentation,
-    no_penalty,
-)
+from fnn.types import Data, Hyper, Model, Pair, PRNGKey, Scalar, TrainState, Weighted
 
 _SCALES = (10.0, 1000.0, 0.1, 0.001)  # times the lr: what tells a wrong one from other faults
 
@@ -42,7 +33,7 @@ class Overfit:
     passed: bool  # whether the loss came near zero
     evidence: Evidence
     advice: tuple[str, ...]  # what to look at, the most likely first; () if there is nothing
-    train: Metrics = field(repr=False)  # of the steps with the lr as it is, values (steps, 5)
+    train: dict[str, Array] = field(repr=False)  # metrics of the steps with the lr as it is
 
     def __str__(self) -> str:
         e = self.evidence
@@ -79,7 +70,7 @@ def overfit_one_batch(
     Returns: an `Overfit`: whether it passed, the evidence, and from it what to look at first.
     Raises: ValueError for what `check` finds.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, optim, schedules
     >>> recipe = lambda hyper: Recipe(models.dense(2), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
@@ -90,10 +81,10 @@ def overfit_one_batch(
     (False, 'The lr is too low: at 1000 times')
     """
     expect_positive("overfit_one_batch", steps=steps, batch_size=batch_size)
-    data = checked(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
-    keys = run_keys(key)
-    batch = first_batch(data.train, keys.order, batch_size)
-    n = tree.length(data.train)
+    job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
+    keys = job.keys
+    batch = first_batch(job.data.train, keys.order, batch_size)
+    n = tree.length(job.data.train)
     indices = upcoming(keys.order, 0, n, batch_size, 1)[0].tolist()
 
     trials = {1.0: _trial(recipe, steps, 1.0, keys, hyper, batch)}
@@ -102,8 +93,8 @@ def overfit_one_batch(
     if not passed:
         trials |= {s: _trial(recipe, steps, s, keys, hyper, batch) for s in _SCALES}
     evidence = _evidence(trials, batch, tuple(indices), steps, share)
-    train = Metrics(values=trials[1.0].values)
-    return Overfit(passed=passed, evidence=evidence, advice=advise(evidence, passed), train=train)
+    advice, train = advise(evidence, passed), trials[1.0].metrics
+    return Overfit(passed=passed, evidence=evidence, advice=advice, train=train)
 
 
 class _View(NamedTuple):
@@ -119,7 +110,7 @@ class _View(NamedTuple):
 class _Trial(NamedTuple):
     """What is seen of one training on the batch."""
 
-    values: Array  # (steps, 5), as Metrics
+    metrics: dict[str, Array]  # of each step, (steps,)
     moved: Any  # whether each leaf changed
     climb: Array  # the first update along the gradient: above 0 it goes up
     before: _View
@@ -132,28 +123,32 @@ def _trial(
     given = (recipe, jnp.float32(scale), keys, hyper, batch)
     start = _start(*given)
     once, _ = _train(*given, start, 1, steps)
-    end, values = _train(*given, start, steps, steps)
+    end, metrics = _train(*given, start, steps, steps)
     before, after = _look(*given, start), _look(*given, end)
     moved = jax.tree.map(lambda a, b: (a != b).any(), start.params, end.params)
     climb = _along(once.params, start.params, before.gradient)
-    return _Trial(values=values, moved=moved, climb=climb, before=before, after=after)
+    return _Trial(metrics=metrics, moved=moved, climb=climb, before=before, after=after)
 
 
 @partial(jax.jit, static_argnums=0)
 def _start(recipe, scale, keys, hyper, batch) -> TrainState:
     held = partial(_plain, recipe, keys.noise, scale)
-    return init_state(held, keys.init, hyper, batch[0])
+    return make_init(held)(keys.init, hyper, batch[0])
 
 
 @partial(jax.jit, static_argnums=(0, 7))
-def _train(recipe, scale, keys, hyper, batch, state, steps, most) -> tuple[TrainState, Array]:
-    step = pure_step(partial(_plain, recipe, keys.noise, scale))
+def _train(recipe, scale, keys, hyper, batch, state, steps, most):
+    step = make_step(partial(_plain, recipe, keys.noise, scale))
 
     def one(i, carry):
-        state, metrics = step(carry[0], batch, keys.noise, hyper)
-        return state, jax.lax.dynamic_update_index_in_dim(carry[1], metrics.values, i, 0)
+        state, recorded = carry
+        state, metrics = step(state, batch, keys.noise, hyper)
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
+        return state, jax.tree.map(put, recorded, metrics)
 
-    return jax.lax.fori_loop(0, steps, one, (state, jnp.zeros((most, 5))))
+    _, metrics = jax.eval_shape(step, state, batch, keys.noise, hyper)
+    recorded = jax.tree.map(lambda a: jnp.zeros((most, *a.shape), a.dtype), metrics)
+    return jax.lax.fori_loop(0, steps, one, (state, recorded))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -164,8 +159,8 @@ def _look(recipe, scale, keys, hyper, batch, state) -> _View:
 
     def losses_of(params):
         predictions, _ = model.apply(params, state.model_state, x, key=keys.noise, train=True)
-        losses = per_example(built.loss, predictions, y)
-        return losses.mean(), losses.reshape(losses.shape[0], -1).mean(axis=1)
+        losses = weighted_losses(built.loss, predictions, y)
+        return losses.mean(), jax.vmap(Weighted.mean)(losses)
 
     gradient, example_losses = jax.grad(losses_of, has_aux=True)(state.params)
     predictions, _ = model.apply(state.params, state.model_state, x)
@@ -173,7 +168,7 @@ def _look(recipe, scale, keys, hyper, batch, state) -> _View:
         gradient=gradient,
         example_losses=example_losses,
         predictions=predictions,
-        evaluated=per_example(built.loss, predictions, y).mean(),
+        evaluated=weighted_losses(built.loss, predictions, y).mean(),
         noisy=_noisy(built.model, state, x, keys.noise),
     )
 
@@ -196,8 +191,7 @@ def _plain(recipe: RecipeFunction, noise: PRNGKey, scale: Scalar, hyper: Hyper) 
         schedule=schedule,
         augment=no_augmentation,
         penalty=no_penalty,
-        norms=True,
-        devices=(),
+        measures=(norms,),
     )
 
 
@@ -225,7 +219,7 @@ def _noisy(model: Model, state: Any, x: Any, key: PRNGKey) -> Array:
 
 def _ends(trial: _Trial) -> tuple[float, float]:
     """The first loss, and the last: the median of ten steps, since a single one may jump."""
-    losses = np.asarray(trial.values[:, 0])
+    losses = np.asarray(trial.metrics["loss"])
     return float(losses[0]), float(np.median(losses[-10:]))
 
 
@@ -239,8 +233,9 @@ def _evidence(
     own, last_losses = trials[1.0], {scale: _ends(t)[1] for scale, t in trials.items()}
     # The structure is judged by the trial that came furthest: a wrong lr must not hide it.
     best = trials[min(trials, key=lambda s: np.nan_to_num(last_losses[s], nan=np.inf))]
-    values = np.asarray(own.values)
-    broken = np.flatnonzero(~np.isfinite(values[:, 0]))
+    loss, lr = (np.asarray(own.metrics[name]) for name in ("loss", "lr"))
+    grad_norms = [np.asarray(trial.metrics["grad_norm"]) for trial in (own, best)]
+    broken = np.flatnonzero(~np.isfinite(loss))
     still = lambda gradient: _names(gradient, lambda g: not np.any(g))  # noqa: E731
     no_gradient = still(best.before.gradient) & still(best.after.gradient)
     first, last = _ends(own)
@@ -252,9 +247,9 @@ def _evidence(
         last_loss=last,
         last_losses=last_losses,
         broken_step=int(broken[0]) if len(broken) else None,
-        lr=(float(values[:, 1].min()), float(values[:, 1].max())),
-        last_lr=float(values[-1, 1]),
-        gradient_norm=(float(values[0, 2]), float(np.asarray(best.values)[-1, 2])),
+        lr=(float(lr.min()), float(lr.max())),
+        last_lr=float(lr[-1]),
+        gradient_norm=(float(grad_norms[0][0]), float(grad_norms[1][-1])),
         leaves=len(jax.tree.leaves(best.moved)),
         without_gradient=tuple(sorted(no_gradient)),
         unmoved=tuple(sorted(_names(best.moved, np.logical_not) - no_gradient)),

@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
+import jax
 import numpy as np
 
+from fnn.measures import Recorded
+from fnn.train.chunks import Advance
 from fnn.types import TrainState
-
-Advance = Callable[[TrainState, int], tuple[TrainState, Any]]  # (state, steps) -> state, rows
 
 
 class Pace:
-    """Times chunks of steps, and makes the next one so long that it takes `seconds`.
+    """Adapts the chunk length so that each chunk takes about `seconds`.
 
     The first chunk is a single step, whose time is the compiler's and tells nothing. From the
     second on, a chunk is at most 16 times as long as the one before. A step that takes longer than
@@ -26,7 +26,7 @@ class Pace:
     >>> lengths = []
     >>> def advance(state, steps):
     ...     lengths.append(steps)
-    ...     return state, jnp.zeros((steps, 5))
+    ...     return state, {1: {'loss': jnp.zeros(steps)}}
     >>> state = TrainState(step=jnp.int32(0), params={}, model_state=(), opt_state={})
     >>> _ = [pace.time(advance, state, 100) for _ in range(2)]
     >>> lengths, pace.rate > 0
@@ -40,16 +40,16 @@ class Pace:
         self._length, self._compiled = 1, False
         self.rate = 0.0  # steps per second; 0 until it is known
 
-    def time(self, advance: Advance, state: TrainState, most: int) -> tuple[TrainState, np.ndarray]:
-        """The state after a chunk of at most `most` steps, and the metrics of its steps."""
+    def time(self, advance: Advance, state: TrainState, most: int) -> tuple[TrainState, Recorded]:
+        """The state after a chunk of at most `most` steps, and what these recorded, in NumPy."""
         length = min(self._length, most)
         start = self._clock()
-        state, rows = advance(state, length)
-        values = np.array(np.asarray(rows)[:length])
+        state, recorded = advance(state, length)
+        recorded = jax.tree.map(lambda a: np.array(a[:length]), jax.device_get(recorded))
         seconds = max(self._clock() - start, 1e-9)
         if self._compiled:
             self.rate = length / seconds
             wanted = int(self.rate * self._seconds)
             self._length = max(1, min(wanted, 16 * length, self._most))
         self._compiled = True
-        return state, values
+        return state, recorded

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
+from fnn.expect import expect_positive
 from fnn.train.callbacks import Callback, Event, Fold
-from fnn.train.check import expect_positive
 
 
 @contextmanager

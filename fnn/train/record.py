@@ -1,38 +1,54 @@
 """The record of a fit: its history in memory, and its rows and checkpoints in a store."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
-from fnn.train.callbacks import Carries, expect_json
+from fnn.measures import Recorded, flat, measured
+from fnn.train.callbacks import Carries, Event, expect_json
 from fnn.train.early_stopping import EarlyStopping
+from fnn.train.job import Job
 from fnn.train.store import Store
-from fnn.types import Data, History, Hyper, Metrics, PRNGKey, TrainState
+from fnn.types import History, TrainState
 
-COLUMNS = ("loss", "lr", "grad_norm", "update_norm", "param_norm")  # of Metrics.values
+Values = dict[str, np.ndarray]
 
 
-def fingerprint(key: PRNGKey, hyper: Hyper, data: Data, **numbers: int) -> dict[str, Any]:
+def fingerprint(job: Job, **numbers: int) -> dict[str, Any]:
     """What must be the same for a resumed run to be the run that was interrupted."""
-    leaves = zip(tree.paths(hyper), jax.tree.leaves(hyper), strict=True)
+    leaves = zip(tree.paths(job.hyper), jax.tree.leaves(job.hyper), strict=True)
     return {
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "key": np.asarray(jax.random.key_data(job.key)).tolist(),
         "hyper": {path: np.asarray(leaf).tolist() for path, leaf in leaves},
-        "examples": tree.length(data.train),
+        "examples": tree.length(job.data.train),
+        "batch_size": job.batch_size,
         **numbers,
     }
 
 
-class Record:
-    """Collects what a fit sees, and passes it on to the store, if there is one."""
+class _Chunk(NamedTuple):
+    """What some consecutive steps recorded, by name, and at which steps."""
 
-    def __init__(self, store: Store | None, made_by: dict[str, Any]):
-        self._store, self._made_by = store, made_by
-        self._values: list[np.ndarray] = []  # one (steps, 5) array per chunk
+    train: Values
+    steps: Values
+
+
+class Record:
+    """Collects what a fit sees, and passes it on to the store, if there is one.
+
+    Args:
+      made_by: see `fingerprint`.
+      shapes: of what a step records.
+    """
+
+    def __init__(self, store: Store | None, made_by: dict[str, Any], shapes: Recorded):
+        self._store, self._made_by, self._shapes = store, made_by, flat(shapes)
+        self._steps = 0  # recorded so far
+        self._chunks: list[_Chunk] = []
         self._eval_steps: list[int] = []
         self._valid: list[dict[str, float]] = []
 
@@ -41,12 +57,24 @@ class Record:
         """The latest evaluation; {} before the first."""
         return self._valid[-1] if self._valid else {}
 
-    def steps(self, first: int, values: np.ndarray) -> None:
-        """The metrics of the steps from `first` on."""
-        self._values.append(values)
+    def steps(self, first: int, recorded: Recorded) -> Event:
+        """The steps from `first` on; returns the event that callbacks see."""
+        n = len(recorded[1]["loss"])
+        train, train_steps = measured(recorded, first, n)
+        every = np.arange(first, first + n, dtype=np.int32)
+        chunk = _Chunk(train, {name: train_steps.get(name, every) for name in train})
+        self._chunks.append(chunk)
+        self._steps = first + n
         if self._store is not None:
-            rows = [dict(zip(COLUMNS, row, strict=True)) for row in values.tolist()]
-            self._store.log([{"step": first + i, **row} for i, row in enumerate(rows)])
+            self._store.log(_rows(chunk, first, n))
+        return Event(
+            step=self._steps,
+            steps=self._steps,
+            train=train,
+            train_steps=train_steps,
+            valid={},
+            read_history=self.history,
+        )
 
     def evaluation(self, step: int, valid: dict[str, float]) -> None:
         """The validation metrics after `step` updates."""
@@ -97,16 +125,21 @@ class Record:
                 + "\n".join(lines)
                 + "\nuse the former ones, or start a new run in another store"
             )
-        self._read(self._store.rows(up_to_step=meta["step"] - 1))
+        self._read(self._store.rows(up_to_step=meta["step"] - 1), meta["step"])
         best = self._store.load("best", like)[0] if self._store.has("best") else like
         stopping = EarlyStopping(**meta["early_stopping"])
         return last, best, stopping, meta.get("callbacks", {})
 
-    def _read(self, rows: list[dict[str, Any]]) -> None:
-        # What was not finite is null in JSON, and comes back as NaN.
-        values = [[row[c] for c in COLUMNS] for row in rows if "loss" in row]
-        self._values = [np.asarray(values, np.float32).reshape(-1, len(COLUMNS))]
-        evaluations = [row for row in rows if "valid" in row]
+    def _read(self, rows: list[dict[str, Any]], steps: int) -> None:
+        chunk, evaluations = _Chunk({}, {}), [row for row in rows if "valid" in row]
+        trained = [row for row in rows if "valid" not in row]
+        for name in dict.fromkeys(name for row in trained for name in row if name != "step"):
+            having = [row for row in trained if name in row]
+            dtype = self._shapes[name].dtype if name in self._shapes else np.float32
+            # What was not finite is null in JSON; NumPy reads that as NaN.
+            chunk.train[name] = np.array([row[name] for row in having], dtype)
+            chunk.steps[name] = np.array([row["step"] for row in having], np.int32)
+        self._chunks, self._steps = [chunk], steps
         self._eval_steps = [row["step"] + 1 for row in evaluations]
         self._valid = [
             {name: math.nan if value is None else value for name, value in row["valid"].items()}
@@ -115,10 +148,25 @@ class Record:
 
     def history(self) -> History:
         """All that was seen, as `run` returns it."""
-        values = np.concatenate(self._values or [np.zeros((0, len(COLUMNS)), np.float32)])
-        names = self._valid[0] if self._valid else {}
+        empty = {name: np.zeros((0, *a.shape), a.dtype) for name, a in self._shapes.items()}
+        chunks = [_Chunk(empty, dict.fromkeys(empty, np.zeros(0, np.int32))), *self._chunks]
+        names = dict.fromkeys(name for chunk in chunks for name in chunk.train)
+        train = {n: np.concatenate([c.train[n] for c in chunks if n in c.train]) for n in names}
+        steps = {n: np.concatenate([c.steps[n] for c in chunks if n in c.steps]) for n in names}
         return History(
-            train=Metrics(values=jnp.asarray(values)),
+            train={name: jnp.asarray(values) for name, values in train.items()},
+            train_steps={n: jnp.asarray(s) for n, s in steps.items() if len(s) < self._steps},
             eval_steps=jnp.asarray(self._eval_steps, jnp.int32),
-            valid={k: jnp.asarray([v[k] for v in self._valid], jnp.float32) for k in names},
+            valid={
+                name: jnp.asarray([row[name] for row in self._valid], jnp.float32)
+                for name in self.latest_valid
+            },
         )
+
+
+def _rows(chunk: _Chunk, first: int, n: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"step": first + i} for i in range(n)]
+    for name, values in chunk.train.items():
+        for step, value in zip(chunk.steps[name].tolist(), values.tolist(), strict=True):
+            rows[step - first][name] = value
+    return rows

@@ -28,7 +28,7 @@ class FitResult(NamedTuple):
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss that turned NaN or infinite. Carries what is known and what is kept.
+    """A loss or penalty that turned NaN or infinite. Carries what is known and what is kept.
 
     step: the step whose loss it was, counted from 0.
     indices: the examples of `data.train` in its batch, int32 (batch_size,).
@@ -39,7 +39,7 @@ class NonFiniteError(ArithmeticError):
 
     def __init__(self, step: int, indices: np.ndarray, state: TrainState, history: History):
         self.step, self.indices, self.state, self.history = step, indices, state, history
-        loss = float(history.train.loss[-1])
+        loss = float(history.train["loss"][-1])
         super().__init__(
             f"fit: expected a finite loss, got {loss} at step {step} on the examples "
             f"{indices.tolist()} of data.train; the state of step {int(state.step)} is kept in "

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
-from fnn import tree
+from fnn import text, tree
+from fnn.expect import spec
 from fnn.types import Model
 
 
@@ -50,8 +51,7 @@ class Summary:
         head = ("params", "shape", "dtype", "count", "bytes")
         state = [("model_state", "", "", "", "")] if self.model_state else []
         rows = [head, *map(_cells, self.params), *state, *map(_cells, self.model_state)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [_line(row, widths) for row in rows]
+        lines = text.table(rows, left=3).splitlines()
         totals = {
             "parameters": f"{self.count:,} ({_scaled(self.bytes, 1024, 'B')})",
             "input": self.inputs,
@@ -168,18 +168,12 @@ def _leaves(values: Any) -> Iterator[Leaf]:
 
 def _specs(values: Any) -> str:
     paths, leaves = tree.paths(values), jax.tree.leaves(values)
-    named = [f"{p}: {tree.spec(a)}" if p else tree.spec(a) for p, a in zip(paths, leaves)]  # noqa: B905
+    named = [f"{p}: {spec(a)}" if p else spec(a) for p, a in zip(paths, leaves)]  # noqa: B905
     return ", ".join(named)
 
 
 def _cells(leaf: Leaf) -> tuple[str, ...]:
     return leaf.path, str(leaf.shape), leaf.dtype, f"{leaf.size:,}", f"{leaf.bytes:,}"
-
-
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    text = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
-    numbers = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-    return "  ".join([*text, *numbers]).rstrip()
 
 
 def _scaled(amount: float, base: int, unit: str) -> str:

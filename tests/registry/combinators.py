@@ -55,8 +55,6 @@ MODELS = [
 
 HELPERS = [
     "combinators.base.as_model",
-    "combinators.base.cast_floats",
-    "combinators.base.is_float",
     "combinators.base.output_of",
     "combinators.precision.mixed_bfloat16",  # of a recipe, not of a model
     "combinators.precision.mixed_float16",

@@ -157,8 +157,16 @@ METRICS = [
         targets=_soft_labels(7, 3),
     ),
     MetricRow(
-        name="mean_loss",
-        make=lambda: metrics.mean_loss(losses.cross_entropy),
+        name="mean of a masked loss",
+        make=lambda: metrics.mean(
+            lambda logits, labels: losses.cross_entropy(logits, labels, ignore_index=1)
+        ),
+        predictions=normal(7, 3),
+        targets=integers(7, below=3),
+    ),
+    MetricRow(
+        name="perplexity",
+        make=lambda: metrics.perplexity(losses.cross_entropy),
         predictions=normal(7, 3),
         targets=integers(7, below=3),
     ),

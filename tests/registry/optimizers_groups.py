@@ -97,6 +97,8 @@ TRANSFORMS = [
 ]
 
 HELPERS = [
+    "optim.adam.adam_rule",
+    "optim.base.elementwise",  # every elementwise optimizer has a row
     "optim.base.expect_unscaled",
     "optim.depth.depth_by_number",
     "optim.groups.by_group",

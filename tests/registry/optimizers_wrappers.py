@@ -84,9 +84,7 @@ OPTIMIZERS = [
 HELPERS = [
     "optim.skip.update_if",
     "optim.wrap.choose",
-    "optim.wrap.like",
-    "optim.wrap.scalar_dtype",
-    "optim.wrap.wide",
+    "optim.wrap.cast_like",
     "optim.wrap.wide_copy",
     "optim.wrap.wrapping",
 ]

@@ -57,6 +57,6 @@ HELPERS = [  # tests/test_recurrent.py, tests/test_recurrent_torch.py
     "layers.over_tokens",
     "layers.rnn_cell",
     "layers.scan_cell",
-    "layers.stacked",
+    "layers.multilayer",
     "models.layers.recurrent.split_lengths",
 ]

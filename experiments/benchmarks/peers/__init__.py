@@ -35,8 +35,9 @@ class Contender(NamedTuple):
 FNN: dict[str, Contender] = {
     "fnn step": Contender("fnn", "of_fnn", "by_steps"),
     "fnn fit": Contender("fnn", "of_fnn", "by_fit"),
-    "fnn fit, no norms": Contender("fnn", "of_fnn", "by_fit_without_norms"),
+    "fnn fit, no measures": Contender("fnn", "of_fnn", "by_fit_without_measures"),
     "fnn run": Contender("fnn", "of_fnn", "by_run"),
+    "fnn fit, plain": Contender("fnn", "of_fnn", "by_fit_plain"),
 }
 PEERS: dict[str, Contender] = {
     "torch": Contender("torch", "of_torch", "eager"),

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.benchmarks.peers.loops import on_device, repeated, value_and_grads
 from experiments.benchmarks.peers.work import (
@@ -28,14 +27,17 @@ from experiments.benchmarks.peers.work import (
 from fnn import layers, losses, models, optim, schedules, tree
 from fnn.activations import gelu, relu
 from fnn.combinators import sequential, stack
-from fnn.keys import run_keys
-from fnn.train import make_init, make_step, microbatches
-from fnn.train.chunks import chunks
+from fnn.measures import norms
+from fnn.recipe import Recipe
+from fnn.train import compiled, make_init, make_step, microbatches
+from fnn.train.blocks import rows, scan_steps
+from fnn.train.chunks import chunks, most_steps
 from fnn.train.devices import everywhere
-from fnn.train.run import example, steps_maker
-from fnn.types import Batch, Model, Optimizer, Recipe
+from fnn.train.job import Job, make_job
+from fnn.types import Batch, Data, Measure, Model, Optimizer
+from fnn.xla import plain
 
-KEY, CHUNK_STEPS = jax.random.key(0), 4096  # the most that fit makes in a chunk
+KEY = jax.random.key(0)
 SHARED = {"cnn", "gpt", "lstm"}  # workloads that gain by a part of the batch for each core
 IN_PARTS = {"cnn": 4}  # by parts of those, one after another, whose activations stay in the cache
 
@@ -132,7 +134,10 @@ def _devices(work: Work) -> Sequence[jax.Device]:
     return cores if gains and jax.default_backend() == "cpu" else ()
 
 
-def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
+def recipe_of(
+    work: Work, measures: Sequence[Measure] = (norms,)
+) -> tuple[Callable[[Any], Recipe], Sequence[jax.Device]]:
+    """The recipe of a workload, and the devices that share its batches."""
     model, devices = MODELS[work.name](), _devices(work)
     parts = IN_PARTS.get(work.name, 1) if devices else 1
 
@@ -143,11 +148,10 @@ def recipe_of(work: Work, norms: bool = True) -> Callable[[Any], Recipe]:
             optimizer=_optimizer(work),
             schedule=schedules.constant(hyper["lr"]),
             gradient=microbatches(parts),
-            norms=norms,
-            devices=devices,
+            measures=measures,
         )
 
-    return recipe
+    return recipe, devices
 
 
 def _hyper() -> dict[str, Any]:
@@ -155,59 +159,95 @@ def _hyper() -> dict[str, Any]:
 
 
 def by_steps(work: Work) -> Any:
-    """A call of `make_step` for each step; of a function, a call of its compiled gradient."""
+    """A call of a jitted `make_step` for each step, which measures the loss alone, as the peers do.
+
+    Of a function, a call of its compiled gradient.
+    """
     if work.is_function:
         function, params = FUNCTIONS[work.name]
         return value_and_grads(function, params(), work)
-    recipe, hyper, batches = recipe_of(work), _hyper(), on_device(work)
-    step = make_step(recipe)
-    state = make_init(recipe)(KEY, hyper, batches[0][0])
+    (recipe, devices), hyper, batches = recipe_of(work, ()), _hyper(), on_device(work)
+    step = jax.jit(make_step(recipe, devices=devices), donate_argnums=0)
+    state = jax.jit(make_init(recipe))(KEY, hyper, batches[0][0])
 
     def one(state, x, y):
         state, metrics = step(state, (x, y), KEY, hyper)
-        return state, metrics.values
+        return state, metrics["loss"]
 
-    return repeated(one, state, batches)
+    return repeated(one, everywhere(devices, state), batches)
 
 
-def by_fit(work: Work, norms: bool = True) -> Any:
+def _job(work: Work, measures: Sequence[Measure] = (norms,)) -> Job:
+    (recipe, devices), examples = recipe_of(work, measures), Batch(*work.examples())
+    return make_job(
+        recipe,
+        Data(train=examples, valid=examples),
+        key=KEY,
+        hyper=_hyper(),
+        batch_size=work.batch_size,
+        devices=devices,
+    )
+
+
+def by_fit(work: Work, measures: Sequence[Measure] = (norms,)) -> Any:
     """The chunks that `fit` makes, with the examples on the device and new batches every epoch."""
-    recipe, hyper, keys = recipe_of(work, norms), _hyper(), run_keys(KEY)
-    train = everywhere(_devices(work), Batch(*map(jnp.asarray, work.examples())))
-    state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
+    job = _job(work, measures)
+    state, most = job.init(), most_steps(job)
     # Of examples on the device there is nothing to close when the context ends.
-    with chunks(recipe, work.batch_size, keys, hyper, train, 0, CHUNK_STEPS) as advance:
+    with chunks(job, 0) as advance:
         pass
 
     def steps(n: int) -> None:
         nonlocal state
-        for start in range(0, n, CHUNK_STEPS):
-            state, rows = advance(state, min(CHUNK_STEPS, n - start))
-            np.asarray(rows)  # fit reads them after each chunk
+        for start in range(0, n, most):
+            state, recorded = advance(state, min(most, n - start))
+            jax.device_get(recorded)  # fit reads them after each chunk
 
     return steps
 
 
-def by_fit_without_norms(work: Work) -> Any:
+def by_fit_without_measures(work: Work) -> Any:
     """The same, with the loss alone measured, as the peers' steps do."""
-    return by_fit(work, norms=False)
+    return by_fit(work, measures=())
+
+
+def by_fit_plain(work: Work) -> Any:
+    """The same as by_fit, without the workarounds of `fnn.xla`."""
+    with plain():
+        steps = by_fit(work)
+
+    def plain_steps(n: int) -> None:
+        with plain():
+            steps(n)
+
+    return plain_steps
 
 
 def by_run(work: Work) -> Any:
     """The scan that `run` is made of, `run_steps` steps a call; n is rounded up to such calls."""
-    recipe, hyper, keys = recipe_of(work), _hyper(), run_keys(KEY)
-    train = everywhere(_devices(work), Batch(*map(jnp.asarray, work.examples())))
-    state = make_init(recipe)(keys.init, hyper, example(train, work.batch_size))
-    make_steps = steps_maker(recipe, work.batch_size)
+    job = _job(work)
+    state = job.init()
 
     @partial(jax.jit, donate_argnums=0)
     def scan(state, keys, hyper, train):
-        return make_steps(state, keys, hyper, train, work.run_steps)
+        def advance(state, step, indices):
+            batch = rows(train, indices)
+            return compiled.step(job.recipe, job.devices, state, batch, keys.noise, hyper)
+
+        return scan_steps(
+            advance,
+            state,
+            state.step,
+            keys=keys,
+            train=train,
+            batch_size=work.batch_size,
+            length=work.run_steps,
+        )
 
     def steps(n: int) -> None:
         nonlocal state
         for _ in range(-(-n // work.run_steps)):
-            state, metrics = scan(state, keys, hyper, train)
-        jax.block_until_ready(metrics.values)
+            state, recorded = scan(state, job.keys, job.hyper, job.data.train)
+        jax.block_until_ready(recorded)
 
     return steps

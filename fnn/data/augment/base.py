@@ -90,23 +90,13 @@ def between(key: PRNGKey, low: Scalar, high: Scalar) -> Float[Array, ""]:
     return first + (last - first) * jax.random.uniform(key)
 
 
-def as_float(x: Array) -> Float[Array, "..."]:
-    """Numbers to calculate with: integers and narrow floats as float32.
+def round_like(values: Float[Array, "..."], x: Array) -> Array:
+    """`values` in the dtype of x; for integers rounded, and clipped to what the dtype holds.
 
-    >>> as_float(jnp.array([200], jnp.uint8)).dtype.name
-    'float32'
-    """
-    wide = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits >= 32
-    return x if wide else x.astype(jnp.float32)
-
-
-def like(x: Array, y: Float[Array, "..."]) -> Array:
-    """The numbers y in the dtype of x; integers rounded, and cut to what the dtype holds.
-
-    >>> like(jnp.array([1], jnp.uint8), jnp.array([-3.0, 2.6, 300.0])).tolist()
+    >>> round_like(jnp.array([-3.0, 2.6, 300.0]), jnp.array([1], jnp.uint8)).tolist()
     [0, 3, 255]
     """
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return y.astype(x.dtype)
+        return values.astype(x.dtype)
     limits = jnp.iinfo(x.dtype)
-    return jnp.clip(jnp.round(y), limits.min, limits.max).astype(x.dtype)
+    return jnp.clip(jnp.round(values), limits.min, limits.max).astype(x.dtype)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fnn.data.augment.base import Augment, as_float, between, like
+from fnn import tree
+from fnn.data.augment.base import Augment, between, round_like
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
@@ -63,7 +64,7 @@ def brighten(x: Picture, factor: Scalar) -> Picture:
     >>> brighten(jnp.full((1, 1, 3), 0.25), 2.0).ravel().tolist()
     [0.5, 0.5, 0.5]
     """
-    wide = as_float(x)
+    wide = tree.wide(x)
     return _cut(x, wide * jnp.asarray(factor, wide.dtype))
 
 
@@ -74,7 +75,7 @@ def change_contrast(x: Picture, factor: Scalar) -> Picture:
     >>> change_contrast(x, 0.0)[:, 0, 0].round(3).tolist()
     [0.5, 0.5]
     """
-    wide = as_float(x)
+    wide = tree.wide(x)
     return _blend(x, jnp.broadcast_to(luma(wide).mean(), wide.shape), factor)
 
 
@@ -84,7 +85,7 @@ def saturate(x: Picture, factor: Scalar) -> Picture:
     >>> saturate(jnp.array([[[1.0, 0.0, 0.0]]]), 0.0).ravel().round(3).tolist()
     [0.29899999499320984, 0.29899999499320984, 0.29899999499320984]
     """
-    wide = as_float(x)
+    wide = tree.wide(x)
     return _blend(x, jnp.broadcast_to(luma(wide)[..., None], wide.shape), factor)
 
 
@@ -95,7 +96,7 @@ def turn_hue(x: Picture, turns: Scalar) -> Picture:
     >>> bool(jnp.allclose(turn_hue(turn_hue(x, 0.3), -0.3), x, atol=1e-5))
     True
     """
-    wide = as_float(x)
+    wide = tree.wide(x)
     angle = 2 * jnp.pi * jnp.asarray(turns, wide.dtype)
     c, s = jnp.cos(angle), jnp.sin(angle)
     one, none = jnp.ones_like(c), jnp.zeros_like(c)
@@ -112,8 +113,10 @@ def solarize(x: Picture, threshold: Scalar) -> Picture:
     >>> solarize(jnp.array([[[0.2, 0.75, 1.0]]]), 0.5).ravel().tolist()
     [0.20000000298023224, 0.25, 0.0]
     """
-    wide, top = as_float(x), _top(x)
-    return like(x, jnp.where(wide >= jnp.asarray(threshold, wide.dtype) * top, top - wide, wide))
+    wide, top = tree.wide(x), _top(x)
+    return round_like(
+        jnp.where(wide >= jnp.asarray(threshold, wide.dtype) * top, top - wide, wide), x
+    )
 
 
 def posterize(x: Picture, bits: Scalar) -> Picture:
@@ -122,10 +125,10 @@ def posterize(x: Picture, bits: Scalar) -> Picture:
     >>> posterize(jnp.array([[[200, 100, 30]]], jnp.uint8), 1).ravel().tolist()
     [128, 0, 0]
     """
-    wide, top = as_float(x), _top(x)
+    wide, top = tree.wide(x), _top(x)
     step = jnp.exp2(8 - jnp.round(jnp.asarray(bits, wide.dtype)))
     level = jnp.floor(jnp.round(wide * (255 / top)) / step) * step
-    return like(x, level * (top / 255))
+    return round_like(level * (top / 255), x)
 
 
 def autocontrast(x: Picture) -> Picture:
@@ -134,7 +137,7 @@ def autocontrast(x: Picture) -> Picture:
     >>> autocontrast(jnp.array([[[0.25]], [[0.5]]])).ravel().tolist()
     [0.0, 1.0]
     """
-    wide, top = as_float(x), _top(x)
+    wide, top = tree.wide(x), _top(x)
     low, high = wide.min(axis=(0, 1), keepdims=True), wide.max(axis=(0, 1), keepdims=True)
     span = high - low
     stretched = (wide - low) * (top / jnp.where(span > 0, span, 1))
@@ -147,7 +150,7 @@ def equalize(x: Picture) -> Picture:
     >>> equalize(jnp.array([[[10], [20], [20], [250]]], jnp.uint8)).ravel().tolist()
     [0, 170, 170, 255]
     """
-    wide, top = as_float(x), _top(x)
+    wide, top = tree.wide(x), _top(x)
     levels = jnp.round(wide * (255 / top)).astype(jnp.int32)
 
     def channel(level: Array) -> Array:
@@ -158,7 +161,7 @@ def equalize(x: Picture) -> Picture:
         ranks = (below - first) * 255 // jnp.where(rest > 0, rest, 1)
         return jnp.where(rest > 0, jnp.maximum(ranks[level], 0), level)
 
-    return like(x, jax.vmap(channel, -1, -1)(levels).astype(wide.dtype) * (top / 255))
+    return round_like(jax.vmap(channel, -1, -1)(levels).astype(wide.dtype) * (top / 255), x)
 
 
 def sharpen(x: Picture, factor: Scalar) -> Picture:
@@ -168,7 +171,7 @@ def sharpen(x: Picture, factor: Scalar) -> Picture:
     >>> round(sharpen(x, 0.0)[1, 1, 0].item(), 3)
     0.385
     """
-    wide = as_float(x)
+    wide = tree.wide(x)
     padded = jnp.pad(wide, ((1, 1), (1, 1), (0, 0)), mode="edge")
     height, width = x.shape[:2]
     around = sum(
@@ -198,7 +201,7 @@ def _factor(key: PRNGKey, change: Scalar) -> Float[Array, ""]:
 
 def _blend(x: Picture, base: Float[Array, "..."], factor: Scalar) -> Picture:
     """base + factor (x - base), written so that the factor 1 changes nothing, to the bit."""
-    wide = as_float(x)
+    wide = tree.wide(x)
     f = jnp.asarray(factor, wide.dtype)
     return _cut(x, wide + (1 - f) * (base - wide))
 
@@ -208,7 +211,7 @@ def _top(x: Picture) -> float:
 
 
 def _cut(x: Picture, y: Float[Array, "..."]) -> Picture:
-    return like(x, jnp.clip(y, 0, _top(x)))
+    return round_like(jnp.clip(y, 0, _top(x)), x)
 
 
 def _expect_colours(where: str, x: Picture) -> None:

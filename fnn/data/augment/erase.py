@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from fnn.data.augment.base import Augment, as_float, between, happens, like
+from fnn import tree
+from fnn.data.augment.base import Augment, between, happens, round_like
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
@@ -77,10 +78,10 @@ def random_erasing(
             for k, n, side in zip(keys[2:4], (height, width), sides, strict=True)
         )
         hole = _rectangle(x, corner, tuple(sides)) & happens(keys[4], rate)
-        wide = as_float(x)
+        wide = tree.wide(x)
         noise = jax.random.normal(keys[5], x.shape, wide.dtype)
         noise = jnp.asarray(mean, wide.dtype) + jnp.asarray(std, wide.dtype) * noise
-        return jnp.where(hole[..., None], like(x, noise), x)
+        return jnp.where(hole[..., None], round_like(noise, x), x)
 
     return augment
 

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from fnn.data.augment.base import Augment, as_float, between, happens, like
+from fnn import tree
+from fnn.data.augment.base import Augment, between, happens, round_like
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
@@ -151,7 +152,7 @@ def warp(
     wanted = places @ matrix.T + (offset + middle)[None, None]
     low = jnp.floor(wanted)
     part = wanted - low
-    y = jnp.zeros(x.shape, as_float(x).dtype)
+    y = jnp.zeros(x.shape, tree.wide(x).dtype)
     for down in (0, 1):
         for across in (0, 1):
             corner = low + jnp.array([[[down, across]]], jnp.float32)
@@ -159,12 +160,12 @@ def warp(
             columns = part[..., 1] if across else 1 - part[..., 1]
             share = rows * columns
             y = y + share[..., None].astype(y.dtype) * _pixels(x, corner, fill)
-    return like(x, y)
+    return round_like(y, x)
 
 
 def _pixels(x: Picture, places: Float[Array, "height width 2"], fill: Scalar) -> Array:
     """The pixels at whole places, `fill` outside of the picture."""
-    wide, sizes = as_float(x), jnp.array(x.shape[:2])
+    wide, sizes = tree.wide(x), jnp.array(x.shape[:2])
     at = jnp.clip(places, -1.0, sizes.astype(jnp.float32)[None, None]).astype(jnp.int32)
     inside = ((at >= 0) & (at < sizes[None, None])).all(axis=-1)
     at = jnp.clip(at, 0, sizes[None, None] - 1)

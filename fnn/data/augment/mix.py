@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.data.augment.base import BatchAugment, as_float, like
+from fnn import tree
+from fnn.data.augment.base import BatchAugment, round_like
 from fnn.types import Pair, PRNGKey, Scalar
 
 
@@ -94,8 +95,8 @@ def _share(key: PRNGKey, alpha: Scalar) -> Float[Array, ""]:
 
 
 def _mix(a: Array, partners: Array, share: Float[Array, ""]) -> Array:
-    wide = as_float(a)
-    return like(a, wide + (1 - share).astype(wide.dtype) * (wide[partners] - wide))
+    wide = tree.wide(a)
+    return round_like(wide + (1 - share).astype(wide.dtype) * (wide[partners] - wide), a)
 
 
 def _as_probabilities(where: str, y: Any, classes: int | None) -> Array:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.data.augment.base import Augment, as_float, like
+from fnn import tree
+from fnn.data.augment.base import Augment, round_like
 from fnn.types import PRNGKey, Scalar
 
 
@@ -21,8 +22,8 @@ def feature_noise(std: Scalar) -> Augment:
     """
 
     def augment(key: PRNGKey, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        wide = as_float(x)
-        return like(x, wide + jnp.asarray(std, wide.dtype) * jax.random.normal(key, x.shape))
+        wide = tree.wide(x)
+        return round_like(wide + jnp.asarray(std, wide.dtype) * jax.random.normal(key, x.shape), x)
 
     return augment
 

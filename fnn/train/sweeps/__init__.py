@@ -3,5 +3,5 @@
 from fnn.train.sweeps import search as search
 from fnn.train.sweeps.halving import halving as halving
 from fnn.train.sweeps.result import SweepResult as SweepResult
-from fnn.train.sweeps.result import Table as Table
+from fnn.train.sweeps.result import SweepTable as SweepTable
 from fnn.train.sweeps.sweep import sweep as sweep

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from fnn.train.record import COLUMNS
+from fnn.measures import Named, Recorded, measured
 from fnn.train.sweeps.chunk import Chunk, Span
 from fnn.train.sweeps.result import SweepResult
-from fnn.types import History, Metrics
+from fnn.types import History
 
 Rows = Int[np.ndarray, "_"]  # numbers of settings or of keys
 
@@ -33,7 +33,7 @@ class Board:
     def __init__(self, groups: int, n_settings: int, n_keys: int, eval_steps: list[int]):
         self.shape = (groups, n_settings, n_keys)
         self._eval_steps = np.array(eval_steps, np.int32)
-        self._values = np.full((*self.shape, eval_steps[-1], len(COLUMNS)), np.nan, np.float32)
+        self._recorded: Recorded = {}
         self._valid: dict[str, np.ndarray] = {}
         self._kept: dict[int, PyTree] = {}
         self._states: dict[int, PyTree] = {}
@@ -47,7 +47,9 @@ class Board:
         """
         chunk = jax.tree.map(lambda a: _without_filling(a, place), chunk)
         rows, keys = place.cells
-        self._values[place.group][rows, keys, span.first : span.last] = chunk.values
+        for n, named in chunk.recorded.items():
+            for name, buffer in self._metrics_of_steps(n, named).items():
+                buffer[place.group][rows, keys, span.first : span.last] = named[name]
         evals = slice(*np.searchsorted(self._eval_steps, [span.first, span.last], side="right"))
         for name, buffer in self._metrics(chunk.valid).items():
             buffer[place.group][rows, keys, evals] = chunk.valid[name]
@@ -55,6 +57,22 @@ class Board:
         self._reached[place.group][rows, keys] = span.last
         self._write(self._kept, place, chunk.kept)
         self._write(self._states, place, chunk.state)
+
+    def _metrics_of_steps(self, n: int, named: Named) -> dict[str, np.ndarray]:
+        """The buffers of what is measured every n steps."""
+        if n not in self._recorded:
+            steps = int(self._eval_steps[-1])
+            self._recorded[n] = {
+                name: np.full((*self.shape, steps, *a.shape[3:]), np.nan, a.dtype)
+                for name, a in named.items()
+            }
+        buffers = self._recorded[n]
+        if buffers.keys() != named.keys():
+            raise ValueError(
+                f"sweep: expected the training metrics {sorted(buffers)} in every group, got "
+                f"{sorted(named)}; give all recipes the same measures"
+            )
+        return buffers
 
     def _metrics(self, valid: dict[str, Any]) -> dict[str, np.ndarray]:
         if not self._valid:
@@ -110,8 +128,14 @@ class Board:
 
         made = flat(self._made)
         eval_steps = np.broadcast_to(self._eval_steps, (*made.shape, len(self._eval_steps)))
+        recorded = jax.tree.map(lambda a: np.moveaxis(flat(a), 2, 0), self._recorded)
+        train, train_steps = measured(recorded, 0, int(self._eval_steps[-1]))
         history = History(
-            train=Metrics(values=jnp.asarray(flat(self._values))),
+            train={name: jnp.asarray(np.moveaxis(v, 0, 2)) for name, v in train.items()},
+            train_steps={
+                name: jnp.broadcast_to(jnp.asarray(steps), (*made.shape, len(steps)))
+                for name, steps in train_steps.items()
+            },
             eval_steps=jnp.asarray(eval_steps),
             valid={name: jnp.asarray(flat(v)) for name, v in self._valid.items()},
         )

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
+from fnn.measures import Recorded
 from fnn.train.sweeps.member import Plan, first_state, stretch
 from fnn.train.sweeps.search import Settings
 from fnn.types import Data
@@ -44,7 +45,7 @@ class Chunk(NamedTuple):
 
     state: PyTree  # TrainState where the members go on, else ()
     kept: PyTree
-    values: Float[Array, "keys settings steps 5"]
+    recorded: Recorded
     valid: dict[str, Float[Array, "keys settings evals"]]
     made: Int[Array, "keys settings"]  # updates
 
@@ -72,9 +73,9 @@ def program(
         key = plan.key(words)
         if span.first == 0:
             state = first_state(plan, key, hyper, data)
-        state, (values, valid) = stretch(plan, state, key, hyper, data, span.first, span.last)
+        state, (recorded, valid) = stretch(plan, state, key, hyper, data, span.first, span.last)
         kept = plan.keep(state)
-        return Chunk(state if span.goes_on else (), kept, values, valid, state.step)
+        return Chunk(state if span.goes_on else (), kept, recorded, valid, state.step)
 
     over_settings = jax.vmap(member, in_axes=(0, None, 0, None))
     over_all = jax.vmap(over_settings, in_axes=(0, 0, None, None))

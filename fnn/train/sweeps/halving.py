@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from fnn.train.check import expect_positive
+from fnn.expect import expect_positive
 
 Score = Callable[[dict[str, float]], float]
 

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
-from fnn.keys import RunKeys, run_keys
-from fnn.train.evaluate import pure_evaluate
-from fnn.train.recipe import RecipeFunction, build
-from fnn.train.run import block_indices, even_block_length, example, make_advance
-from fnn.train.state import init_state
-from fnn.types import Data, Hyper, Metrics, Pair, PRNGKey, TrainState
+from fnn.keys import run_keys
+from fnn.measures import Recorded
+from fnn.recipe import RecipeFunction
+from fnn.train import compiled
+from fnn.train.blocks import rows, scan_steps, struct_of
+from fnn.train.state import make_init
+from fnn.types import Data, Hyper, PRNGKey, TrainState
 
-Record = tuple[Float[Array, "steps 5"], dict[str, Float[Array, "*evals"]]]
+Record = tuple[Recorded, dict[str, Float[Array, "*evals"]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ class Plan:
 
 def first_state(plan: Plan, key: PRNGKey, hyper: Hyper, data: Data) -> TrainState:
     """Where a member starts: as `run` does with the same key."""
-    x = example(data.train, plan.batch_size)
-    return init_state(plan.recipe, run_keys(key).init, hyper, x)
+    x = struct_of(data.train, plan.batch_size)[0]
+    return make_init(plan.recipe)(run_keys(key).init, hyper, x)
 
 
 def stretch(
@@ -56,56 +57,46 @@ def stretch(
     leg = _make_leg(plan, key, hyper, data)
     legs, rest = divmod(last - first, plan.eval_every)
     starts = first + plan.eval_every * jnp.arange(legs, dtype=jnp.int32)
-    go_on = partial(leg, length=plan.eval_every)
-    state, (values, valid) = jax.lax.scan(go_on, state, starts)
-    values = values.reshape(legs * plan.eval_every, values.shape[-1])
+    state, (recorded, valid) = jax.lax.scan(partial(leg, length=plan.eval_every), state, starts)
+    recorded = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), recorded)
     if rest:
         state, (tail, final) = leg(state, jnp.int32(last - rest), length=rest)
-        values = jnp.concatenate([values, tail])
+        recorded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), recorded, tail)
         valid = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), valid, final)
-    return state, (values, valid)
+    return state, (recorded, valid)
 
 
 def _make_leg(
     plan: Plan, key: PRNGKey, hyper: Hyper, data: Data
 ) -> Callable[..., tuple[TrainState, Record]]:
-    keys, evaluate = run_keys(key), pure_evaluate(plan.recipe, plan.eval_batch_size)
-    norms = build(plan.recipe, hyper).norms
-    one = partial(_step, make_advance(plan.recipe), norms, keys, hyper, data.train)
+    keys = run_keys(key)
+
+    def advance(
+        state: TrainState, step: Int[Array, ""], indices: Int[Array, " batch"]
+    ) -> tuple[TrainState, Recorded]:
+        # Not state.step, which differs between members: what follows from the step alone, such as
+        # the batches and whether a measure runs, is then computed once for all hyperparameters.
+        batch, now = rows(data.train, indices), replace(state, step=step)
+        after, recorded = compiled.step(plan.recipe, (), now, batch, keys.noise, hyper)
+        alive = state.step == step
+        finite = jnp.isfinite(recorded[1]["loss"]) & tree.all_finite(after.params)
+        state = jax.tree.map(partial(jnp.where, alive & finite), after, state)
+        return state, jax.tree.map(lambda a: jnp.where(alive, a, jnp.nan), recorded)
 
     def leg(state: TrainState, start: Int[Array, ""], length: int) -> tuple[TrainState, Record]:
         """`length` steps, then an evaluation."""
-        in_block = even_block_length(data.train, plan.batch_size, length)
-
-        def block(state: TrainState, begin: Array) -> tuple[TrainState, Array]:
-            # Not from state.step, which differs between members: the keys' order is found once
-            # for all hyperparameters, and so are the batches.
-            chosen = block_indices(keys, begin, data.train, plan.batch_size, in_block)
-            return jax.lax.scan(one, state, (begin + jnp.arange(in_block, dtype=jnp.int32), chosen))
-
-        begins = start + in_block * jnp.arange(length // in_block, dtype=jnp.int32)
-        state, values = jax.lax.scan(block, state, begins)
+        state, recorded = scan_steps(
+            advance,
+            state,
+            start,
+            keys=keys,
+            train=data.train,
+            batch_size=plan.batch_size,
+            length=length,
+        )
         alive = state.step == start + length
-        valid = evaluate(state, data.valid, hyper)
-        valid = {name: jnp.where(alive, value, jnp.nan) for name, value in valid.items()}
-        return state, (values.reshape(length, -1), valid)
+        settings = (plan.recipe, plan.eval_batch_size, ())
+        valid = compiled.evaluate(*settings, state, data.valid, hyper)
+        return state, (recorded, {n: jnp.where(alive, v, jnp.nan) for n, v in valid.items()})
 
     return leg
-
-
-def _step(
-    advance: Callable[..., tuple[TrainState, Metrics]],
-    norms: bool,
-    keys: RunKeys,
-    hyper: Hyper,
-    train: Pair,
-    state: TrainState,
-    upcoming: tuple[Int[Array, ""], Int[Array, " batch"]],
-) -> tuple[TrainState, Float[Array, "5"]]:
-    step, indices = upcoming
-    after, metrics = advance(replace(state, step=step), indices, keys, hyper, train)
-    alive = state.step == step
-    finite = jnp.isfinite(metrics.param_norm) if norms else tree.all_finite(after.params)
-    go_on = alive & jnp.isfinite(metrics.loss) & finite
-    state = jax.tree.map(partial(jnp.where, go_on), after, state)
-    return state, jnp.where(alive, metrics.values, jnp.nan)

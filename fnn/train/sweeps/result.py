@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, PyTree
 
+from fnn import text
 from fnn.types import History
 
 Row = dict[str, Any]
 
 
-class Table(NamedTuple):
+class SweepTable(NamedTuple):
     """Rows of named values, one for each setting.
 
-    >>> table = Table([{'lr': 0.1, 'loss mean': 0.5}, {'lr': 0.2, 'loss mean': 0.25}])
+    >>> table = SweepTable([{'lr': 0.1, 'loss mean': 0.5}, {'lr': 0.2, 'loss mean': 0.25}])
     >>> print(table.sorted('loss mean'))
      lr  loss mean
     0.2       0.25
@@ -30,28 +31,23 @@ class Table(NamedTuple):
         """The names, in order: what was chosen, n, died, then mean and std of each metric."""
         return list(self.rows[0]) if self.rows else []
 
-    def sorted(self, column: str, *, descending: bool = False) -> "Table":
+    def sorted(self, column: str, *, descending: bool = False) -> "SweepTable":
         """The rows by the values of a column, with what is NaN at the end.
 
         Raises: ValueError for a column that is not there.
         """
         if column not in self.columns:
-            raise ValueError(f"Table: expected one of {self.columns}, got {column!r}")
+            raise ValueError(f"SweepTable: expected one of {self.columns}, got {column!r}")
         sign = -1 if descending else 1
-        return Table(sorted(self.rows, key=lambda row: _nan_last(sign * row[column])))
+        return SweepTable(sorted(self.rows, key=lambda row: _nan_last(sign * row[column])))
 
-    def head(self, n: int) -> "Table":
+    def head(self, n: int) -> "SweepTable":
         """The first n rows."""
-        return Table(self.rows[:n])
+        return SweepTable(self.rows[:n])
 
     def __str__(self) -> str:
         cells = [self.columns] + [[as_text(row[c]) for c in self.columns] for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True))
-            for line in cells
-        ]
-        return "\n".join(lines)
+        return text.table(cells, left=0)
 
 
 def _nan_last(value: float) -> tuple[bool, float]:
@@ -110,7 +106,7 @@ class SweepResult:
             for name, values in self.history.valid.items()
         }
 
-    def table(self) -> Table:
+    def table(self) -> SweepTable:
         """Mean and standard deviation over the keys of each setting's last evaluation.
 
         n counts the members that came to their end; those that died are left out of mean and std,
@@ -130,7 +126,7 @@ class SweepResult:
             for name in names:
                 row |= _mean_and_std(name, final[name][i][done[i]])
             rows.append(row)
-        return Table(rows)
+        return SweepTable(rows)
 
     def __str__(self) -> str:
         return str(self.table())

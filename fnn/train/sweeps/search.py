@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Num
 
 from fnn.keys import fold_name
-from fnn.train.recipe import RecipeFunction
+from fnn.recipe import RecipeFunction
 from fnn.types import Hyper, PRNGKey
 
 Settings = Any  # a Hyper with a leading axis of settings at each leaf

@@ -10,17 +10,18 @@ import numpy as np
 from jaxtyping import Key
 
 from fnn import tree
+from fnn.expect import expect_positive, spec
+from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
-from fnn.train.check import check, expect_positive
+from fnn.train.check import check
 from fnn.train.interrupt import interrupts
-from fnn.train.recipe import RecipeFunction, build
 from fnn.train.sweeps.board import Board, Place, Rows
 from fnn.train.sweeps.chunk import Layout, Span, Words, fitting_layout
 from fnn.train.sweeps.halving import Halving, rung_ends, survivors
 from fnn.train.sweeps.member import Plan
 from fnn.train.sweeps.result import SweepResult
 from fnn.train.sweeps.search import Group, Settings
-from fnn.types import Data, Recipe, TrainState
+from fnn.types import Data, TrainState
 
 
 def whole_state(state: TrainState) -> TrainState:
@@ -86,9 +87,8 @@ def sweep(
     Raises: ValueError for what `check` finds, for keys or hypers that are not stacked, and for
       groups with different metrics.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import Batch, Recipe, losses, models, optim, schedules
     >>> from fnn.train import search
-    >>> from fnn.types import Batch, Recipe
     >>> def recipe(hyper):
     ...     return Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                   schedules.constant(hyper['lr']))
@@ -118,7 +118,6 @@ def sweep(
     ]
     for plan in plans:
         first = jax.tree.map(lambda leaf: leaf[0], hypers)
-        _expect_no_devices(build(plan.recipe, first))
         check(plan.recipe, data, key=plan.key(words[0]), hyper=first, batch_size=batch_size)
     spans = _spans(halving, steps, eval_every)
     eval_steps = [*range(eval_every, steps, eval_every), steps]
@@ -135,14 +134,6 @@ def sweep(
     with interrupts() as interrupted, progress(total) as show:
         finished = _climb(work, spans, halving, interrupted, _Meter(work, show, total))
     return work.board.result(_columns(groups, hypers), interrupted=not finished)
-
-
-def _expect_no_devices(built: Recipe) -> None:
-    if built.devices:
-        raise ValueError(
-            f"sweep: expected recipes without devices, got one with {len(built.devices)}; leave "
-            "Recipe.devices out, and name the devices that share the members in sweep(devices=)"
-        )
 
 
 class _Work(NamedTuple):
@@ -176,7 +167,7 @@ def _words(keys: Any) -> tuple[Words, Any]:
     """The keys as numbers, and their kind: so that to pick some of them consumes none."""
     typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.ndim != 1 or not len(keys):
-        got = tree.spec(keys) if isinstance(keys, (jax.Array, np.ndarray)) else type(keys).__name__
+        got = spec(keys) if isinstance(keys, (jax.Array, np.ndarray)) else type(keys).__name__
         raise ValueError(
             f"sweep: expected typed keys of shape (n,), got {got}; "
             "make them with jax.random.split(jax.random.key(0), n)"

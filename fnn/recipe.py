@@ -1,0 +1,175 @@
+"""What is trained: a recipe, and the function that builds it from hyperparameters."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from fnn.expect import did_you_mean
+from fnn.measures import norms
+from fnn.types import (
+    BatchLoss,
+    Gradient,
+    Hyper,
+    Loss,
+    LossSums,
+    Measure,
+    Metric,
+    Model,
+    ModelState,
+    Optimizer,
+    Pair,
+    Params,
+    PRNGKey,
+    Scalar,
+    Schedule,
+    StatefulMeasure,
+)
+
+
+def whole_batch(
+    loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+) -> tuple[LossSums, Params]:
+    """The default of `Recipe.gradient`: the gradient over all examples at once.
+
+    >>> def loss(params, model_state, batch, key):
+    ...     total = (params['w'] * batch[0]).sum()
+    ...     return total, LossSums(total, jnp.zeros(()), jnp.float32(2), {}, model_state)
+    >>> batch = (jnp.array([1.0, 3.0]), None)
+    >>> sums, grads = whole_batch(loss, {'w': 5.0}, (), batch, jax.random.key(0))
+    >>> sums.loss.item(), grads['w'].item()
+    (20.0, 4.0)
+    """
+    grads, sums = jax.grad(loss, has_aux=True)(params, model_state, batch, key)
+    return sums, grads
+
+
+def no_penalty(params: Params, model_state: ModelState) -> float:
+    """The default of `Recipe.penalty`: 0.
+
+    >>> no_penalty({}, ())
+    0.0
+    """
+    return 0.0
+
+
+def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
+    """The default of `Recipe.augment`: the batch unchanged.
+
+    >>> no_augmentation(jax.random.key(0), (1.0, 2.0))
+    (1.0, 2.0)
+    """
+    return batch
+
+
+class Recipe(NamedTuple):
+    """What is trained, built by a function `recipe(hyper)` inside the trace.
+
+    Args:
+      model, loss, optimizer, schedule: see `fnn.types`.
+      metrics: evaluated beside the loss on the validation data, by name.
+      train_metrics: measured on each training batch, from the forward pass of the step, by name.
+      penalty: added to the mean loss of a step, such as L2 of the parameters or the load balance
+        that a mixture of experts leaves in the model state. The metrics report it as 'penalty'.
+      augment: changes the batches of the steps, not those of an evaluation; its key follows from
+        the run's key and the step.
+      gradient: how a step differentiates its batch: `whole_batch`, or `train.microbatches(n)`.
+      measures: what a step records besides loss and lr; `()` is fastest. See `fnn.measures`.
+    """
+
+    model: Model
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    metrics: Mapping[str, Metric] = {}
+    train_metrics: Mapping[str, Metric] = {}
+    penalty: Callable[[Params, ModelState], Scalar] = no_penalty
+    augment: Callable[[PRNGKey, Pair], Pair] = no_augmentation
+    gradient: Gradient = whole_batch
+    measures: Sequence[Measure | StatefulMeasure] = (norms,)
+
+
+RecipeFunction = Callable[[Any], Recipe]
+
+
+def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
+    """The recipe for `hyper`.
+
+    Raises: ValueError if the recipe reads a key that a dict of hyperparameters lacks, does not
+      return a Recipe, or names a metric as a step names its own.
+    """
+    built = recipe(watch(hyper))
+    if not isinstance(built, Recipe):
+        raise ValueError(
+            f"recipe: expected a Recipe from recipe(hyper), got {type(built).__name__}; "
+            "return Recipe(model=, loss=, optimizer=, schedule=)"
+        )
+    for field, taken in (("metrics", _OF_EVALUATION), ("train_metrics", _OF_STEP)):
+        if names := sorted(taken & getattr(built, field).keys()):
+            raise ValueError(f"Recipe.{field}: expected other names than {names}; rename them")
+    return built
+
+
+# Names in the metrics of an evaluation and of a step, and in the rows of metrics.jsonl.
+_OF_EVALUATION = {"loss"}
+_OF_STEP = {"loss", "lr", "penalty", "step", "valid"}
+
+
+class _Watched(dict):
+    """A dict of hyperparameters that remembers which of its keys were read."""
+
+    def __init__(self, hyper: dict[str, Any]):
+        super().__init__(hyper)
+        self.unread = set(hyper)
+
+    def __getitem__(self, name: str) -> Any:
+        self.unread.discard(name)
+        return super().__getitem__(name)
+
+    def __missing__(self, name: str) -> Any:
+        hint = did_you_mean(name, sorted(self), "add it to hyper")
+        raise ValueError(f"recipe: expected hyper[{name!r}], got only {sorted(self)}; {hint}")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+    def __iter__(self) -> Iterator[str]:
+        self.unread.clear()
+        return super().__iter__()
+
+    def keys(self):
+        self.unread.clear()
+        return super().keys()
+
+    def values(self):
+        self.unread.clear()
+        return super().values()
+
+    def items(self):
+        self.unread.clear()
+        return super().items()
+
+
+# A recipe may map over its hyperparameters as over any pytree; all of them count as read then.
+jax.tree_util.register_pytree_node(
+    _Watched,
+    lambda hyper: ([hyper[name] for name in sorted(hyper)], sorted(hyper)),
+    lambda names, leaves: _Watched(dict(zip(names, leaves, strict=True))),
+)
+
+
+def watch(hyper: Hyper) -> Hyper:
+    """`hyper`; a dict is wrapped so that it records which keys are read. See `expect_all_read`."""
+    return _Watched(hyper) if type(hyper) is dict else hyper
+
+
+def expect_all_read(hyper: Hyper) -> None:
+    """Refuse a watched dict with keys that nothing has read by the end of a step.
+
+    Raises: ValueError with the keys.
+    """
+    if isinstance(hyper, _Watched) and hyper.unread:
+        raise ValueError(
+            "recipe: expected only keys that recipe(hyper) reads, got also "
+            f"{sorted(hyper.unread)}; correct the name, or leave it out"
+        )

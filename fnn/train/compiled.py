@@ -1,0 +1,51 @@
+"""The pure functions of a recipe, jitted once: what fit, sweep, check, lr_find and fork share.
+
+JAX finds a trace by the recipe function and the shapes of the arguments, so a step that was checked
+is not traced again when it is trained, nor for the next seed.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from fnn.measures import Recorded
+from fnn.recipe import RecipeFunction
+from fnn.train.devices import Devices
+from fnn.train.evaluate import make_evaluate
+from fnn.train.state import make_init
+from fnn.train.step import make_recording_step
+from fnn.types import Hyper, Pair, PRNGKey, TrainState
+
+
+@partial(jax.jit, static_argnums=0)
+def init(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
+    """See `make_init`; `x` is an array, since ShapeDtypeStructs do not cross jit."""
+    return make_init(recipe)(key, hyper, x)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def step(
+    recipe: RecipeFunction,
+    devices: Devices,
+    state: TrainState,
+    batch: Pair,
+    key: PRNGKey,
+    hyper: Hyper,
+) -> tuple[TrainState, Recorded]:
+    """See `make_step`; its metrics are grouped by how often they are measured."""
+    return make_recording_step(recipe, devices=devices)(state, batch, key, hyper)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def evaluate(
+    recipe: RecipeFunction,
+    batch_size: int,
+    devices: Devices,
+    state: TrainState,
+    examples: Pair,
+    hyper: Hyper,
+) -> dict[str, Array]:
+    """See `make_evaluate`."""
+    return make_evaluate(recipe, batch_size=batch_size, devices=devices)(state, examples, hyper)

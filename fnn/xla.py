@@ -1,0 +1,214 @@
+"""Workarounds for XLA: the same values by another program. The only module that knows the compiler.
+
+Each function states the value that it computes, the compiler behavior that it works around, on
+which platform and in which version that was seen, and the row of a benchmark that shows the gain;
+one that gains less than 3 % of time or 5 % of memory is deleted. None acts on a GPU or TPU.
+
+`with plain():` turns all of them into the textbook expression. So does FNN_XLA_PLAIN=1 in the
+environment, for a whole process.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from fnn.types import PRNGKey
+
+_IS_PLAIN = os.environ.get("FNN_XLA_PLAIN", "") not in ("", "0")
+_plain = jax.make_user_context(default_value=_IS_PLAIN)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Within it, every function of this module is the textbook expression, on every platform.
+
+    It is part of the key of JAX's caches: a jitted function is traced again inside.
+
+    >>> with plain():
+    ...     is_plain()
+    True
+    """
+    with _plain(True):
+        yield
+
+
+def is_plain() -> bool:
+    """Whether the workarounds are off.
+
+    >>> with plain():
+    ...     is_plain()
+    True
+    """
+    return _plain.value
+
+
+def is_small(leaf: Any) -> bool:
+    """Whether a leaf has at most 4,096 elements: a kernel of its own costs it more than a copy.
+
+    >>> is_small(jnp.zeros((64, 64))), is_small(jnp.zeros((64, 65)))
+    (True, False)
+    """
+    return math.prod(leaf.shape) <= 4096
+
+
+def sums_of_squares(*rows: Sequence[Array]) -> Float[Array, " rows"]:
+    """For each list of arrays, the sum of the squares of all their elements.
+
+    The lists have the same shapes and one dtype. XLA:CPU makes each sum a kernel of its own, which
+    takes some microseconds: on CPU small leaves are concatenated and summed as one. It sums the
+    squares of a large matrix on one core: there that is a product with ones, which all cores share
+    and which is fused with the loop before it. JAX 0.10; `training.py`, rows `deep`, `mlp`.
+
+    >>> sums_of_squares([jnp.array([3.0]), jnp.array([4.0])]).tolist()
+    [25.0]
+    """
+    if is_plain():
+        return _sums_leaf_by_leaf(rows)
+    return lax.platform_dependent(rows, cpu=_sums_joined, default=_sums_leaf_by_leaf)
+
+
+def _sums_leaf_by_leaf(rows: Sequence[Sequence[Array]]) -> Array:
+    return jnp.stack([jnp.stack([jnp.square(x).sum() for x in row]).sum() for row in rows])
+
+
+def _sums_joined(rows: Sequence[Sequence[Array]]) -> Array:
+    small = [[x.ravel() for x in row if is_small(x)] for row in rows]
+    large = [[x for x in row if not is_small(x)] for row in rows]
+    total = jnp.zeros(len(rows), rows[0][0].dtype)
+    if small[0]:
+        total += jnp.square(jnp.stack([jnp.concatenate(row) for row in small])).sum(axis=1)
+    for leaves in zip(*large, strict=True):
+        total += jnp.stack([_sum_by_product(x) for x in leaves])
+    return total
+
+
+def _sum_by_product(x: Array) -> Array:
+    # Not for long rows or huge leaves, whose squares XLA would materialize.
+    if x.ndim < 2 or x.shape[-1] > 4096 or x.size > 2**22:
+        return jnp.vdot(x, x)
+    squares = jnp.square(x).reshape(-1, x.shape[-1])
+    ones = jnp.ones(squares.shape[1], x.dtype)
+    return jnp.dot(squares, ones, precision=lax.Precision.HIGHEST).sum()
+
+
+def by_rows(function: Callable[[Any], Array], x: Any) -> Float[Array, "*batch out"]:
+    """`function` over the last axis of x, (*batch, in) to (*batch, out).
+
+    For inputs of rank > 2, XLA:CPU materializes a transposed copy of the activations when it
+    computes the gradient of a kernel, and computes their derivative again while doing so. Here the
+    leading axes are merged first, so that `function` sees a matrix (rows, in). JAX 0.10;
+    `training.py`, row `gpt`.
+
+    >>> by_rows(lambda rows: rows.sum(axis=-1, keepdims=True), jnp.ones((2, 3, 4))).shape
+    (2, 3, 1)
+    """
+    if x.ndim == 2 or is_plain():
+        return function(x)
+    y = function(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def rows_times(x: Any, matrix: Any) -> Float[Array, "*batch out"]:
+    """x M over the last axis of x, (*batch, in), for M (in, out); see `by_rows`.
+
+    >>> rows_times(jnp.ones((2, 3, 4)), jnp.ones((4, 5))).shape
+    (2, 3, 5)
+    """
+    return by_rows(lambda r: lax.dot_general(r, matrix, (((r.ndim - 1,), (0,)), ((), ()))), x)
+
+
+def written_after(value: Array, *readers: Array) -> Array:
+    """`value`, bitwise identical, which XLA:CPU writes once it has the readers.
+
+    For a new state that overwrites what the readers are computed from: XLA:CPU makes a loop for
+    each, and where it takes this one first it copies the old state. Here the value depends on one
+    element of each reader. JAX 0.10; `optimizers.py`, rows `adopt`, `adan`, `adabelief`.
+
+    >>> written_after(jnp.array([3.0]), jnp.array([jnp.nan])).tolist()
+    [3.0]
+    """
+    if is_plain():
+        return value
+    return lax.platform_dependent(value, *readers, cpu=_written_after, default=lambda v, *_: v)
+
+
+def _written_after(value: Array, *readers: Array) -> Array:
+    one = jnp.ones((), value.dtype)
+    for reader in readers:
+        element = lax.stop_gradient(reader.ravel()[:1].sum())
+        one += 0 * jnp.where(jnp.isfinite(element), element, 0).astype(value.dtype)
+    return one * value
+
+
+def in_memory(i: Int[Array, ""], slices: PyTree) -> PyTree:
+    """`slices`, the i-th slices of stacked arrays, unchanged.
+
+    XLA:CPU reads a slice of a stacked array element by element inside each loop that uses it, and
+    such loops take five to ten times as long. Nothing is fused across a conditional: here the
+    small leaves pass through one whose condition always holds, which materializes them. JAX 0.10;
+    `training.py`, row `stacked`.
+
+    >>> in_memory(jnp.int32(1), {'bias': jnp.array([1.0, 2.0])})['bias'].tolist()
+    [1.0, 2.0]
+    """
+    leaves, structure = jax.tree.flatten(slices)
+    small = {n: leaf for n, leaf in enumerate(leaves) if is_small(leaf)}
+    if is_plain() or not small:
+        return slices
+    small = _through_conditional(i, small)
+    return jax.tree.unflatten(structure, [small.get(n, leaf) for n, leaf in enumerate(leaves)])
+
+
+@jax.custom_jvp  # tangents pass unchanged
+def _through_conditional(i: Array, leaves: Any) -> Any:
+    def on_cpu(i, leaves):
+        return lax.cond(i >= 0, lambda now: now, partial(jax.tree.map, jnp.zeros_like), leaves)
+
+    return lax.platform_dependent(i, leaves, cpu=on_cpu, default=lambda i, leaves: leaves)
+
+
+@_through_conditional.defjvp
+def _through_conditional_jvp(primals, tangents):
+    return _through_conditional(*primals), tangents[1]
+
+
+def draw_each(init: Callable[[PRNGKey], PyTree], key: PRNGKey, indices: Int[Array, " n"]) -> PyTree:
+    """`init(fold_in(key, index))` for each index, stacked along a first axis of n.
+
+    A loop rather than a vmap: XLA:CPU compiles batched random bits twice as long, and unrolled
+    ones n times as long. JAX 0.10; `stack_compile.py`.
+
+    >>> draw_each(jax.random.normal, jax.random.key(0), jnp.arange(3)).shape
+    (3,)
+    """
+    over = jax.vmap if is_plain() else partial(partial, lax.map)
+    return over(lambda index: init(jax.random.fold_in(key, index)))(indices)
+
+
+def draw_flat(
+    draw: Callable[[PRNGKey, tuple[int, ...]], Array], key: PRNGKey, shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """`draw(key, shape)`, bitwise identical.
+
+    XLA:CPU unrolls loops over a short last axis, with the whole generation of a random number in
+    each copy, and takes four times as long to compile. Here such shapes are drawn as a vector: an
+    element depends on its index alone (`jax_threefry_partitionable`), so padding changes none.
+    JAX 0.10; `starts.py`, row `cnn`.
+
+    >>> drawn = draw_flat(jax.random.normal, jax.random.key(0), (3, 2))
+    >>> bool((drawn == jax.random.normal(jax.random.key(0), (3, 2))).all())
+    True
+    """
+    n = math.prod(shape)
+    # Shapes of more than 2^20 elements may be sharded, and keep their axes.
+    if is_plain() or not shape or shape[-1] >= 128 or n > 2**20:
+        return draw(key, shape)
+    return draw(key, (-(-n // 64) * 64,))[:n].reshape(shape)

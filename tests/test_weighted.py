@@ -1,0 +1,221 @@
+"""Weighted losses: one division, by all that counts, however a batch is cut or padded."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn import losses, metrics, models, optim, schedules
+from fnn.combinators import sequential
+from fnn.recipe import Recipe
+from fnn.testing import (
+    accumulation_equals_whole_batch,
+    evaluation_does_not_depend_on_the_batch_size,
+    padding_changes_nothing,
+)
+from fnn.train import (
+    fit,
+    lr_find,
+    make_init,
+    make_step,
+    microbatches,
+    overfit_one_batch,
+    silent,
+)
+from fnn.types import Data, Weighted
+from tests.tiny import KEY
+
+BATCH, TIME, CLASSES = 8, 6, 5
+IGNORED = -100
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(BATCH, TIME, 3)).astype(np.float32)
+# Unequal counts in the parts: the first half counts nearly all, the second nearly nothing.
+LABELS = RANDOM.integers(CLASSES, size=(BATCH, TIME)).astype(np.int32)
+COUNTED = RANDOM.uniform(size=(BATCH, TIME)) < np.linspace(1, 0.1, BATCH)[:, None]
+LABELS = np.where(COUNTED, LABELS, IGNORED)
+WEIGHTS = jnp.array([0.5, 1.0, 2.0, 0.1, 3.0])
+HYPER = {"lr": 0.1}
+
+token_loss = partial(losses.cross_entropy, ignore_index=IGNORED)
+class_loss = partial(token_loss, class_weights=WEIGHTS, label_smoothing=0.1)
+LOSSES = {"ignored labels": token_loss, "class weights and smoothing": class_loss}
+
+
+def recipe_with(loss=token_loss, **changes):
+    def recipe(hyper):
+        plain = Recipe(
+            model=sequential(models.dense(7), jnp.tanh, models.dense(CLASSES)),
+            loss=loss,
+            optimizer=optim.sgd(),
+            schedule=schedules.constant(hyper["lr"]),
+            metrics={"accuracy": metrics.accuracy(ignore_index=IGNORED)},
+            train_metrics={"accuracy": metrics.accuracy(ignore_index=IGNORED)},
+        )
+        return plain._replace(**changes)
+
+    return recipe
+
+
+@functools.cache
+def compiled(recipe):
+    return jax.jit(make_init(recipe)), jax.jit(make_step(recipe))
+
+
+def stepped(recipe, batch=(X, LABELS)):
+    """The gradient, as the change of the parameters, and the metrics of a step."""
+    init, step = compiled(recipe)
+    start = init(KEY, HYPER, batch[0])
+    after, found = step(start, batch, KEY, HYPER)
+    change = jax.tree.map(lambda a, b: (a - b) / -HYPER["lr"], after.params, start.params)
+    return change, found, start
+
+
+def expect_close(got, expected, rtol=1e-5):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        # Of a change of parameters of about 1: six roundings of them over the lr.
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * 10 * float(np.abs(b).max()))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_and_gradient_are_those_of_the_mean_over_what_counts(name):
+    change, found, start = stepped(recipe_with(LOSSES[name]))
+    model = recipe_with()(HYPER).model
+
+    def mean_over_counted(params):
+        logits, _ = model.apply(params, (), jnp.asarray(X))
+        rows = LOSSES[name](logits[COUNTED], jnp.asarray(LABELS[COUNTED]))
+        return (rows.values * rows.weights).sum() / rows.weights.sum()
+
+    value, grads = jax.jit(jax.value_and_grad(mean_over_counted))(start.params)
+    np.testing.assert_allclose(found["loss"], value, rtol=1e-6)
+    expect_close(change, grads)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("parts", [2, 8])
+def test_parts_with_unequal_counts_are_the_whole_batch(name, parts):
+    recipe = recipe_with(LOSSES[name])
+    accumulation_equals_whole_batch(recipe, (X, LABELS), key=KEY, hyper=HYPER, parts=parts)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_evaluations_in_batches_of_unequal_size_and_count_are_the_whole(name):
+    recipe = recipe_with(LOSSES[name])
+    evaluation_does_not_depend_on_the_batch_size(recipe, (X, LABELS), key=KEY, hyper=HYPER)
+
+
+def padded(n):
+    x = np.pad(X, ((0, n), (0, n), (0, 0)), constant_values=7.0)
+    return x, np.pad(LABELS, ((0, n), (0, n)), constant_values=IGNORED)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_more_padding_changes_neither_loss_nor_gradient_nor_metrics(name):
+    padding_changes_nothing(recipe_with(LOSSES[name]), padded(0), padded(16), key=KEY, hyper=HYPER)
+
+
+@pytest.mark.parametrize("gradient", [None, microbatches(4)])
+def test_a_batch_without_anything_that_counts_has_loss_penalty_and_gradient_0(gradient):
+    changes = {} if gradient is None else {"gradient": gradient}
+    penalty = lambda params, _: 0.1 * sum(jnp.square(p).sum() for p in jax.tree.leaves(params))  # noqa: E731
+    recipe = recipe_with(penalty=penalty, **changes)
+    change, found, _ = stepped(recipe, (X, np.full_like(LABELS, IGNORED)))
+    assert found["loss"] == found["penalty"] == found["grad_norm"] == found["accuracy"] == 0
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(change))
+
+
+def test_a_penalty_weighs_a_part_as_its_losses_do():
+    """A mixture of experts leaves the load balance of each part in the model state."""
+    experts = models.moe(8, num_experts=4)
+    model = sequential(models.dense(6), experts, models.dense(CLASSES))
+
+    def penalty(params, model_state):
+        return 0.3 * (model_state[1]["load_balance"] + model_state[1]["router_z"])
+
+    whole = stepped(recipe_with(model=model, penalty=penalty, gradient=microbatches(2)))
+    alone = recipe_with(model=model, penalty=penalty)
+    halves = [stepped(alone, (X[part], LABELS[part])) for part in (slice(0, 4), slice(4, 8))]
+    counts = np.float32([COUNTED[:4].sum(), COUNTED[4:].sum()])
+    for name in ("loss", "penalty"):
+        expected = np.dot(counts, [found[name] for _, found, _ in halves]) / counts.sum()
+        np.testing.assert_allclose(whole[1][name], expected, rtol=1e-5)
+    mean = jax.tree.map(
+        lambda a, b: (counts[0] * a + counts[1] * b) / counts.sum(), halves[0][0], halves[1][0]
+    )
+    expect_close(whole[0], mean, 1e-4)
+
+
+def test_weights_may_be_learned_through_a_step():
+    """Weights depend on a hyperparameter; so do the mean and its divisor."""
+
+    def recipe(hyper):
+        return recipe_with(
+            partial(token_loss, class_weights=WEIGHTS * hyper["rare"] ** jnp.arange(5.0))
+        )({"lr": hyper["lr"]})
+
+    start = jax.jit(make_init(recipe))(KEY, HYPER | {"rare": 1.0}, X)
+    step = make_step(recipe)
+    batch = jnp.asarray(X), jnp.asarray(LABELS)
+    loss_of = jax.jit(lambda rare: step(start, batch, KEY, HYPER | {"rare": rare})[1]["loss"])
+    h = 1e-2
+    slope = (loss_of(1 + h) - loss_of(1 - h)) / (2 * h)
+    # Central differences in float32: 1e-7 of the loss over h.
+    np.testing.assert_allclose(jax.grad(loss_of)(1.0), slope, rtol=1e-2)
+
+
+def test_fit_lr_find_and_overfit_divide_by_what_counts():
+    """One example counts; the others are padding. All see its loss, and learn it."""
+    labels = np.full_like(LABELS, IGNORED)
+    labels[:, 0] = LABELS[0, 0]
+    data = Data(train=(X, labels), valid=(X, labels))
+    recipe = recipe_with()
+    arguments = dict(key=KEY, hyper=HYPER, batch_size=BATCH)
+    result = fit(recipe, data, steps=3, progress=silent, **arguments)
+    alone = fit(
+        recipe_with(losses.cross_entropy),
+        Data(train=(X[:, :1], labels[:, :1]), valid=(X[:, :1], labels[:, :1])),
+        steps=3,
+        progress=silent,
+        **arguments,
+    )
+    expect_close(result.history.train, alone.history.train, 1e-4)
+    expect_close(result.history.valid, alone.history.valid, 1e-4)
+    curve = lr_find(recipe, data, steps=3, seeds=1, **arguments)
+    np.testing.assert_allclose(curve.losses[0, 0], result.history.train["loss"][0], rtol=1e-5)
+    found = overfit_one_batch(recipe, data, key=KEY, hyper={"lr": 1.0}, batch_size=BATCH)
+    assert found.passed
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda z, y: Weighted(jnp.ones((BATCH, TIME)), jnp.ones(BATCH)), "one weight per loss"),
+        (lambda z, y: (jnp.ones(BATCH), jnp.ones(BATCH)), "or a Weighted, got tuple"),
+        (lambda z, y: Weighted(jnp.ones(2), jnp.ones(2)), r"expected floats of shape \(8, ...\)"),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss, message):
+    with pytest.raises(ValueError, match=message):
+        stepped(recipe_with(loss))
+
+
+def test_targets_that_are_missing_may_be_nan_where_the_loss_masks_them():
+    y = np.where(COUNTED, 1.0, np.nan).astype(np.float32)[..., None]
+    data = Data(train=(X, y), valid=(X, y))
+
+    def masked(outputs, targets):
+        return losses.mean_squared_error(outputs, targets, where=~jnp.isnan(targets))
+
+    def regression(loss):
+        return lambda hyper: Recipe(
+            models.dense(1), loss, optim.sgd(), schedules.constant(hyper["lr"])
+        )
+
+    arguments = dict(key=KEY, hyper=HYPER, steps=4, batch_size=4, progress=silent)
+    result = fit(regression(masked), data, **arguments)
+    assert np.isfinite(result.history.train["loss"]).all()
+    with pytest.raises(ValueError, match=r"data.train.y: expected finite .*, or mask them in the"):
+        fit(regression(losses.mean_squared_error), data, **arguments)

@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
+from fnn.optim import contrib
 from fnn.recipe import Recipe
 from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
 from fnn.train import compile_cache, make_evaluate, make_run
@@ -80,13 +81,31 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "cautious of adam": lambda: optim.cautious(optim.adam()),
     "ema of adam": lambda: optim.ema(optim.adam(), decay=0.99),
     "swa of momentum": lambda: optim.swa(optim.momentum(), start=450),
+    "contrib.acprop": contrib.acprop,
+    "contrib.cocob": contrib.cocob,
+    "contrib.dog": contrib.dog,
+    "contrib.dowg": contrib.dowg,
+    "contrib.fromage": contrib.fromage,
+    "contrib.galore of adam": lambda: contrib.galore(optim.adam(), rank=8, scale=1.0),
+    "contrib.madgrad": contrib.madgrad,
+    "contrib.mechanize of adam": lambda: contrib.mechanize(optim.adam()),
+    "contrib.momo": contrib.momo,
+    "contrib.momo_adam": contrib.momo_adam,
+    "contrib.noisy_sgd": lambda: contrib.noisy_sgd(KEY),
+    "contrib.novograd": contrib.novograd,
+    "contrib.optimistic_adam": contrib.optimistic_adam,
+    "contrib.optimistic_gradient_descent": contrib.optimistic_gradient_descent,
+    "contrib.polyak_sgd": contrib.polyak_sgd,
+    "contrib.simplified_ademamix": contrib.simplified_ademamix,
+    "contrib.sm3": contrib.sm3,
 }
-OWN_RATES = {"lbfgs": (1.0,)}  # its search finds the length of a step
+# What lbfgs searches for, and what cocob does not depend on.
+OWN_RATES = {"lbfgs": (1.0,), "contrib.cocob": (1.0,)}
 WHOLE_BATCH = ("rprop", "lbfgs")  # made for gradients without noise
 
 # Under vmap a condition is a choice between two results, so that what is done every tenth step is
 # computed at every step; and a search takes as long as the longest of all.
-ONE_BY_ONE = ("shampoo", "soap", "kron", "lbfgs")
+ONE_BY_ONE = ("shampoo", "soap", "kron", "lbfgs", "contrib.galore of adam")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,13 +305,13 @@ def picture(config: Config) -> None:
 def main(config: Config) -> None:
     if unknown := sorted(set(config.only) - OPTIMIZERS.keys()):
         sys.exit(f"--only: expected names of {sorted(OPTIMIZERS)}, got {unknown}")
-    print(f"{'optimizer':28} {'lr':>8}  {'test accuracy':>16}   {'lr':>8} {'Rosenbrock':>10}")
+    print(f"{'optimizer':36} {'lr':>8}  {'test accuracy':>16}   {'lr':>8} {'Rosenbrock':>10}")
     for name in config.only:
         digits = train_on_digits(name, config)
         lr, value = cross_the_valley(name, config)
         mean, std = 100 * digits.accuracy.mean(), 100 * digits.accuracy.std(ddof=1)
         print(
-            f"{name:28} {digits.lr:8.2g}  {mean:7.2f} ± {std:4.2f} %   {lr:8.2g} {value:10.2g}",
+            f"{name:36} {digits.lr:8.2g}  {mean:7.2f} ± {std:4.2f} %   {lr:8.2g} {value:10.2g}",
             flush=True,
         )
     picture(config)

@@ -73,7 +73,8 @@ class Recipe(NamedTuple):
         that a mixture of experts leaves in the model state. The metrics report it as 'penalty'.
       augment: changes the batches of the steps, not those of an evaluation; its key follows from
         the run's key and the step.
-      gradient: how a step differentiates its batch: `whole_batch`, or `train.microbatches(n)`.
+      gradient: how a step differentiates its batch: `whole_batch`, `train.microbatches(n)`, or
+        `train.private_gradient(clip_norm, noise_multiplier)`.
       measures: what a step records besides loss and lr; `()` is fastest. See `fnn.measures`.
     """
 

@@ -141,6 +141,26 @@ def global_norm(tree: PyTree) -> Float[Array, ""]:
     return safe_sqrt(squared_norms(tree)[0])
 
 
+def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
+    """Inner product of two trees, each taken as one vector, in at least float32.
+
+    >>> dot({'a': jnp.array([1.0, 2.0]), 'b': 3.0}, {'a': jnp.array([1.0, 0.5]), 'b': -1.0}).item()
+    -1.0
+    """
+    dtype, pairs = widest((a, b)), zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    products = [jnp.vdot(jnp.asarray(x, dtype), jnp.asarray(y, dtype)) for x, y in pairs]
+    return jnp.stack([jnp.zeros((), dtype), *products]).sum()
+
+
+def scale(factor: Any, tree: PyTree) -> PyTree:
+    """`factor` times every leaf, in the dtype of the leaf.
+
+    >>> scale(jnp.float32(0.5), {'w': jnp.ones(2, jnp.bfloat16)})['w'].tolist()
+    [0.5, 0.5]
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)
+
+
 def at_least_float32(leaf: Any) -> Any:
     """The dtype for sums, moments and statistics of `leaf`: never narrower than float32.
 

@@ -25,7 +25,12 @@ def test_the_laws_of_models_hold_for(row):
 @over(registry.OPTIMIZERS)
 def test_the_laws_of_optimizers_hold_for(row):
     testing.check_optimizer(
-        row.make, row.scalars, lr=row.lr, leafwise=row.leafwise, decays=row.decays
+        row.make,
+        row.scalars,
+        lr=row.lr,
+        leafwise=row.leafwise,
+        decays=row.decays,
+        draws=row.draws,
     )
 
 

@@ -378,6 +378,7 @@ def updates_of(optimizer):
 
 
 DECAYING = {
+    "adamax": part(optim.adamax, weight_decay=0.2),
     "nadamw": part(optim.nadamw, weight_decay=0.2),
     "algoperf_nadamw": part(optim.algoperf_nadamw, weight_decay=0.2),
     "adan": part(optim.adan, weight_decay=0.2),

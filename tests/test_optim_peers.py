@@ -83,6 +83,7 @@ OPTAX = {
     # With b2 = 0.999 Optax loses the digits of rho: see below.
     "radam": (optim.radam(b2=0.9), optax.radam(1.0, b2=0.9)),
     "adamax": (optim.adamax(), optax.adamax(1.0)),
+    "adamaxw": (optim.adamax(weight_decay=0.1), optax.adamaxw(1.0, weight_decay=0.1)),
     "adabelief": (optim.adabelief(), optax.adabelief(1.0)),
     "yogi": (optim.yogi(), optax.yogi(1.0)),
     "ademamix": (

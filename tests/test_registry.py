@@ -14,7 +14,7 @@ from tests import registry
 
 PARTS = [
     "activations", "combinators", "initializers", "layers", "losses", "metrics", "models",
-    "optim", "order", "schedules",
+    "optim", "optim.contrib", "order", "schedules",
 ]  # fmt: skip
 KINDS = [
     "MODELS", "FUNCTIONS", "LOSSES", "INITIALIZERS", "OPTIMIZERS", "TRANSFORMS", "SCHEDULES",

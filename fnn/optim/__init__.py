@@ -1,5 +1,6 @@
 """Optimizers and gradient transforms as pure state transitions."""
 
+from fnn.optim import contrib as contrib
 from fnn.optim.accumulate import accumulate as accumulate
 from fnn.optim.adafactor import adafactor as adafactor
 from fnn.optim.adafactor import adafactor_absolute as adafactor_absolute

@@ -17,9 +17,32 @@ from jaxtyping import Array, Float
 from fnn import tree
 from fnn.expect import expect_alike
 from fnn.tree import Mask
-from fnn.types import Objective, Optimizer, Params, Scalar, unscaled
+from fnn.types import Objective, Optimizer, Params, Scalar, Update, unscaled
 
 Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
+
+
+def from_update(name: str, init: Callable[[Params], Any], update: Update) -> Optimizer:
+    """An optimizer from an update that gets checked gradients in at least float32.
+
+    Args:
+      name: how its error messages begin.
+
+    Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
+
+    >>> halve = from_update('halve', lambda params: (), lambda grads, state, params, lr, objective:
+    ...                     (jax.tree.map(lambda p: -p / 2, params), state))
+    >>> halve.update({'w': jnp.array([2.0])}, (), {'w': jnp.array([1.0])}, 1.0)[0]['w'].tolist()
+    [-0.5]
+    """
+
+    def checked(
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
+    ) -> tuple[Params, Any]:
+        expect_alike(f"{name}: params and grads", params, grads)
+        return update(tree.wide(grads), state, params, lr, objective)
+
+    return Optimizer(init=init, update=checked)
 
 
 def from_direction(name: str, init: Callable[[Params], Any], direction: Direction) -> Optimizer:
@@ -40,11 +63,26 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
     def update(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
-        expect_alike(f"{name}: params and grads", params, grads)
-        u, state = direction(tree.wide(grads), state, params)
+        u, state = direction(grads, state, params)
         return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, u), state
 
-    return Optimizer(init=init, update=update)
+    return from_update(name, init, update)
+
+
+def expect_objective(where: str, objective: Objective | None, purpose: str) -> Objective:
+    """The objective, without which an optimizer that needs it refuses to update.
+
+    >>> expect_objective('momo', None, 'the loss')
+    Traceback (most recent call last):
+        ...
+    ValueError: momo: expected an objective for the loss, got None; train with fnn.train, ...
+    """
+    if objective is None:
+        raise ValueError(
+            f"{where}: expected an objective for {purpose}, got None; train with fnn.train, or "
+            "pass objective= to update"
+        )
+    return objective
 
 
 def expect_unscaled(where: str, *optimizers: Optimizer) -> None:

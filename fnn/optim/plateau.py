@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import schedules, tree
+from fnn.optim.base import expect_objective
 from fnn.optim.wrap import choose, wrapping
 from fnn.schedules import PlateauState
 from fnn.types import Objective, Optimizer, Params, Scalar
@@ -77,11 +78,7 @@ def reduce_on_plateau(
         lr: Any,
         objective: Objective | None = None,
     ) -> tuple[Params, ReduceOnPlateauState]:
-        if objective is None:
-            raise ValueError(
-                "reduce_on_plateau: expected an objective, which holds the loss, got None; pass "
-                "the fifth argument of update"
-            )
+        objective = expect_objective("reduce_on_plateau", objective, "the loss")
         total = state.total + objective.value.astype(state.total.dtype)
         seen = state.seen + 1
         full = seen >= jnp.asarray(every_steps, seen.dtype)

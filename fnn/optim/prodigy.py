@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
-from fnn.expect import expect_alike
-from fnn.optim.base import decay_weights, mean_square, moving_average
+from fnn.optim.base import decay_weights, from_update, mean_square, moving_average
 from fnn.optim.wrap import wide_copy
 from fnn.tree import Mask, safe_sqrt, wide
-from fnn.types import Objective, Optimizer, Params, Scalar
+from fnn.types import Optimizer, Params, Scalar
 
 
 @jax.tree_util.register_dataclass
@@ -77,16 +76,13 @@ def prodigy(
     def init(params):
         return ProdigyState(start=wide_copy(params), distance=_first_distance(params, d0))
 
-    def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
-    ) -> tuple[Params, Any]:
-        expect_alike("prodigy: params and grads", params, grads)
-        grads, old = wide(grads), state.distance
+    def update(grads, state, params, lr, objective=None):
+        old = state.distance
         d, rate = old.d, jnp.asarray(lr, old.d.dtype) * old.d
         b3 = _root(b2, d.dtype)
         back = jax.tree.map(jnp.subtract, state.start, wide(params))
         weight = rate * d / jnp.asarray(d0, d.dtype)
-        r = b3 * old.r + weight * _dot(grads, back, d.dtype)
+        r = b3 * old.r + weight * tree.dot(grads, back)
         d_eps = d * jnp.asarray(eps, d.dtype)
         s = _sum(b3, old.s, weight, grads)
         moments = jax.tree.map(lambda g: d.astype(g.dtype) * g, grads)
@@ -94,9 +90,9 @@ def prodigy(
         v = jax.tree.map(lambda v, g: mean_square(b2, v, g), old.v, moments)
         updates = _direction(m, v, d_eps, params, weight_decay, mask)
         distance = DistanceState(m=m, v=v, s=s, r=r, d=_larger(d, r, _absolute_sum(s, d.dtype)))
-        return _times(-rate, updates), ProdigyState(start=state.start, distance=distance)
+        return tree.scale(-rate, updates), ProdigyState(start=state.start, distance=distance)
 
-    return Optimizer(init=init, update=update)
+    return from_update("prodigy", init, update)
 
 
 def dadapt_adam(
@@ -133,25 +129,22 @@ def dadapt_adam(
     [-0.316200017929077]
     """
 
-    def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
-    ) -> tuple[Params, Any]:
-        expect_alike("dadapt_adam: params and grads", params, grads)
-        grads, d = wide(grads), state.d
+    def update(grads, state, params, lr, objective=None):
+        d = state.d
         rate, b3 = jnp.asarray(lr, d.dtype) * d, _root(b2, d.dtype)
-        moments = _times(rate, grads)
+        moments = tree.scale(rate, grads)
         m = jax.tree.map(lambda m, g: moving_average(b1, m, g), state.m, moments)
         v = jax.tree.map(lambda v, g: mean_square(b2, v, g), state.v, grads)
         small = jnp.asarray(eps, d.dtype)
         scaled = jax.tree.map(lambda s, v: s / (safe_sqrt(v) + small.astype(v.dtype)), state.s, v)
-        r = b3 * state.r + (1 - b3) * rate * _dot(grads, scaled, d.dtype)
+        r = b3 * state.r + (1 - b3) * rate * tree.dot(grads, scaled)
         s = _sum(b3, state.s, (1 - b3) * rate, grads)
         larger = _larger(d, r, (1 - b3) * _absolute_sum(s, d.dtype))
         decay = rate * jnp.asarray(weight_decay, d.dtype)
         u = _direction(m, v, small, params, decay, mask)
-        return _times(-jnp.ones_like(d), u), DistanceState(m=m, v=v, s=s, r=r, d=larger)
+        return tree.scale(-jnp.ones_like(d), u), DistanceState(m=m, v=v, s=s, r=r, d=larger)
 
-    return Optimizer(init=lambda params: _first_distance(params, d0), update=update)
+    return from_update("dadapt_adam", lambda params: _first_distance(params, d0), update)
 
 
 def _first_distance(params: Params, d0: Scalar) -> DistanceState:
@@ -184,15 +177,6 @@ def _root(b2: Scalar, dtype: Any) -> Array:
 
 def _sum(b3: Array, s: Params, weight: Array, grads: Params) -> Params:
     return jax.tree.map(lambda s, g: b3.astype(s.dtype) * s + weight.astype(s.dtype) * g, s, grads)
-
-
-def _times(factor: Array, values: Params) -> Params:
-    return jax.tree.map(lambda x: factor.astype(x.dtype) * x, values)
-
-
-def _dot(a: Params, b: Params, dtype: Any) -> Array:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.stack([jnp.vdot(x, y).astype(dtype) for x, y in pairs]).sum()
 
 
 def _absolute_sum(values: Params, dtype: Any) -> Array:

@@ -8,15 +8,22 @@ from jaxtyping import Array, Int
 
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import safe_sqrt
+from fnn.tree import Mask, safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 
-def adamax(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
+def adamax(
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    mask: Mask | None = None,
+) -> Optimizer:
     """Adamax: the mean of the gradient over the largest recent one.
 
         m <- b1 m + (1 - b1) g        v <- max(b2 v, |g| + eps)
-        update = -lr (m / (1 - b1^t)) / v,   t = 1, 2, ...
+        update = -lr (m / (1 - b1^t) / v + weight_decay p),   t = 1, 2, ...
 
     Begin with lr 0.01.
 
@@ -24,10 +31,12 @@ def adamax(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optim
       b1: share of the mean that a step keeps, in [0, 1).
       b2: share of the maximum that a step keeps, in [0, 1].
       eps: in the unit of g, above 0.
+      weight_decay: decoupled, per unit of lr.
+      mask: which leaves decay; None is all of them.
 
-    State: AdamState, with the maximum as v. A step is never larger than lr / (1 - b1).
+    State: AdamState, with the maximum as v. Without decay a step is at most lr / (1 - b1).
     Source: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2. Deviates: eps, which the paper lacks, as
-      Optax and PyTorch have it.
+      Optax and PyTorch have it. Compat: with weight_decay it is Optax's adamaxw.
     Measured: digits 98.7 % at lr 0.032; Rosenbrock in ten dimensions 6.2e-07 at lr 1.
 
     >>> opt, params = adamax(), {'w': jnp.zeros(2)}
@@ -36,7 +45,16 @@ def adamax(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optim
     [-1.0, 1.0]
     """
 
-    return elementwise("adamax", AdamState, _adamax_rule, b1=b1, b2=b2, eps=eps)
+    return elementwise(
+        "adamax",
+        AdamState,
+        _adamax_rule,
+        weight_decay=weight_decay,
+        mask=mask,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+    )
 
 
 def _adamax_rule(g, m, v, *, t, b1, b2, eps):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from fnn import tree
 from fnn.expect import expect_alike
 from fnn.keys import fold_name
-from fnn.optim.base import decay_weights, moving_average
+from fnn.optim.base import decay_weights, expect_objective, moving_average
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, PRNGKey, Scalar
 
@@ -80,11 +80,7 @@ def sophia(
         objective: Objective | None = None,
     ) -> tuple[Params, SophiaState]:
         expect_alike("sophia: params and grads", params, grads)
-        if objective is None:
-            raise ValueError(
-                "sophia: expected an objective for the curvature, got None; train with fnn.train, "
-                "or pass objective= to update"
-            )
+        objective = expect_objective("sophia", objective, "the curvature")
         looked = jax.random.fold_in(key, state.step)
         h = jax.lax.cond(
             state.step % jnp.asarray(every_steps, jnp.int32) == 0,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fnn.tree import at_least_float32
+from fnn.tree import dot
 from fnn.types import Objective, Params
 
 MINIMUM = 0.1
@@ -48,12 +48,7 @@ def loss(params: Params) -> Float[Array, ""]:
     1.25
     """
     away = jax.tree.map(lambda p: p - jnp.asarray(MINIMUM, p.dtype), params)
-    return _dot(away, gradient(params)) / 2
-
-
-def _dot(a: Params, b: Params) -> Float[Array, ""]:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.stack([jnp.vdot(x, y).astype(at_least_float32(x)) for x, y in pairs]).sum()
+    return dot(away, gradient(params)) / 2
 
 
 def objective(params: Params, shift: Params) -> Objective:
@@ -65,7 +60,7 @@ def objective(params: Params, shift: Params) -> Objective:
     """
 
     def at(params: Params) -> tuple[Array, Params]:
-        value = loss(params) + _dot(params, shift)
+        value = loss(params) + dot(params, shift)
         return value, jax.tree.map(jnp.add, gradient(params), shift)
 
     return Objective(at(params)[0], at)

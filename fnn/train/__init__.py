@@ -20,6 +20,7 @@ from fnn.train.keep_memory import keep_memory as keep_memory
 from fnn.train.lr_find import lr_find as lr_find
 from fnn.train.overfit import Overfit as Overfit
 from fnn.train.overfit import overfit_one_batch as overfit_one_batch
+from fnn.train.private import private_gradient as private_gradient
 from fnn.train.profile import profile as profile
 from fnn.train.progress import silent as silent
 from fnn.train.range_curve import RangeCurve as RangeCurve

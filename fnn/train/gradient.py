@@ -1,6 +1,7 @@
 """The gradient of a batch: sums and weights are added over all its parts, and divided once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ from fnn.expect import expect_divided, expect_positive, spec
 from fnn.recipe import Recipe, no_penalty, whole_batch
 from fnn.train.devices import shared_gradient
 from fnn.types import (
-    BatchLoss,
     Gradient,
     Loss,
     LossSums,
+    ModelState,
     Objective,
     Pair,
     Params,
@@ -33,7 +34,7 @@ def mean_gradient(
     gradient = shared_gradient(devices, r.gradient)
     examples, loss_scale = tree.length(batch), r.optimizer.loss_scale(state.opt_state)
     # Differentiated is the sum over the number of examples: of the sum, float16 might overflow.
-    loss = batch_loss(r, loss_scale / examples)
+    loss = ScaledLoss(r, loss_scale / examples)
 
     def sums_and_grads(params: Params) -> tuple[LossSums, Params]:
         sums, grads = gradient(loss, params, state.model_state, batch, key)
@@ -61,11 +62,18 @@ def means(r: Recipe, sums: LossSums) -> dict[str, Float[Array, ""]]:
     return {"loss": sums.loss / weight, **penalty, **values}
 
 
-def batch_loss(r: Recipe, scale: Scalar) -> BatchLoss:
+@dataclass(frozen=True, eq=False)
+class ScaledLoss:
     """`scale` times the sum of the weighted losses and penalties of a batch, and its sums."""
 
-    def loss(params, model_state, batch, key):
-        x, y = batch
+    recipe: Recipe
+    scale: Scalar
+
+    def __call__(
+        self, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+    ) -> tuple[Float[Array, ""], LossSums]:
+        """What is differentiated, and the sums."""
+        r, (x, y) = self.recipe, batch
         outputs, model_state = r.model.apply(params, model_state, x, key=key, train=True)
         losses = weighted_losses(r.loss, outputs, y)
         weight = losses.weights.sum()
@@ -77,9 +85,7 @@ def batch_loss(r: Recipe, scale: Scalar) -> BatchLoss:
             model_state=model_state,
         )
         total = sums.loss + sums.penalty
-        return total * jnp.asarray(scale, total.dtype), sums
-
-    return loss
+        return total * jnp.asarray(self.scale, total.dtype), sums
 
 
 def weighted_losses(loss: Loss, outputs: Any, targets: Any) -> Weighted:
@@ -141,22 +147,31 @@ def microbatches(parts: int) -> Gradient:
     [[3.0]]
     """
     expect_positive("microbatches", parts=parts)
-    if parts == 1:
-        return whole_batch
+    return in_parts("microbatches", whole_batch, parts)
 
-    def gradient(loss, params, model_state, batch, key):
+
+def in_parts(where: str, gradient: Gradient, parts: int) -> Gradient:
+    """The sums and gradients of `gradient`, added over equal parts of a batch, one by one.
+
+    >>> in_parts('here', whole_batch, 1) is whole_batch
+    True
+    """
+    if parts == 1:
+        return gradient
+
+    def of_batch(loss, params, model_state, batch, key):
         def add(carry, numbered):
             sums, grads = carry
             i, part = numbered
             noise = jax.random.fold_in(key, i)
-            more, more_grads = whole_batch(loss, params, sums.model_state, part, noise)
+            more, more_grads = gradient(loss, params, sums.model_state, part, noise)
             total = jax.tree.map(
                 jnp.add, sums._replace(model_state=()), more._replace(model_state=())
             )
             grads = jax.tree.map(jnp.add, grads, tree.wide(more_grads))
             return (total._replace(model_state=more.model_state), grads), None
 
-        slices = _split(batch, parts)
+        slices = _split(where, batch, parts)
         first = jax.tree.map(lambda a: a[0], slices)
         _, shapes = jax.eval_shape(loss, params, model_state, first, key)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
@@ -164,12 +179,12 @@ def microbatches(parts: int) -> Gradient:
         (sums, grads), _ = jax.lax.scan(add, start, (jnp.arange(parts), slices))
         return sums, grads
 
-    return gradient
+    return of_batch
 
 
-def _split(batch: Pair, parts: int) -> Pair:
+def _split(where: str, batch: Pair, parts: int) -> Pair:
     """Each array as (parts, examples of a part, ...), in the order of the batch."""
-    examples = expect_divided("microbatches", batch, parts) // parts
+    examples = expect_divided(where, batch, parts) // parts
     return jax.tree.map(lambda a: a.reshape(parts, examples, *a.shape[1:]), tuple(batch))
 
 

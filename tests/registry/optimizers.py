@@ -66,6 +66,8 @@ TRANSFORMS = [
 HELPERS = [
     "optim.base.bias_correction",
     "optim.base.decay_weights",
+    "optim.base.expect_objective",
     "optim.base.from_direction",
+    "optim.base.from_update",
     "optim.base.moving_average",
 ]

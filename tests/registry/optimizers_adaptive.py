@@ -24,6 +24,12 @@ OPTIMIZERS = [
     ),
     OptimizerRow(name="radam", make=optim.radam, scalars=_MOMENTS),
     OptimizerRow(name="adamax", make=optim.adamax, scalars=_MOMENTS),
+    OptimizerRow(
+        name="adamax with decay",
+        make=optim.adamax,
+        scalars={"weight_decay": 0.1, **_MOMENTS},
+        decays=True,
+    ),
     OptimizerRow(name="amsgrad", make=optim.amsgrad, scalars=_MOMENTS),
     OptimizerRow(name="adabelief", make=optim.adabelief, scalars=_MOMENTS),
     OptimizerRow(name="yogi", make=optim.yogi, scalars={**_MOMENTS, "start": 0.01}),

@@ -78,6 +78,7 @@ class OptimizerRow:
     lr: float = 0.05
     leafwise: bool = True  # a leaf's update does not depend on the other leaves
     decays: bool = False  # moves parameters even where the gradient is zero
+    draws: bool = False  # adds noise to each leaf, found by the leaf's path
     slow: bool = False  # takes long to compile; see the marker
 
 

@@ -1,0 +1,78 @@
+"""Bets on the sign of each gradient, with the loss won so far as the stake."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnn import tree
+from fnn.optim.base import from_update
+from fnn.optim.wrap import wide_copy
+from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class CocobState:
+    """The first parameters and, for each of them, what its bets were made of and have won."""
+
+    start: Params  # in at least float32, as all of them
+    largest: Params  # |c| so far
+    total: Params  # sum of |c|
+    sum: Params  # sum of -c
+    reward: Params  # sum of -c (p - start), at least 0
+
+
+def cocob(*, alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
+    """COCOB: no learning rate; each parameter is a fraction of the wealth that betting has won.
+
+        c = lr g
+        l <- max(l, |c|)        s <- s + |c|        r <- max(r - c (p - p_0), 0)
+        x <- x - c              for each parameter
+        p + update = p_0 + x / max(s + l, alpha l) (1 + r / l)
+
+    A constant lr changes nothing: use 1. One that falls makes later gradients count for less.
+
+    Args:
+      alpha: the first bets are at most 1 / alpha of the wealth, above 0: the first step is that
+        long, in the unit of p.
+      eps: l before the first step, in the unit of c, above 0; it is also the first wealth.
+
+    State: CocobState, five trees like params.
+    Source: Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2. Deviates: eps, as in Optax, so
+      that zero gradients divide by something. Compat: as `optax.contrib.cocob`; its weight_decay is
+      `chain(add_l2(...), cocob())`.
+
+    >>> opt, params = cocob(alpha=10.0), {'w': jnp.zeros(2)}
+    >>> updates, _ = opt.update({'w': jnp.array([300.0, -2.0])}, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()
+    [-0.10000000149011612, 0.10000000149011612]
+    """
+
+    def init(params):
+        def zeros():
+            return tree.zeros_like(params)
+
+        largest = jax.tree.map(lambda z: z + jnp.asarray(eps, z.dtype), zeros())
+        return CocobState(
+            start=wide_copy(params), largest=largest, total=zeros(), sum=zeros(), reward=zeros()
+        )
+
+    def update(grads, state, params, lr, objective=None):
+        c, params = tree.scale(lr, grads), tree.wide(params)
+        moved = jax.tree.map(jnp.subtract, params, state.start)
+        largest = jax.tree.map(lambda old, c: jnp.maximum(old, jnp.abs(c)), state.largest, c)
+        total = jax.tree.map(lambda s, c: s + jnp.abs(c), state.total, c)
+        reward = jax.tree.map(lambda r, c, x: jnp.maximum(r - c * x, 0), state.reward, c, moved)
+        signed = jax.tree.map(jnp.subtract, state.sum, c)
+
+        def leaf(moved, most, s, x, r):
+            bet = x / jnp.maximum(s + most, jnp.asarray(alpha, most.dtype) * most)
+            return bet * (1 + r / most) - moved
+
+        updates = jax.tree.map(leaf, moved, largest, total, signed, reward)
+        return updates, CocobState(
+            start=state.start, largest=largest, total=total, sum=signed, reward=reward
+        )
+
+    return from_update("cocob", init, update)

@@ -1,0 +1,137 @@
+"""Any optimizer on a few directions of each matrix."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int
+
+from fnn import tree
+from fnn.expect import expect_alike, expect_positive
+from fnn.optim.base import expect_unscaled
+from fnn.tree import Mask
+from fnn.types import Objective, Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class GaloreState:
+    """The directions, and the optimizer's state, which is as small as the projected gradients."""
+
+    step: Int[Array, ""]  # updates made so far, int32
+    basis: Params  # orthonormal columns, (shorter side, rank); of size 0 where a leaf is whole
+    inner: Any
+
+
+def galore(
+    optimizer: Optimizer,
+    *,
+    rank: int,
+    every_steps: int | Int[Array, ""] = 200,
+    scale: Scalar = 0.25,
+    mask: Mask | None = None,
+) -> Optimizer:
+    """GaLore: an optimizer that sees each matrix's gradient in its `rank` strongest directions.
+
+        every `every_steps` updates:    P <- first `rank` left singular vectors of G, (m, rank)
+        update = scale P (the optimizer's update for P^T G),    for a matrix (m, n) with m <= n
+
+    For m > n, P are right singular vectors, and it is the update for G P, times P^T. A matrix with
+    a side of at most `rank`, and a leaf that is no matrix, is given to the optimizer as it is.
+
+    Args:
+      optimizer: gets the projected gradients and parameters, and no objective. Its weight decay
+        would reach the projected part alone: put `decoupled_decay` around GaLore.
+      rank: static.
+      every_steps: updates from one look at the directions to the next. What the optimizer has
+        summed up along the old ones is taken as along the new ones.
+      scale: of the projected leaves' updates; alpha in the paper.
+      mask: which matrices are projected; None is all of them.
+
+    Under a vmap the directions are computed in every update, and those not due are dropped.
+
+    State: GaloreState. With Adam a matrix takes m rank + 2 n rank elements, not 2 m n.
+    Raises: ValueError for an optimizer with a loss scale, or with weights of its own, as `ema`.
+    Source: Zhao et al. 2024, arXiv:2403.03507, Algorithm 2. Deviates: derivatives through training
+      take P as constant, since those of singular vectors are infinite where singular values
+      coincide. Compat: `optax.contrib.galore` projects the longer side: it is the
+      same for square matrices. Its scale is 1 by default.
+
+    >>> from fnn.optim import sgd
+    >>> opt, params = galore(sgd(), rank=1, scale=1.0), {'w': jnp.zeros((2, 3))}
+    >>> grads = {'w': jnp.array([[3.0, 0.0, 4.0], [0.0, 1.0, 0.0]])}
+    >>> updates, state = opt.update(grads, opt.init(params), params, 1.0)
+    >>> updates['w'].round(3).tolist()    # the second row is the weaker direction
+    [[-3.0, 0.0, -4.0], [0.0, 0.0, 0.0]]
+    """
+    expect_positive("galore", rank=rank)
+    expect_unscaled("galore", optimizer)
+    if optimizer.weights is not Optimizer._field_defaults["weights"]:
+        raise ValueError(
+            "galore: expected an optimizer without weights of its own, got one that has some; put "
+            "it around galore"
+        )
+
+    def shapes(params: Params) -> Params:
+        """(shorter side, rank) of the leaves that are projected, (0,) of the others."""
+        marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
+        return jax.tree.map(
+            lambda p, m: jnp.zeros(
+                (min(p.shape), rank) if m and p.ndim == 2 and min(p.shape) > rank else (0,),
+                tree.at_least_float32(p),
+            ),
+            params,
+            marked,
+        )
+
+    def init(params: Params) -> GaloreState:
+        basis = shapes(params)
+        small = jax.tree.map(_project, tree.wide(params), basis)
+        return GaloreState(step=jnp.int32(0), basis=basis, inner=optimizer.init(small))
+
+    def update(
+        grads: Params,
+        state: GaloreState,
+        params: Params,
+        lr: Any,
+        objective: Objective | None = None,
+    ) -> tuple[Params, GaloreState]:
+        expect_alike("galore: params and grads", params, grads)
+        grads = tree.wide(grads)
+        due = state.step % jnp.asarray(every_steps, jnp.int32) == 0
+        basis = lax.cond(due, _strongest, lambda grads, basis: basis, grads, state.basis)
+        small, there = (jax.tree.map(_project, x, basis) for x in (grads, tree.wide(params)))
+        steps, inner = optimizer.update(small, state.inner, there, lr)
+
+        def lift(u: Array, p: Array, basis: Array) -> Array:
+            if not basis.size:
+                return u
+            u = jnp.asarray(scale, u.dtype) * u
+            return basis @ u if _is_left(p) else u @ basis.T
+
+        updates = jax.tree.map(lift, steps, params, basis)
+        return updates, GaloreState(step=state.step + 1, basis=basis, inner=inner)
+
+    return Optimizer(init=init, update=update)
+
+
+def _is_left(matrix: Array) -> bool:
+    return matrix.shape[0] <= matrix.shape[1]
+
+
+def _project(x: Array, basis: Array) -> Array:
+    if not basis.size:
+        return x
+    return basis.T @ x if _is_left(x) else x @ basis
+
+
+def _strongest(grads: Params, bases: Params) -> Params:
+    def leaf(g: Array, basis: Array) -> Array:
+        if not basis.size:
+            return basis
+        left = lax.stop_gradient(g if _is_left(g) else g.T)
+        return jnp.linalg.svd(left, full_matrices=False)[0][:, : basis.shape[1]]
+
+    return jax.tree.map(leaf, grads, bases)

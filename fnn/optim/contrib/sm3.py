@@ -1,0 +1,78 @@
+"""Adagrad in the memory of a row and a column."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from fnn import tree
+from fnn.optim.base import from_direction, moving_average
+from fnn.types import Optimizer, Params, Scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class SM3State:
+    """The momentum, and for each axis of a leaf the largest sums of squares along it."""
+
+    m: Params  # in at least float32
+    largest: Params  # for each leaf a list, whose i-th array has size 1 in all axes but the i-th
+
+
+def sm3(*, momentum: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
+    """SM3: Adagrad whose sums of squares are bounded by one value a row and one a column.
+
+        v_ij = min(r_i, c_j) + g_ij^2        r_i <- max_j v_ij        c_j <- max_i v_ij
+        m <- momentum m + (1 - momentum) g / sqrt(v + eps),   0 where v is 0
+        update = -lr m
+
+    A leaf of k axes has k vectors in the place of r and c; of a vector or scalar, v is kept
+    whole, so it is Adagrad. lr: as Adagrad's, 0.1.
+
+    Args:
+      momentum: fraction of m that a step keeps, in [0, 1).
+      eps: inside the square root, in the unit of g^2, at least 0.
+
+    State: SM3State: for a matrix of m rows and n columns m n + m + n elements.
+    Source: Anil et al. 2019, arXiv:1901.11150, Algorithm SM3-II with the momentum of section 4.
+      Deviates: eps, as in Optax, which fixes it at 1e-8 and has no scalars.
+
+    >>> opt, params = sm3(momentum=0.0), {'w': jnp.zeros((2, 2))}
+    >>> grads = {'w': jnp.array([[3.0, 0.0], [0.0, 4.0]])}
+    >>> _, state = opt.update(grads, opt.init(params), params, 1.0)
+    >>> updates, _ = opt.update({'w': jnp.ones((2, 2))}, state, params, 1.0)
+    >>> (1 / updates['w'] ** 2).round(2).tolist()    # v: min(9, 16) + 1, and 16 + 1
+    [[10.0, 10.0], [10.0, 17.0]]
+    """
+
+    def init(params):
+        zeros = tree.zeros_like(params)
+        return SM3State(m=zeros, largest=jax.tree.map(_maxima, zeros))
+
+    def direction(grads, state, params):
+        v = jax.tree.map(lambda g, bounds: _least(bounds) + jnp.square(g), grads, state.largest)
+
+        def average(m: Array, g: Array, v: Array) -> Array:
+            root = lax.rsqrt(jnp.where(v > 0, v, 1) + jnp.asarray(eps, v.dtype))
+            return moving_average(momentum, m, g * root)
+
+        m = jax.tree.map(average, state.m, grads, v)
+        return m, SM3State(m=m, largest=jax.tree.map(_maxima, v))
+
+    return from_direction("sm3", init, direction)
+
+
+def _least(bounds: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.minimum, bounds)
+
+
+def _maxima(v: Array) -> list[Array]:
+    """The largest elements over all axes but one, for each axis; a vector or scalar itself."""
+    if v.ndim < 2:
+        return [v]
+    axes = range(v.ndim)
+    return [v.max([j for j in axes if j != i], keepdims=True) for i in axes]

@@ -191,7 +191,7 @@ def _native(options, x, kernel):
 
 
 def slopes(conv, x, kernel):
-    """First derivatives of something curved, and second ones along them."""
+    """First derivatives of something curved, and second ones along them, in both modes."""
 
     def curved(x, kernel):
         return jnp.sin(conv(x, kernel)).sum()
@@ -199,7 +199,9 @@ def slopes(conv, x, kernel):
     def length(x, kernel):
         return sum(jnp.square(g).sum() for g in jax.grad(curved, (0, 1))(x, kernel))
 
-    return jax.grad(curved, (0, 1))(x, kernel), jax.grad(length, (0, 1))(x, kernel)
+    first, along = jax.grad(curved, (0, 1)), (jnp.cos(x), jnp.cos(kernel))
+    forward = jax.jvp(lambda *point: (curved(*point), first(*point)), (x, kernel), along)[1]
+    return first(x, kernel), jax.grad(length, (0, 1))(x, kernel), forward
 
 
 @ways
@@ -266,12 +268,13 @@ def test_the_gradient_keeps_nothing_but_the_input_and_the_kernel(way):
 
 
 @ways
-def test_elsewhere_than_on_a_cpu_the_convolution_and_its_gradients_are_xlas_own(way):
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_elsewhere_than_on_a_cpu_the_convolution_and_its_gradients_are_xlas_own(way, platform):
     conv, x, kernel = of_way(way)
 
     def lowered(conv):
         both = jax.jit(jax.value_and_grad(lambda x, k: jnp.square(conv(x, k)).sum(), (0, 1)))
-        text = both.trace(x, kernel).lower(lowering_platforms=("cuda",)).as_text()
+        text = both.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
         return sorted(line.split(" : ")[0].split("(")[-1].split(")", 1)[-1] 
                       for line in text.splitlines() if "stablehlo.convolution" in line)  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "fnn"
 # fmt: off
 ROWS = {
-    1: ["types", "tree", "keys", "xla", "expect", "text"],
+    1: ["types", "tree", "keys", "xla", "autodiff", "expect", "text"],
     2: [
         "initializers", "activations", "losses", "metrics", "measures", "recipe", "schedules",
         "order",
@@ -22,7 +22,8 @@ ROWS = {
 }
 # fmt: on
 ROW = {part: row for row, parts in ROWS.items() for part in parts}
-MAY_JIT = {*ROWS[5], "testing", "interop"}  # laws compare what is compiled; an export is jitted
+# Laws compare what is compiled; an export is jitted, and so is a primitive outside of a jit.
+MAY_JIT = {*ROWS[5], "testing", "interop", "autodiff"}
 OTHERS = {"optax", "torch", "flax", "equinox", "keras", "haiku", "transformers"}
 EXTRAS = [
     "matplotlib",

@@ -1,11 +1,19 @@
-"""The battery: the laws of fnn.testing over every row of the registry."""
+"""The battery: the laws of fnn.testing over every row of the registry, also under `xla.plain`."""
+
+from contextlib import nullcontext
 
 import jax.numpy as jnp
 import pytest
 
-from fnn import testing
+from fnn import testing, xla
 from tests import registry
 from tests.registry.rows import normal
+
+
+@pytest.fixture(autouse=True, params=["", pytest.param("plain", marks=pytest.mark.slow)])
+def program(request):
+    with xla.plain() if request.param else nullcontext():
+        yield
 
 
 def over(rows):

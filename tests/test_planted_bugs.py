@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fnn import activations, initializers, layers, losses, metrics, models, optim, schedules, tree
+from fnn.autodiff import linear_call
 from fnn.combinators import lift, sequential
 from fnn.recipe import Recipe, whole_batch
 from fnn.testing import (
@@ -21,6 +22,7 @@ from fnn.testing import (
     optimizer_laws,
     recipe_laws,
     schedule_laws,
+    transform_laws,
 )
 from fnn.types import Metric, Model, Optimizer
 from tests.registry.rows import integers, normal
@@ -541,7 +543,7 @@ def test_a_mean_of_means():
 
 def test_a_metric_of_nothing_that_is_not_a_number():
     right = metrics.accuracy()
-    naive = Metric(right.measure, lambda sums: sums["total"] / sums["count"])
+    naive = Metric(right.measure, lambda sums: sums["total"] / sums["weight"])
     with refused("mind a count of zero"):
         metric_laws.value_is_a_scalar(naive, X, LABELS)
 
@@ -607,7 +609,7 @@ def mean_of_means(parts):
 
 def test_a_mask_that_dilutes_the_mean():
     longer = jnp.pad(UNEQUAL[0], ((0, 4), (0, 0))), jnp.pad(UNEQUAL[1], (0, 4), constant_values=-1)
-    with refused("padding_changes_nothing: leaf '0/loss'"):
+    with refused("padding_changes_nothing: leaf '0/(loss|grad_norm)'"):
         recipe_laws.padding_changes_nothing(
             masked_recipe(zero_where_ignored), UNEQUAL, longer, key=KEY, hyper={}
         )
@@ -630,3 +632,60 @@ def test_an_evaluation_by_means_of_batches():
         recipe_laws.evaluation_does_not_depend_on_the_batch_size(
             masked_recipe(mean_of_batch), UNEQUAL, key=KEY, hyper={}
         )
+
+
+# Transforms.
+
+
+def test_a_derivative_with_a_wrong_sign():
+    sine = jax.custom_jvp(jnp.sin)
+    sine.defjvp(lambda x, dx: (jnp.sin(*x), -jnp.cos(*x) * dx[0]))
+    with refused("the first derivative .* in forward mode and .* by central differences"):
+        transform_laws.supports_all_transforms(sine, X)
+
+
+def test_a_function_without_forward_mode():
+    sine = jax.custom_vjp(jnp.sin)
+    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (jnp.cos(x) * g,))
+    with pytest.raises(TypeError, match="forward-mode"):
+        transform_laws.supports_all_transforms(sine, X)
+
+
+def _times(factor, x):
+    return factor * x
+
+
+def test_a_transpose_by_hand_with_a_wrong_factor():
+    def twice(factor, x):
+        return 2 * factor * x
+
+    with refused("the first derivative .* in reverse mode and .* in forward mode"):
+        transform_laws.supports_all_transforms(
+            lambda x: linear_call(_times, twice, jnp.ones((), x.dtype), x), X
+        )
+
+
+def test_a_second_derivative_that_is_not_symmetric():
+    """Of a derivative that is right at every point and holds a part of itself fixed."""
+    product = jax.custom_jvp(lambda x: (x[:, 0] * x[:, 1] ** 2).sum())
+    held = jax.lax.stop_gradient
+    product.defjvp(
+        lambda x, dx: (
+            product(*x),
+            (dx[0][:, 0] * held(x[0][:, 1] ** 2) + 2 * x[0][:, 0] * x[0][:, 1] * dx[0][:, 1]).sum(),
+        )
+    )
+    with refused("the second derivative by '0'"):
+        transform_laws.supports_all_transforms(product, X)
+
+
+def test_a_gradient_that_mixes_examples_under_vmap():
+    same = wrong_under_vmap(lambda factor: factor)
+
+    def mixed(factor, g):
+        return same(jax.lax.stop_gradient(factor)) * g
+
+    sine = jax.custom_jvp(jnp.sin)
+    sine.defjvp(lambda x, dx: (sine(*x), linear_call(_times, mixed, jnp.cos(*x), *dx)))
+    with refused("the gradient by '0' .* in a scan and .* under vmap"):
+        transform_laws.supports_all_transforms(sine, X)

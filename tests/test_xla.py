@@ -174,13 +174,13 @@ QUICK = ("dense", "layer_norm", "mlp", "cnn", "gpt", "rnn_lm", "stack with state
     ],
 )
 def test_a_model_and_its_gradient_are_the_plain_ones(row):
-    model = row.make()
-    params, model_state = jax.jit(model.init)(key(), row.x)
+    model, x = row.make(), jax.tree.map(jnp.asarray, row.x)
+    params, model_state = jax.jit(model.init)(key(), x)
 
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
     def loss(params):
-        outputs, new_state = model.apply(params, model_state, row.x, key=key(), train=True)
+        outputs, new_state = model.apply(params, model_state, x, key=key(), train=True)
         floats = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
         return sum(jnp.sin(y.astype(jnp.float32)).sum() for y in floats), (outputs, new_state)
 

@@ -8,13 +8,14 @@ product over all steps.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fnn.autodiff import linear_call, varying_like
 from fnn.layers.unroll import Carry, masked_scan, select_rows
 
 Slopes = Any  # what the derivative of a step is made of: an array or a pytree of them
@@ -61,7 +62,7 @@ def _sloped_step(
     return carry, (cell.hidden(carry), before, slopes)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def unroll(
     cell: Cell,
     kernel: Float[Array, "hidden gates"],
@@ -71,26 +72,57 @@ def unroll(
 ) -> tuple[Carry, Array]:
     """A `Cell` over time-major inputs: the last carry, and the hidden states (time, batch, hidden).
 
-    It has reverse-mode derivatives of any order.
-
     >>> advance, pull = lambda h, sums, others: (sums[0], ()), lambda _, d: (0 * d, [d], ())
     >>> cell = Cell(1, lambda h: h, advance, pull)
     >>> x = jnp.ones((3, 1, 1))
     >>> unroll(cell, 2 * jnp.eye(1), jnp.zeros((1, 1)), (x,), None)[1].ravel().tolist()
     [1.0, 3.0, 7.0]
     """
+    carry = varying_like(carry, kernel, inputs, valid)
     return masked_scan(partial(cell_step, cell, kernel), carry, inputs, valid)
 
 
-def _unroll_forward(
-    cell: Cell, kernel: Array, carry: Carry, inputs: tuple[Array, ...], valid: Array | None
-) -> tuple[tuple[Carry, Array], Any]:
-    step = partial(_sloped_step, cell, kernel)
+def _unroll_jvp(cell: Cell, primals: Any, tangents: Any) -> Any:
+    kernel, carry, inputs, valid = primals
+    carry, step = varying_like(carry, kernel, inputs, valid), partial(_sloped_step, cell, kernel)
     last, (hidden, before, slopes) = masked_scan(step, carry, inputs, valid)
-    return (last, hidden), (kernel, before, slopes, valid)
+    saved = (kernel, before, slopes, valid)
+    return (last, hidden), linear_call(*_tangents_of(cell), saved, tangents[:3])
 
 
-def _unroll_backward(cell: Cell, saved: Any, g: Any) -> Any:
+unroll.defjvp(_unroll_jvp)
+
+
+@cache  # made once: JAX finds what it has compiled by the identity of the function
+def _tangents_of(cell: Cell) -> tuple[Callable, Callable]:
+    """The derivative of `unroll`, and its transpose: the backward pass."""
+    return partial(_unroll_tangents, cell), partial(_unroll_cotangents, cell)
+
+
+def _unroll_tangents(cell: Cell, saved: Any, tangents: Any) -> tuple[Carry, Array]:
+    kernel, before, slopes, valid = saved
+    dkernel, dcarry, dinputs = tangents
+
+    def step(dcarry: Carry, now: Any) -> tuple[Carry, Array]:
+        before, slopes, dinputs = now
+        dproduct = cell.hidden(dcarry) @ kernel + before @ dkernel
+        products = jnp.split(dproduct, cell.blocks, axis=-1)
+        dsums = [product + dx for product, dx in zip(products, dinputs, strict=False)]
+        dcarry = _push(cell, slopes, dcarry, dsums, dinputs[cell.blocks :])
+        return dcarry, cell.hidden(dcarry)
+
+    return masked_scan(step, dcarry, (before, slopes, dinputs), valid)
+
+
+def _push(
+    cell: Cell, slopes: Slopes, dcarry: Carry, dsums: list[Array], dothers: tuple[Array, ...]
+) -> Carry:
+    """The derivative of `cell.advance`, as the transpose of `cell.pull`."""
+    _, push = jax.vjp(partial(cell.pull, slopes), dcarry)
+    return push((dcarry, dsums, dothers))[0]
+
+
+def _unroll_cotangents(cell: Cell, saved: Any, g: Any) -> Any:
     kernel, before, slopes, valid = saved
     dcarry, dhidden = g
     # Turned around once: products with a kernel that lies the other way take a sixth longer.
@@ -109,7 +141,7 @@ def _unroll_backward(cell: Cell, saved: Any, g: Any) -> Any:
     x, dy = (array.reshape(-1, array.shape[-1]) for array in (before, dproducts))
     dkernel = jax.lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
     # An input that is added to the product has the gradient of the product.
-    return dkernel, dcarry, (*jnp.split(dproducts, cell.blocks, axis=-1), *dothers), None
+    return dkernel, dcarry, (*jnp.split(dproducts, cell.blocks, axis=-1), *dothers)
 
 
 def _split_real(dcarry: Carry, real: Array | None) -> tuple[Carry, Carry | None]:
@@ -124,6 +156,3 @@ def _split_real(dcarry: Carry, real: Array | None) -> tuple[Carry, Carry | None]
 def _plus_hidden(cell: Cell, dcarry: Carry, dhidden: Array) -> Carry:
     _, pull = jax.vjp(cell.hidden, dcarry)
     return jax.tree.map(jnp.add, dcarry, *pull(dhidden))
-
-
-unroll.defvjp(_unroll_forward, _unroll_backward)

@@ -65,8 +65,7 @@ def conv(
         y[b, p, o] = bias[o] + sum over t, i of x[b, stride p + dilation t - before, i] k[t, i, o]
 
     p and t run over one, two, three or more axes. With groups, the input and output features are
-    cut into as many runs, and each run of outputs is made of its own run of inputs. Differentiable
-    in reverse (jax.grad, jax.vjp), any number of times; not forwards (jax.jvp, jax.jacfwd).
+    cut into as many runs, and each run of outputs is made of its own run of inputs.
 
     Args:
       stride: distance between neighbouring windows; one number, or one for each axis.

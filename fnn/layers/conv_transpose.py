@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.layers.conv import add_bias, conv_init, expect_fit
-from fnn.layers.convolve import convolve
+from fnn.layers.convolve import convolve_transposed
 from fnn.layers.window import Padding, Pairs, Size, Window, explicit_pairs, make_window
 from fnn.types import Params, PRNGKey
 
@@ -89,10 +88,7 @@ def conv_transpose(
     window = make_window("conv_transpose", x, kernel.shape[:-2], stride, dilation)
     sizes, pairs = _outputs(x.shape[1:-1], window, padding)
     swapped = _swap_features(kernel, groups)
-    y = jnp.zeros((x.shape[0], *sizes, kernel.shape[-1]), x.dtype)
-    # The value at y is not used, so it is not computed once this is compiled.
-    _, transposed = jax.vjp(lambda y: convolve(y, swapped, window, pairs, groups), y)
-    return add_bias(params, *transposed(x))
+    return add_bias(params, convolve_transposed(x, swapped, sizes, window, pairs, groups))
 
 
 def _swap_features(kernel: Array, groups: int) -> Array:

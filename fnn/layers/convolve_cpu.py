@@ -10,13 +10,13 @@ the quick order. Where XLA has no quick convolution at all, products of matrices
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from fnn.autodiff import apply_transpose, varying_like
 from fnn.layers.window import Pairs, Window, output_sizes, views
 from fnn.layers.winograd import winograd, winograd_kernel_gradient
 from fnn.tree import at_least_float32
@@ -36,41 +36,97 @@ _WASTE, _TILES, _FEATURES = 1.4, 32, 32
 
 
 def convolve_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, kernel: Array) -> Array:
-    """`convolve` for a CPU; differentiable in reverse any number of times.
+    """`convolve` for a CPU.
 
     >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
     >>> x, kernel = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((2, 1, 1))
     >>> convolve_on_cpu(window, ((0, 0),), 1, x, kernel).ravel().tolist()
     [1.0, 3.0]
     """
-    if groups == 1:
-        return _dense(window, zeros, x, kernel)
-    if kernel.shape[-2] == 1:
+
+    def dense(x: Array, kernel: Array) -> Array:
+        quick = _xla_is_quick(window, zeros, x.shape[1:-1], *kernel.shape[-2:])
+        return (_convolve if quick else _by_products)(window, zeros, x, kernel)
+
+    if _is_depthwise(groups, kernel.shape[-2]):
         return _depthwise(window, zeros, x, kernel)
-    x = x.reshape(*x.shape[:-1], groups, -1)
-    kernel = kernel.reshape(*kernel.shape[:-1], groups, -1)
-    dense = functools.partial(_dense, window, zeros)
-    y = jax.vmap(dense, in_axes=-2, out_axes=-2)(x, kernel)
+    return _in_groups(dense, groups, x, kernel)
+
+
+def input_gradient_on_cpu(
+    window: Window, zeros: Pairs, groups: int, sizes: tuple[int, ...], g: Array, kernel: Array
+) -> Array:
+    """The gradient of `convolve_on_cpu` by x of the given sizes, for the gradient g by its output.
+
+    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
+    >>> g, kernel = jnp.ones((1, 2, 1)), jnp.ones((2, 1, 1))
+    >>> input_gradient_on_cpu(window, ((0, 0),), 1, (3,), g, kernel).ravel().tolist()
+    [1.0, 2.0, 1.0]
+    """
+
+    def dense(g: Array, kernel: Array) -> Array:
+        if _xla_is_quick(window, zeros, sizes, *kernel.shape[-2:]):
+            return _input_gradient(window, zeros, sizes, g, kernel)
+        return transposed(_by_products, g, kernel)
+
+    def transposed(convolution: Callable, g: Array, kernel: Array, groups: int = 1) -> Array:
+        shape = (g.shape[0], *sizes, kernel.shape[-2] * groups)
+        by_input = functools.partial(convolution, window, zeros, kernel=kernel)
+        return apply_transpose(by_input, shape, g, kernel)
+
+    if _is_depthwise(groups, kernel.shape[-2]):
+        return transposed(_depthwise, g, kernel, groups)
+    return _in_groups(dense, groups, g, kernel)
+
+
+def kernel_gradient_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, g: Array) -> Array:
+    """The gradient of `convolve_on_cpu` by the kernel, for the gradient g by its output.
+
+    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
+    >>> x, g = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((1, 2, 1))
+    >>> kernel_gradient_on_cpu(window, ((0, 0),), 1, x, g).ravel().tolist()
+    [1.0, 3.0]
+    """
+
+    def dense(x: Array, g: Array) -> Array:
+        if _xla_is_quick(window, zeros, x.shape[1:-1], x.shape[-1], g.shape[-1]):
+            return _kernel_gradient(window, zeros, x, g)
+        return transposed(_by_products, x, g)
+
+    def transposed(convolution: Callable, x: Array, g: Array, groups: int = 1) -> Array:
+        shape = (*window.shape, x.shape[-1] // groups, g.shape[-1])
+        return apply_transpose(functools.partial(convolution, window, zeros, x), shape, g, x)
+
+    if _is_depthwise(groups, x.shape[-1] // groups):
+        return transposed(_depthwise, x, g, groups)
+    return _in_groups(dense, groups, x, g)
+
+
+def _is_depthwise(groups: int, in_features: int) -> bool:
+    return groups > 1 and in_features == 1
+
+
+def _in_groups(dense: Callable[[Array, Array], Array], groups: int, a: Array, b: Array) -> Array:
+    """`dense` of each group of features, which come last in x, kernel and g."""
+    if groups == 1:
+        return dense(a, b)
+    a, b = (array.reshape(*array.shape[:-1], groups, -1) for array in (a, b))
+    y = jax.vmap(dense, in_axes=-2, out_axes=-2)(a, b)
     return y.reshape(*y.shape[:-2], -1)
 
 
-def _dense(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
-    if _xla_is_quick(window, zeros, x, kernel):
-        return _convolve(window, zeros, x, kernel)
-    return _by_products(window, zeros, x, kernel)
-
-
-def _xla_is_quick(window: Window, zeros: Pairs, x: Array, kernel: Array) -> bool:
+def _xla_is_quick(
+    window: Window, zeros: Pairs, sizes: tuple[int, ...], in_features: int, out_features: int
+) -> bool:
     # Measured, value and gradients together. With three window axes products are quicker by a
     # factor of 8; with few but oddly many features (the three colours) by 1.1 to 3; and where a
     # kernel does not fit in the unpadded input, its own or that of a gradient, by 20 to 100.
-    sizes = x.shape[1:-1]
     places = output_sizes("convolve", sizes, window, zeros)
     fits = all(n <= p <= size for n, p, size in zip(window.shape, places, sizes, strict=True))
-    odd = kernel.shape[-2] in (3, 5, 7) and math.prod(window.shape) <= 64
+    odd = in_features in (3, 5, 7) and math.prod(window.shape) <= 64
     # Products are also quicker by 1.2 to 1.6 for strided windows over many features, and for
     # windows of one entry, where XLA's kernel gradient takes up to five times as long.
-    strided = max(window.stride) > 1 and min(kernel.shape[-2:]) >= 64
+    strided = max(window.stride) > 1 and min(in_features, out_features) >= 64
     point = math.prod(window.shape) == 1
     return len(window.shape) <= 2 and fits and not (odd or strided or point)
 
@@ -89,18 +145,12 @@ def _suits_winograd(window: Window, zeros: Pairs, x: Array, features: int) -> bo
     return full and batch * tiles >= _TILES and min(x.shape[-1], features) >= _FEATURES
 
 
-# A convolution, its input gradient and its kernel gradient are the derivatives of one form, linear
-# in x, kernel and g, by each of the three. So the derivatives of each are made of the other two.
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _convolve(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
     if _suits_winograd(window, zeros, x, kernel.shape[-1]):
         return winograd(zeros, x, kernel)
     return _in_quick_order(window, zeros, _ones(window))(x, kernel)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _input_gradient(
     window: Window, zeros: Pairs, sizes: tuple[int, ...], g: Array, kernel: Array
 ) -> Array:
@@ -120,7 +170,6 @@ def _input_gradient(
     return _in_quick_order(sliding, pairs, window.stride)(g, mirrored)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
     if _suits_winograd(window, zeros, x, g.shape[-1]):
         return winograd_kernel_gradient(zeros, x, g)
@@ -138,8 +187,9 @@ def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
         return total + _kernel_gradient_of_some(window, zeros, *part).astype(total.dtype), None
 
-    shape = (*window.shape, x.shape[-1], g.shape[-1])
-    total, _ = lax.scan(add, jnp.zeros(shape, at_least_float32(x)), (split(x), split(g)))
+    start = jnp.zeros((*window.shape, x.shape[-1], g.shape[-1]), at_least_float32(x))
+    start = varying_like(start, x, g)
+    total, _ = lax.scan(add, start, (split(x), split(g)))
     return total.astype(x.dtype)
 
 
@@ -156,35 +206,6 @@ def _kernel_gradient_of_some(window: Window, zeros: Pairs, x: Array, g: Array) -
     sliding = Window(shape=places, stride=window.dilation, dilation=window.stride)
     by_feature, kernel = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(g, 0, -2)
     return jnp.moveaxis(_in_quick_order(sliding, pairs, _ones(window))(by_feature, kernel), 0, -2)
-
-
-def _keep_arguments(function: Callable, static: int) -> Callable:
-    def forward(*args: Any) -> tuple[Array, tuple[Array, Array]]:
-        return function(*args), args[static:]
-
-    return forward
-
-
-def _convolve_backward(window, zeros, saved, g):
-    x, kernel = saved
-    dx = _input_gradient(window, zeros, x.shape[1:-1], g, kernel)
-    return dx, _kernel_gradient(window, zeros, x, g)
-
-
-def _input_gradient_backward(window, zeros, sizes, saved, x):
-    g, kernel = saved
-    return _convolve(window, zeros, x, kernel), _kernel_gradient(window, zeros, x, g)
-
-
-def _kernel_gradient_backward(window, zeros, saved, kernel):
-    x, g = saved
-    dx = _input_gradient(window, zeros, x.shape[1:-1], g, kernel)
-    return dx, _convolve(window, zeros, x, kernel)
-
-
-_convolve.defvjp(_keep_arguments(_convolve, 2), _convolve_backward)
-_input_gradient.defvjp(_keep_arguments(_input_gradient, 3), _input_gradient_backward)
-_kernel_gradient.defvjp(_keep_arguments(_kernel_gradient, 2), _kernel_gradient_backward)
 
 
 def _ones(window: Window) -> tuple[int, ...]:

@@ -1,11 +1,14 @@
 """A recurrence that is linear in its state: all steps at once, in a depth of log2(time)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
 from fnn.activations import sigmoid
+from fnn.autodiff import linear_call
 from fnn.initializers import Initializer, lecun_normal, ones, zeros
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
@@ -19,7 +22,7 @@ def _compose(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Arr
     return first[0] * then[0], then[0] * first[1] + then[1]
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def linear_scan(
     decay: Float[Array, "batch time *features"], drive: Float[Array, "batch time *features"]
 ) -> Float[Array, "batch time *features"]:
@@ -42,20 +45,28 @@ def linear_scan(
     return lax.associative_scan(_compose, (decay, drive), axis=1)[1]
 
 
-def _linear_scan_forward(decay: Array, drive: Array) -> tuple[Array, tuple[Array, Array]]:
+@linear_scan.defjvp
+def _linear_scan_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (decay, drive), (ddecay, ddrive) = primals, tangents
     h = linear_scan(decay, drive)
-    return h, (decay, h)
+    return h, linear_call(_by_both, _by_both_transposed, (decay, h), (ddecay, ddrive))
 
 
-def _linear_scan_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _by_both(saved: tuple[Array, Array], tangents: tuple[Array, Array]) -> Array:
+    decay, h = saved
+    ddecay, ddrive = tangents
+    return linear_scan(decay, ddecay * _before(h) + ddrive)
+
+
+def _by_both_transposed(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     decay, h = saved
     later = jnp.concatenate([decay[:, 1:], jnp.zeros_like(decay[:, :1])], axis=1)
-    before = jnp.concatenate([jnp.zeros_like(h[:, :1]), h[:, :-1]], axis=1)
     ddrive = jnp.flip(linear_scan(jnp.flip(later, axis=1), jnp.flip(g, axis=1)), axis=1)
-    return ddrive * before, ddrive
+    return ddrive * _before(h), ddrive
 
 
-linear_scan.defvjp(_linear_scan_forward, _linear_scan_backward)
+def _before(h: Array) -> Array:
+    return jnp.concatenate([jnp.zeros_like(h[:, :1]), h[:, :-1]], axis=1)
 
 
 def linear_recurrence_cell_init(
@@ -133,7 +144,7 @@ def linear_recurrence(
     """`linear_recurrence_cell` over time, by an associative scan in at least float32.
 
     On a GPU or TPU all steps run side by side; on a CPU it takes about as long as
-    `scan_cell(linear_recurrence_cell, ...)`, which has forward-mode derivatives as well.
+    `scan_cell(linear_recurrence_cell, ...)`.
 
     Args:
       params: from `linear_recurrence_cell_init`.

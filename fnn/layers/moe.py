@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.activations import silu, softmax
+from fnn.autodiff import linear_call, varying_like
 from fnn.initializers import Initializer, lecun_normal
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
@@ -193,7 +194,7 @@ def _plan(expert: Array, num_experts: int) -> tuple[Array, Array, int]:
     return place, jnp.minimum(block_expert, num_experts - 1), size
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _blockwise(x: Array, kernels: Array, expert: Array) -> Array:
     """x[b] @ kernels[expert[b]] for each block b: (blocks, size, in) to (blocks, size, out)."""
     return lax.map(lambda block: block[0] @ _kernel(kernels, block[1]), (x, expert))
@@ -203,11 +204,19 @@ def _kernel(kernels: Array, expert: Array) -> Array:
     return lax.dynamic_index_in_dim(kernels, expert, keepdims=False)
 
 
-def _blockwise_forward(x: Array, kernels: Array, expert: Array) -> tuple[Array, Any]:
-    return _blockwise(x, kernels, expert), (x, kernels, expert)
+@_blockwise.defjvp
+def _blockwise_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    dy = linear_call(_blockwise_tangents, _blockwise_cotangents, primals, tangents[:2])
+    return _blockwise(*primals), dy
 
 
-def _blockwise_backward(saved: Any, g: Array) -> tuple[Array, Array, None]:
+def _blockwise_tangents(saved: Any, tangents: tuple[Array, Array]) -> Array:
+    x, kernels, expert = saved
+    dx, dkernels = tangents
+    return _blockwise(dx, kernels, expert) + _blockwise(x, dkernels, expert)
+
+
+def _blockwise_cotangents(saved: Any, g: Array) -> tuple[Array, Array]:
     # By hand because a derived loop would add the gradient of all kernels in every block.
     x, kernels, expert = saved
 
@@ -216,9 +225,6 @@ def _blockwise_backward(saved: Any, g: Array) -> tuple[Array, Array, None]:
         total = total.at[expert].add((x.T @ g).astype(total.dtype))
         return total, g @ _kernel(kernels, expert).T
 
-    zeros = jnp.zeros(kernels.shape, at_least_float32(kernels))
+    zeros = varying_like(jnp.zeros(kernels.shape, at_least_float32(kernels)), g)
     total, dx = lax.scan(block, zeros, (x, g, expert))
-    return dx, total.astype(kernels.dtype), None
-
-
-_blockwise.defvjp(_blockwise_forward, _blockwise_backward)
+    return dx, total.astype(kernels.dtype)

@@ -11,7 +11,7 @@ from fnn.layers.normalise import (
     expect_features,
     moments,
     normalise,
-    normalise_rows,
+    normalise_and_scale,
 )
 from fnn.tree import at_least_float32
 from fnn.types import ModelState, Params, Scalar
@@ -52,7 +52,7 @@ def layer_norm(
     if "scale" not in params:
         return affine(params, normalise(wide, eps, (x.ndim - 1,))).astype(x.dtype)
     scale = params["scale"].astype(wide.dtype)
-    y = by_rows(lambda rows: normalise_rows(rows, scale, eps), wide)
+    y = by_rows(lambda rows: normalise_and_scale(rows, scale, eps), wide)
     shift = {name: p for name, p in params.items() if name == "bias"}
     return affine(shift, y).astype(x.dtype)
 

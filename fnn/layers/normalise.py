@@ -1,23 +1,29 @@
 """What all norms share: the maths of normalising, the affine map after it, the checks before it."""
 
+import functools
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.autodiff import linear_sum
 from fnn.types import Params, Scalar
 
 Axes = tuple[int, ...]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def normalise(x: Float[Array, "*n"], eps: Scalar, axes: Axes) -> Float[Array, "*n"]:
     """(x - mean) / sqrt(var + eps), with the mean and the variance over `axes`.
 
-    Written with its own derivative, which saves the normalised input instead of every step of the
+    Written with its own derivative, which saves the normalised input n instead of every step of the
     variance: on a CPU, XLA computes those again in each consumer, at half of a small GPT's step.
+
+        dn = (dx - mean(dx) - n mean(n dx)) / sqrt(var + eps) - n deps / 2 (var + eps)
 
     Args:
       x: in the dtype in which the statistics are wanted.
@@ -29,7 +35,7 @@ def normalise(x: Float[Array, "*n"], eps: Scalar, axes: Axes) -> Float[Array, "*
     >>> normalise(jnp.array([[1.0, 3.0]]), 0.0, (1,)).tolist()
     [[-1.0, 1.0]]
     """
-    return _normalise_forward(x, eps, axes)[0]
+    return _with_saved(x, eps, axes)[0]
 
 
 def moments(x: Float[Array, "*n"], axes: Axes) -> tuple[Array, Array]:
@@ -54,87 +60,146 @@ def _shifted_moments(x: Array, axes: Axes) -> tuple[Array, Array, Array, Array]:
     return shift, shifted, offset, var
 
 
-def _normalise_forward(x: Array, eps: Scalar, axes: Axes) -> tuple[Array, tuple[Array, Array]]:
+def _with_saved(x: Array, eps: Scalar, axes: Axes) -> tuple[Array, tuple[Array, Array]]:
     _, shifted, offset, var = _shifted_moments(x, axes)
     rstd = lax.rsqrt(var + eps)
     normalised = shifted * rstd - offset * rstd
     return normalised, (normalised, rstd)
 
 
-def _normalise_backward(axes: Axes, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _normalise_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, eps), (dx, deps) = primals, tangents
+    normalised, saved = _with_saved(x, eps, axes)
+    by_x = _by_x(axes)
+    return normalised, linear_sum((by_x, by_x, saved, dx), (*_BY_EPS, saved, deps))
+
+
+normalise.defjvp(_normalise_jvp, symbolic_zeros=True)
+
+
+@functools.cache  # made once: JAX finds what it has compiled by the identity of the function
+def _by_x(axes: Axes) -> Callable[..., Array]:
+    """The derivative of `normalise` by x, a symmetric map and so its own transpose."""
+
+    def by_x(saved: tuple[Array, Array], dx: Array) -> Array:
+        normalised, rstd = saved
+        mean = dx.mean(axis=axes, keepdims=True)
+        along = (dx * normalised).mean(axis=axes, keepdims=True)
+        return rstd * (dx - mean - normalised * along)
+
+    return by_x
+
+
+def _by_eps(saved: tuple[Array, Array], deps: Array) -> Array:
     normalised, rstd = saved
-    mean = g.mean(axis=axes, keepdims=True)
-    along = (g * normalised).mean(axis=axes, keepdims=True)
-    return rstd * (g - mean - normalised * along), _by_eps(normalised, rstd, g)
+    return -0.5 * (deps * normalised * jnp.square(rstd))
 
 
-def _by_eps(normalised: Array, rstd: Array, g: Array) -> Array:
-    return -0.5 * (g * normalised * jnp.square(rstd)).sum()
+def _by_eps_transposed(saved: tuple[Array, Array], g: Array) -> Array:
+    return _by_eps(saved, g).sum()
 
 
-normalise.defvjp(_normalise_forward, _normalise_backward)
+_BY_EPS = _by_eps, _by_eps_transposed
 
 
-@jax.custom_vjp
-def normalise_rows(
-    x: Float[Array, "rows n"], scale: Float[Array, " n"], eps: Scalar
-) -> Float[Array, "rows n"]:
-    """`normalise(x, eps, (1,)) * scale`, with the scale inside the derivative.
+@jax.custom_jvp
+def normalise_and_scale(
+    x: Float[Array, "*batch n"], scale: Float[Array, " n"], eps: Scalar
+) -> Float[Array, "*batch n"]:
+    """`normalise` over the last axis, times `scale`, with the scale inside the derivative.
 
-    With p = g * normalised, both the scale's gradient (sums of the columns of p) and the sums of
-    the rows that x's needs (p scale) are of one array, and no other of its size is written.
+    In the backward pass, with p = g * normalised, both the scale's gradient (sums of the columns of
+    p) and the sums of the rows that x's needs (p scale) are of one array, and no other of its size
+    is materialized.
 
-    >>> normalise_rows(jnp.array([[1.0, 3.0]]), jnp.array([1.0, 2.0]), 0.0).tolist()
+    >>> normalise_and_scale(jnp.array([[1.0, 3.0]]), jnp.array([1.0, 2.0]), 0.0).tolist()
     [[-1.0, 2.0]]
     """
-    return _rows_forward(x, scale, eps)[0]
+    return _with_saved(x, eps, (x.ndim - 1,))[0] * _as_row(scale, x)
 
 
-def _rows_forward(x: Array, scale: Array, eps: Scalar) -> tuple[Array, tuple[Array, ...]]:
-    normalised, saved = _normalise_forward(x, eps, (1,))
-    return normalised * scale[None], (*saved, scale)
+def _as_row(vector: Array, x: Array) -> Array:
+    """A vector with the rank of x, along its last axis."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
-def _rows_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+def _scaled_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, scale, eps), (dx, dscale, deps) = primals, tangents
+    normalised, saved = _with_saved(x, eps, (x.ndim - 1,))
+    return normalised * _as_row(scale, x), linear_sum(
+        (_scaled_by_x, _scaled_by_x_transposed, (*saved, scale), dx),
+        (_scaled_by_scale, _scaled_by_scale_transposed, normalised, dscale),
+        (_scaled_by_eps, _scaled_by_eps_transposed, (*saved, scale), deps),
+    )
+
+
+normalise_and_scale.defjvp(_scaled_jvp, symbolic_zeros=True)
+
+
+def _scaled_by_x(saved: tuple[Array, ...], dx: Array) -> Array:
     normalised, rstd, scale = saved
-    p = g * normalised
-    mean, along = (_means_of_rows(a, scale) for a in (g, p))
-    scaled = g * scale[None]
-    by_x = rstd * (scaled - mean - normalised * along)
-    return by_x, p.sum(axis=0), _by_eps(normalised, rstd, scaled)
+    return _by_x((dx.ndim - 1,))((normalised, rstd), dx) * _as_row(scale, dx)
 
 
-def _means_of_rows(x: Array, weights: Array) -> Array:
-    """As a product, not as a sum of products: that would be written out for XLA's sums on a CPU."""
+def _scaled_by_x_transposed(saved: tuple[Array, ...], g: Array) -> Array:
+    normalised, rstd, scale = saved
+    mean, along = (_weighted_mean(a, scale) for a in (g, g * normalised))
+    return rstd * (g * _as_row(scale, g) - mean - normalised * along)
+
+
+def _weighted_mean(x: Array, weights: Array) -> Array:
+    """The mean of `weights * x` over the last axis, as a product: a sum would materialize it."""
     return jnp.dot(x, weights[:, None] / len(weights), precision=lax.Precision.HIGHEST)
 
 
-normalise_rows.defvjp(_rows_forward, _rows_backward)
+def _scaled_by_scale(normalised: Array, dscale: Array) -> Array:
+    return normalised * _as_row(dscale, normalised)
 
 
-@jax.custom_vjp
+def _scaled_by_scale_transposed(normalised: Array, g: Array) -> Array:
+    return (g * normalised).sum(axis=tuple(range(g.ndim - 1)))
+
+
+def _scaled_by_eps(saved: tuple[Array, ...], deps: Array) -> Array:
+    normalised, rstd, scale = saved
+    return _by_eps((normalised, rstd), deps) * _as_row(scale, normalised)
+
+
+def _scaled_by_eps_transposed(saved: tuple[Array, ...], g: Array) -> Array:
+    normalised, rstd, scale = saved
+    return _by_eps_transposed((normalised, rstd), g * _as_row(scale, g))
+
+
+@jax.custom_jvp
 def normalise_rms(x: Float[Array, "*n"], eps: Scalar) -> Float[Array, "*n"]:
     """x / sqrt(mean of x^2 + eps) over the last axis; the derivative saves the result alone.
 
     >>> normalise_rms(jnp.array([[2.0, 2.0]]), 0.0).tolist()
     [[1.0, 1.0]]
     """
-    return _normalise_rms_forward(x, eps)[0]
+    return _rms_with_saved(x, eps)[0]
 
 
-def _normalise_rms_forward(x: Array, eps: Scalar) -> tuple[Array, tuple[Array, Array]]:
+def _rms_with_saved(x: Array, eps: Scalar) -> tuple[Array, tuple[Array, Array]]:
     scale = lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
     normalised = x * scale
     return normalised, (normalised, scale)
 
 
-def _normalise_rms_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _normalise_rms_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, eps), (dx, deps) = primals, tangents
+    normalised, saved = _rms_with_saved(x, eps)
+    return normalised, linear_sum((_rms_by_x, _rms_by_x, saved, dx), (*_BY_EPS, saved, deps))
+
+
+normalise_rms.defjvp(_normalise_rms_jvp, symbolic_zeros=True)
+
+
+def _rms_by_x(saved: tuple[Array, Array], dx: Array) -> Array:
+    """Its own transpose."""
     normalised, scale = saved
-    along = (g * normalised).mean(axis=-1, keepdims=True)
-    return scale * (g - normalised * along), _by_eps(normalised, scale, g)
-
-
-normalise_rms.defvjp(_normalise_rms_forward, _normalise_rms_backward)
+    along = (dx * normalised).mean(axis=-1, keepdims=True)
+    return scale * (dx - normalised * along)
 
 
 def affine_init(features: int, *, scale: bool = True, bias: bool = True) -> Params:
@@ -153,11 +218,10 @@ def affine(params: Params, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> affine({'scale': jnp.array([2.0])}, jnp.ones((1, 1))).tolist()
     [[2.0]]
     """
-    axes = tuple(range(x.ndim - 1))
     if "scale" in params:
-        x = x * jnp.expand_dims(params["scale"].astype(x.dtype), axes)
+        x = x * _as_row(params["scale"].astype(x.dtype), x)
     if "bias" in params:
-        x = x + jnp.expand_dims(params["bias"].astype(x.dtype), axes)
+        x = x + _as_row(params["bias"].astype(x.dtype), x)
     return x
 
 

@@ -1,10 +1,9 @@
 """Recurrent cells and layers: the plain cell, LSTM and GRU.
 
 Each is there as a cell, for one step, and as a layer over time (`rnn`, `lstm`, `gru`) that has the
-same parameters and computes the product of input and kernel for all steps at once. Layers have
-reverse-mode derivatives of any order; for `jax.jvp` of one, use `scan_cell` with its cell.
-Parameters: {'input': {'kernel', 'bias'}, 'hidden': {'kernel'}}, the blocks of a cell's gates side
-by side in the last axis.
+same parameters and computes the product of input and kernel for all steps at once. Parameters:
+{'input': {'kernel', 'bias'}, 'hidden': {'kernel'}}, the blocks of a cell's gates side by side in
+the last axis.
 """
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from fnn.autodiff import varying_like
 from fnn.layers.window import Pairs
 
 Grid = Sequence[Sequence[Any]]
@@ -79,7 +80,8 @@ def winograd_kernel_gradient(zeros: Pairs, x: Array, g: Array) -> Array:
         total = of_some(x, g)
     else:
         split = [a.reshape(parts, -1, *a.shape[1:]) for a in (x, g)]
-        start = [jnp.zeros((x.shape[-1], g.shape[-1]), x.dtype)] * 16
+        zeros_of_one = jnp.zeros((x.shape[-1], g.shape[-1]), x.dtype)
+        start = [varying_like(zeros_of_one, x, g)] * 16
         total, _ = lax.scan(add, start, tuple(split))
     by_place = _both_axes(_to_kernel, _grid(total, 4))
     return jnp.stack([jnp.stack(row) for row in by_place])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
+from fnn.autodiff import linear_call, varying_like
 from fnn.losses.elements import Mask, expect_mask, is_zero, kept_rows, masked, shown, smoothed
 from fnn.losses.logits import logit_at, split_total
 from fnn.tree import at_least_float32
@@ -42,8 +43,7 @@ def fused_cross_entropy(
         save memory, until the products of a chunk are too small for the device.
       label_smoothing, z_loss, ignore_index, where: as of `cross_entropy`.
 
-    Returns: float of shape (*batch,), at least 0, in nats; a Weighted as of `cross_entropy`. Its
-      derivative is reverse-mode only.
+    Returns: float of shape (*batch,), at least 0, in nats; a Weighted as of `cross_entropy`.
     Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
     Source: the idea of Wijmans et al. 2024, arXiv:2411.09009 (cut cross-entropy), over chunks of
       rows, which keep each device's rows where they are.
@@ -59,8 +59,8 @@ def fused_cross_entropy(
     x = shown(x, None if kept is None else kept[..., None])
     rows, kernel = x.reshape(-1, x.shape[-1]), kernel.astype(x.dtype)
     flat = shown(labels, kept).reshape(-1)
-    cost, total = _cost_and_total(rows, kernel, bias, flat, chunk_rows)
-    loss = cost
+    loss, log_sum, top = _cost_and_total(rows, kernel, bias, flat, chunk_rows)
+    total = log_sum + top
     if not is_zero(label_smoothing):
         loss = smoothed(loss, total - _mean_logit(rows, kernel, bias), label_smoothing)
     if not is_zero(z_loss):
@@ -79,13 +79,10 @@ def _mean_logit(x: Array, kernel: Array, bias: Array | None) -> Array:
     return x.astype(dtype) @ column + shown(bias, possible).sum(dtype=dtype) / count
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _cost_and_total(x, kernel, bias, labels, chunk_rows):
-    """-log softmax of the label, and log sum exp of the logits; each (N,)."""
-    return _forward(x, kernel, bias, labels, chunk_rows)[0]
+    """-log softmax of the label, and log sum exp of the logits as log_sum and top; each (N,)."""
 
-
-def _forward(x, kernel, bias, labels, chunk_rows):
     def chunk(rows):
         x, labels = rows
         z = _logits(x, kernel, bias)  # (C, V)
@@ -93,33 +90,67 @@ def _forward(x, kernel, bias, labels, chunk_rows):
         return log_sum + (top - logit_at(z, labels)), log_sum, top
 
     chunks = _split((x, labels), chunk_rows)
-    cost, log_sum, top = _join(lax.map(chunk, chunks), x.shape[0])
-    return (cost, log_sum + top), (x, kernel, bias, labels, log_sum, top)
+    return _join(lax.map(chunk, chunks), x.shape[0])
 
 
-def _backward(chunk_rows, saved, cotangents):
+@_cost_and_total.defjvp
+def _cost_and_total_jvp(chunk_rows, primals, tangents):
+    cost, log_sum, top = _cost_and_total(*primals, chunk_rows)
+    there, back = _derivative(chunk_rows)
+    dcost, dtotal = linear_call(there, back, (*primals, log_sum, top), tangents[:3])
+    return (cost, log_sum, top), (dcost, dtotal, jnp.zeros_like(top))
+
+
+@functools.cache  # made once: JAX finds what it has compiled by the identity of the function
+def _derivative(chunk_rows: int):
+    """By x, kernel and bias, and the transpose: the backward pass."""
+    return functools.partial(_tangents, chunk_rows), functools.partial(_cotangents, chunk_rows)
+
+
+def _tangents(chunk_rows, saved, tangents):
+    x, kernel, bias, labels, log_sum, top = saved
+    dx, dkernel, dbias = tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # for second derivatives
+    def chunk(rows):
+        x, dx, labels, log_sum, top = rows
+        p = _probabilities(_logits(x, kernel, bias), log_sum, top)  # (C, V), once more
+        dz = _logits(x, dkernel, dbias) + _product(dx, kernel)
+        dtotal = (p * dz).sum(axis=1)
+        return dtotal - logit_at(dz, labels), dtotal
+
+    chunks = _split((x, dx, labels, log_sum, top), chunk_rows)
+    return _join(lax.map(chunk, chunks), x.shape[0])
+
+
+def _cotangents(chunk_rows, saved, cotangents):
     x, kernel, bias, labels, log_sum, top = saved
     rows = (x, labels, log_sum, top, *cotangents)
     classes = jnp.arange(kernel.shape[1], dtype=labels.dtype)[None]
 
-    def chunk(sums, rows):
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def chunk(rows):
         x, labels, log_sum, top, dcost, dtotal = rows
-        z = _logits(x, kernel, bias)  # (C, V), once more
-        p = jnp.exp(z - top[:, None] - log_sum[:, None])
+        p = _probabilities(_logits(x, kernel, bias), log_sum, top)  # (C, V), once more
         at_label = labels[:, None] == classes
         dz = (dcost + dtotal)[:, None] * p - jnp.where(at_label, dcost[:, None], 0)
-        dkernel, dbias = sums
         narrow = dz.astype(x.dtype)
-        dkernel += _product(x.T, narrow)
-        return (dkernel, dbias + dz.sum(axis=0)), _product(narrow, kernel.T).astype(x.dtype)
+        by_kernel, by_bias = _product(x.T, narrow), dz.sum(axis=0)
+        return (by_kernel, by_bias), _product(narrow, kernel.T).astype(x.dtype)
+
+    def add(sums, rows):
+        of_chunk, dx = chunk(rows)
+        return jax.tree.map(jnp.add, sums, of_chunk), dx
 
     start = (jnp.zeros(kernel.shape, log_sum.dtype), jnp.zeros(kernel.shape[1], log_sum.dtype))
-    (dkernel, dbias), dx = lax.scan(chunk, start, _split(rows, chunk_rows))
+    start = varying_like(start, cotangents)
+    (dkernel, dbias), dx = lax.scan(add, start, _split(rows, chunk_rows))
     given_bias = None if bias is None else dbias.astype(bias.dtype)
-    return _join(dx, x.shape[0]), dkernel.astype(kernel.dtype), given_bias, None
+    return _join(dx, x.shape[0]), dkernel.astype(kernel.dtype), given_bias
 
 
-_cost_and_total.defvjp(_forward, _backward)
+def _probabilities(z: Array, log_sum: Array, top: Array) -> Array:
+    return jnp.exp(z - top[:, None] - log_sum[:, None])
 
 
 def _product(a: Array, b: Array) -> Array:

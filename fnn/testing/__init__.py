@@ -33,3 +33,4 @@ from fnn.testing.recipe_laws import (
 )
 from fnn.testing.recipe_laws import padding_changes_nothing as padding_changes_nothing
 from fnn.testing.schedule_laws import check_schedule as check_schedule
+from fnn.testing.transform_laws import supports_all_transforms as supports_all_transforms

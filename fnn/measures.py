@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.types import Measure, Params, StatefulMeasure, StepView
 
 Named = dict[str, Any]  # arrays by name; of JAX, or of NumPy on the host
@@ -33,7 +34,7 @@ def norms(view: StepView) -> Named:
     {'grad_norm': 5.0, 'update_norm': 0.0, 'param_norm': 1.414}
     """
     squares = tree.squared_norms(view.grads, view.updates, view.params)
-    grad_norm, update_norm, param_norm = tree.safe_sqrt(squares)
+    grad_norm, update_norm, param_norm = safe_sqrt(squares)
     return {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": param_norm}
 
 

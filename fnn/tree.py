@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from fnn import xla
+from fnn.autodiff import safe_sqrt
 
 Mask = Callable[[PyTree], PyTree]  # a tree -> the same structure with a bool at each leaf
 
@@ -100,23 +101,6 @@ def unstack(tree: PyTree, n: int) -> list[PyTree]:
     [1, 2]
     """
     return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(n)]
-
-
-@jax.custom_jvp
-def safe_sqrt(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Square root whose derivative at 0 is 0, not infinite.
-
-    >>> jax.grad(safe_sqrt)(0.0).item()
-    0.0
-    """
-    return jnp.sqrt(x)
-
-
-@safe_sqrt.defjvp
-def _safe_sqrt_jvp(primals, tangents):
-    root = safe_sqrt(*primals)
-    slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
-    return root, tangents[0] * slope.astype(root.dtype)
 
 
 def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:

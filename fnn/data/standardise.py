@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fnn.tree import at_least_float32, safe_sqrt
+from fnn.autodiff import safe_sqrt
+from fnn.tree import at_least_float32
 
 
 @jax.tree_util.register_dataclass

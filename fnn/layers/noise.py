@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.autodiff import safe_sqrt
 from fnn.layers.dropout import expect_rate, keep_mask
-from fnn.tree import safe_sqrt
 from fnn.types import PRNGKey, Scalar
 
 _SELU_FLOOR = -1.7580993408473766  # -scale * alpha of selu, its value at minus infinity

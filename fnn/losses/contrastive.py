@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fnn.autodiff import safe_sqrt
 from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
 from fnn.losses.logits import costs
-from fnn.tree import at_least_float32, safe_sqrt
+from fnn.tree import at_least_float32
 from fnn.types import Scalar, Weighted
 
 Embeddings = Float[Array, "batch features"]

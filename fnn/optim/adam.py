@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Int
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 from fnn.xla import written_after
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 

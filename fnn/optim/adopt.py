@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.adam import AdamState
 from fnn.optim.base import elementwise
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Scalar
 from fnn.xla import written_after
 

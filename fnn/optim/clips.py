@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_alike
-from fnn.tree import Mask, at_least_float32, safe_sqrt
+from fnn.tree import Mask, at_least_float32
 from fnn.types import Scalar, Transform
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.keys import fold_name
 from fnn.optim.base import bias_correction, decay_weights, from_direction, moving_average
 from fnn.optim.by_shape import by_shape
 from fnn.optim.kronecker import Matrices, Sides
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, PRNGKey, Scalar
 
 

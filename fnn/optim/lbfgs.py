@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_alike
 from fnn.optim.line_search import Line, LineSearch, wolfe
-from fnn.tree import safe_sqrt
 from fnn.types import Objective, Optimizer, Params
 
 

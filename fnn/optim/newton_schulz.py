@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.tree import safe_sqrt
+from fnn.autodiff import safe_sqrt
 from fnn.types import Scalar
 
 # Keller Jordan's: as steep at 0 as they can be while every singular value in (0, 1] ends near 1.

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.keys import fold_name
-from fnn.tree import at_least_float32, safe_sqrt
+from fnn.tree import at_least_float32
 from fnn.types import Params, PRNGKey, Scalar, Transform
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import decay_weights, from_update, mean_square, moving_average
 from fnn.optim.wrap import wide_copy
-from fnn.tree import Mask, safe_sqrt, wide
+from fnn.tree import Mask, wide
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -5,9 +5,9 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.adam import AdamState, adam_rule
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Scalar
 
 

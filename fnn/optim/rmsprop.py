@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import jax
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import elementwise
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_alike
 from fnn.optim.base import Direction, bias_correction, decay_weights, mean_square
 from fnn.optim.wrap import cast_like, wide_copy
-from fnn.tree import Mask, safe_sqrt, wide
+from fnn.tree import Mask, wide
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 

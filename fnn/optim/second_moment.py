@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 

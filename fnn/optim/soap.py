@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import (
     bias_correction,
     decay_weights,
@@ -16,7 +17,7 @@ from fnn.optim.base import (
 )
 from fnn.optim.kronecker import Sides, as_matrices, between, gram, map_sides, sides_of
 from fnn.optim.matrix_roots import eigenbasis, orthonormal
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.autodiff import safe_sqrt
 from fnn.schedules.base import blend, scalars, share
-from fnn.tree import safe_sqrt
 from fnn.types import Scalar, Schedule
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from fnn.autodiff import safe_sqrt
 from fnn.data.augment.base import Augment, between
-from fnn.tree import safe_sqrt
 from fnn.types import PRNGKey, Scalar
 
 Wave = Float[Array, " samples"]

@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import from_direction
 from fnn.optim.wrap import wide_copy
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import from_update
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Scalar
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import from_update
 from fnn.optim.wrap import wide_copy
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_positive
 from fnn.optim.wrap import wrapping
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 

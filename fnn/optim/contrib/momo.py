@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import (
     bias_correction,
     expect_objective,
@@ -17,7 +18,6 @@ from fnn.optim.base import (
     moving_average,
 )
 from fnn.optim.contrib.polyak import capped_quotient
-from fnn.tree import safe_sqrt
 from fnn.types import Optimizer, Params, Scalar
 
 

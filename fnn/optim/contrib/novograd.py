@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.autodiff import safe_sqrt
 from fnn.optim.base import decay_weights, from_direction, moving_average
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -1,8 +1,9 @@
 """Adam with a sum of gradients in the place of their mean, and more weight on the newest."""
 
+from fnn.autodiff import safe_sqrt
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
-from fnn.tree import Mask, safe_sqrt
+from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 

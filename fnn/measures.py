@@ -113,7 +113,11 @@ def every(steps: int, measure: Measure | StatefulMeasure) -> Every:
 
 
 def init_states(measures: Sequence[Measure | StatefulMeasure | Every], params: Params) -> PyTree:
-    """`TrainState.measure_state`: a state for each measure, or () if none has memory."""
+    """`TrainState.measure_state`: a state for each measure, or () if none has memory.
+
+    >>> init_states((norms,), {'w': jnp.ones(2)})
+    ()
+    """
     states = tuple(_stateful(measure)[1].init(params) for measure in measures)
     return states if jax.tree.leaves(states) else ()
 
@@ -127,6 +131,13 @@ def record(
     """What all measures record at a step, besides the entries of `always`; and their new states.
 
     Raises: ValueError for two entries of one name.
+
+    >>> of = lambda *w: {'w': jnp.array(w)}
+    >>> view = StepView(*[None] * 6, grads=of(3.0, 4.0), updates=of(0.0, 0.0), params=of(1.0, 1.0),
+    ...                 model_state=())
+    >>> recorded, states = record((norms,), (), view, {'loss': jnp.float32(0.5)})
+    >>> sorted(recorded[1]), states
+    (['grad_norm', 'loss', 'param_norm', 'update_norm'], ())
     """
     recorded: Recorded = {1: dict(always)}
     after = []
@@ -143,7 +154,11 @@ def record(
 
 
 def flat(recorded: Recorded) -> Named:
-    """All entries by name."""
+    """All entries by name.
+
+    >>> flat({1: {'loss': 0.5}, 10: {'norms': 2.0}})
+    {'loss': 0.5, 'norms': 2.0}
+    """
     return {name: value for named in recorded.values() for name, value in named.items()}
 
 
@@ -151,6 +166,11 @@ def measured(recorded: Recorded, first: int, length: int) -> tuple[Named, Named]
     """Of what `length` steps from `first` on recorded, stacked, the entries that were measured.
 
     Returns: values by name; and for what is not measured at each step, the numbers of the steps.
+
+    >>> recorded = {1: {'loss': np.arange(5.0)}, 2: {'norm': np.arange(5.0)}}
+    >>> train, steps = measured(recorded, 3, 5)   # the steps 3, 4, ..., 7
+    >>> train['norm'].tolist(), steps['norm'].tolist()
+    ([1.0, 3.0], [4, 6])
     """
     train: Named = {}
     steps: Named = {}

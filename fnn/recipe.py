@@ -98,6 +98,11 @@ def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
 
     Raises: ValueError if the recipe reads a key that a dict of hyperparameters lacks, does not
       return a Recipe, or names a metric as a step names its own.
+
+    >>> build(lambda hyper: hyper['rate'], {'lr': 0.1})
+    Traceback (most recent call last):
+        ...
+    ValueError: recipe: expected hyper['rate'], got only ['lr']; add it to hyper
     """
     built = recipe(watch(hyper))
     if not isinstance(built, Recipe):
@@ -160,7 +165,12 @@ jax.tree_util.register_pytree_node(
 
 
 def watch(hyper: Hyper) -> Hyper:
-    """`hyper`; a dict is wrapped so that it records which keys are read. See `expect_all_read`."""
+    """`hyper`; a dict is wrapped so that it records which keys are read. See `expect_all_read`.
+
+    >>> hyper = watch({'lr': 0.1, 'rate': 0.2})
+    >>> hyper['lr'], hyper.unread
+    (0.1, {'rate'})
+    """
     return _Watched(hyper) if type(hyper) is dict else hyper
 
 
@@ -168,6 +178,12 @@ def expect_all_read(hyper: Hyper) -> None:
     """Refuse a watched dict with keys that nothing has read by the end of a step.
 
     Raises: ValueError with the keys.
+
+    >>> expect_all_read(watch({'lr': 0.1}))
+    Traceback (most recent call last):
+        ...
+    ValueError: recipe: expected only keys that recipe(hyper) reads, got also ['lr']; correct the \
+name, or leave it out
     """
     if isinstance(hyper, _Watched) and hyper.unread:
         raise ValueError(

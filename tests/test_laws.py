@@ -9,6 +9,20 @@ from fnn import testing, xla
 from tests import registry
 from tests.registry.rows import normal
 
+# Long to compile, or a rule like that of another row, or made of rows.
+SLOW_OPTIMIZERS = {
+    "acprop", "adamax with decay", "adamw on some leaves", "add_l2 in front of adam", "ademamix",
+    "amsgrad", "asam", "chain of a clip by norm and momentum", "chain of a clip by value and adam",
+    "cocob", "dadapt_adam", "decoupled_decay of momentum", "dog", "dowg", "dynamic_loss_scale",
+    "freeze a vector and train the rest", "fromage", "galore",
+    "groups of adamw with a mask and lion", "kron", "lamb", "layerwise_lr_decay of nesterov", "lion with decay", "madgrad", "mechanize",
+    "momo", "momo with a bound that adapts", "momo_adam with a bound that adapts", "nadamw",
+    "nesterov", "noisy_sgd", "novograd", "optimistic_adam", "optimistic_gradient_descent",
+    "reduce_on_plateau of momentum", "scheduled nesterov", "schedule_free_sgd", "shampoo",
+    "shampoo in blocks", "signum", "simplified_ademamix on some leaves", "skip_spikes", "soap",
+    "stochastic_rounding", "swa", "yogi",
+}  # fmt: skip
+
 
 @pytest.fixture(autouse=True, params=["", pytest.param("plain", marks=pytest.mark.slow)])
 def program(request):
@@ -16,13 +30,14 @@ def program(request):
         yield
 
 
-def over(rows):
+def over(rows, slow=()):
     """A test for each row; those of the slow ones bear the marker."""
-    marked = [
-        pytest.param(row, id=row.name, marks=[pytest.mark.slow] * getattr(row, "slow", False))
-        for row in rows
-    ]
-    return pytest.mark.parametrize("row", marked)
+
+    def marks(row):
+        return [pytest.mark.slow] * (row.name in slow or getattr(row, "slow", False))
+
+    params = [pytest.param(row, id=row.name, marks=marks(row)) for row in rows]
+    return pytest.mark.parametrize("row", params)
 
 
 @over(registry.MODELS)
@@ -30,7 +45,7 @@ def test_the_laws_of_models_hold_for(row):
     testing.check_model(row.make(), row.x, noisy=row.noisy, rowwise=row.rowwise, smooth=row.smooth)
 
 
-@over(registry.OPTIMIZERS)
+@over(registry.OPTIMIZERS, SLOW_OPTIMIZERS)
 def test_the_laws_of_optimizers_hold_for(row):
     testing.check_optimizer(
         row.make,
@@ -83,3 +98,7 @@ def test_the_laws_of_schedules_hold_for(row):
 @over(registry.METRICS)
 def test_the_laws_of_metrics_hold_for(row):
     testing.check_metric(row.make(), row.predictions, row.targets)
+
+
+def test_every_slow_optimizer_is_a_row():
+    assert SLOW_OPTIMIZERS <= {row.name for row in registry.OPTIMIZERS}

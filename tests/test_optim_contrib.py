@@ -171,8 +171,12 @@ def test_gradients_of_zero_move_nothing_and_the_one_after_them_is_finite(name):
         objective = jax.tree.map(jnp.float32, Objective(2.0, ()))
         updates, state = update(grads, state, params, 0.1, objective)
         assert tree.all_finite((updates, state))
+        leaves = np.concatenate([u.ravel() for u in jax.tree.leaves(updates)])
         if name not in ("noisy_sgd", "fromage"):
-            assert all((u < 0 if value else u == 0).all() for u in jax.tree.leaves(updates))
+            assert (leaves <= 0 if value else leaves == 0).all()
+        # A bound that rises with the losses forbids a step; galore moves in a subspace alone.
+        if value and name not in ("noisy_sgd", "momo with a bound that adapts", "galore"):
+            assert (leaves < 0).all()
 
 
 @pytest.mark.parametrize("name", ["momo", "momo_adam", "polyak_sgd"])

@@ -15,6 +15,7 @@ from fnn.keys import run_keys
 from fnn.order import order
 from fnn.train import make_init, make_run, make_step
 from fnn.train.upcoming import upcoming
+from fnn.tree import stack
 from fnn.types import Batch
 from tests.tiny import BATCH, DATA, HYPER, KEY, STEPS, assert_same_bits, recipe
 
@@ -65,7 +66,7 @@ def test_a_loop_of_steps_over_a_stream_repeats_a_run_bit_for_bit():
             state, metrics = step(state, batch, keys.noise, HYPER)
             rows.append(metrics)
     assert_same_bits(state, result[0])
-    assert_same_bits(tree.stack(rows), result[1].train)
+    assert_same_bits(stack(rows), result[1].train)
 
 
 @pytest.mark.parametrize("kind", ["memory", "memory-mapped", "rising rows", "device"])

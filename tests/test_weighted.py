@@ -25,7 +25,7 @@ from fnn.train import (
     overfit_one_batch,
     silent,
 )
-from fnn.types import Data, Weighted
+from fnn.types import Data, Model, Weighted
 from tests.tiny import KEY
 
 BATCH, TIME, CLASSES = 8, 6, 5
@@ -127,13 +127,37 @@ def test_a_batch_without_anything_that_counts_has_loss_penalty_and_gradient_0(gr
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(change))
 
 
-def test_a_penalty_weighs_a_part_as_its_losses_do():
-    """A mixture of experts leaves the load balance of each part in the model state."""
-    experts = models.moe(8, num_experts=4)
-    model = sequential(models.dense(6), experts, models.dense(CLASSES))
+def whose_state_is_its_batch(out_features):
+    """A linear model whose state, as the load balance of experts, follows from the batch."""
+    linear = models.dense(out_features)
+
+    def init(key, x):
+        return linear.init(key, x)[0], jnp.float32(0)
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        return linear.apply(params, (), x)[0], jnp.square(x @ params["kernel"]).mean()
+
+    return Model(init, apply)
+
+
+EXPERTS = sequential(models.dense(6), models.moe(8, num_experts=4), models.dense(CLASSES))
+PENALIZED = [
+    pytest.param(whose_state_is_its_batch(CLASSES), lambda s: 0.3 * s, id="a mean"),
+    pytest.param(
+        EXPERTS,
+        lambda s: 0.3 * (s[1]["load_balance"] + s[1]["router_z"]),
+        id="experts",
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "of_state"), PENALIZED)
+def test_a_penalty_weighs_a_part_as_its_losses_do(model, of_state):
+    """A penalty on the model state, which each part of a batch leaves anew."""
 
     def penalty(params, model_state):
-        return 0.3 * (model_state[1]["load_balance"] + model_state[1]["router_z"])
+        return of_state(model_state)
 
     whole = stepped(recipe_with(model=model, penalty=penalty, gradient=microbatches(2)))
     alone = recipe_with(model=model, penalty=penalty)
@@ -166,27 +190,34 @@ def test_weights_may_be_learned_through_a_step():
     np.testing.assert_allclose(jax.grad(loss_of)(1.0), slope, rtol=1e-2)
 
 
-def test_fit_lr_find_and_overfit_divide_by_what_counts():
-    """One example counts; the others are padding. All see its loss, and learn it."""
-    labels = np.full_like(LABELS, IGNORED)
-    labels[:, 0] = LABELS[0, 0]
-    data = Data(train=(X, labels), valid=(X, labels))
+ONE = np.full_like(LABELS, IGNORED)
+ONE[:, 0] = LABELS[0, 0]  # one token of each example counts, the others are padding
+
+
+def test_fit_divides_by_what_counts():
+    data = Data(train=(X, ONE), valid=(X, ONE))
     recipe = recipe_with()
     arguments = dict(key=KEY, hyper=HYPER, batch_size=BATCH)
     result = fit(recipe, data, steps=3, progress=silent, **arguments)
     alone = fit(
         recipe_with(losses.cross_entropy),
-        Data(train=(X[:, :1], labels[:, :1]), valid=(X[:, :1], labels[:, :1])),
+        Data(train=(X[:, :1], ONE[:, :1]), valid=(X[:, :1], ONE[:, :1])),
         steps=3,
         progress=silent,
         **arguments,
     )
     expect_close(result.history.train, alone.history.train, 1e-4)
     expect_close(result.history.valid, alone.history.valid, 1e-4)
-    curve = lr_find(recipe, data, steps=3, seeds=1, **arguments)
-    np.testing.assert_allclose(curve.losses[0, 0], result.history.train["loss"][0], rtol=1e-5)
-    found = overfit_one_batch(recipe, data, key=KEY, hyper={"lr": 1.0}, batch_size=BATCH)
-    assert found.passed
+
+
+@pytest.mark.slow
+def test_lr_find_and_overfit_divide_by_what_counts():
+    data = Data(train=(X, ONE), valid=(X, ONE))
+    arguments = dict(key=KEY, batch_size=BATCH)
+    curve = lr_find(recipe_with(), data, steps=3, seeds=1, hyper=HYPER, **arguments)
+    _, found, _ = stepped(recipe_with(), (X, ONE))
+    np.testing.assert_allclose(curve.losses[0, 0], found["loss"], rtol=1e-5)
+    assert overfit_one_batch(recipe_with(), data, hyper={"lr": 1.0}, **arguments).passed
 
 
 @pytest.mark.parametrize(

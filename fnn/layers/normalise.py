@@ -118,7 +118,7 @@ def normalise_and_scale(
     return _with_saved(x, eps, (x.ndim - 1,))[0] * _as_row(scale, x)
 
 
-def _as_row(vector: Array, x: Array) -> Array:
+def _as_row(vector: Any, x: Array) -> Array:
     """A vector with the rank of x, along its last axis."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 

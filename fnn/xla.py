@@ -130,7 +130,7 @@ def written_after(value: Array, *readers: Array) -> Array:
 
     For a new state that overwrites what the readers are computed from: XLA:CPU makes a loop for
     each, and where it takes this one first it copies the old state. Here the value depends on one
-    element of each reader. JAX 0.10; `optimizers.py`, rows `adopt`, `adan`, `adabelief`.
+    element of each reader. JAX 0.10; `optimizers.py`, rows `adopt`, `adan`, `prodigy`.
 
     >>> written_after(jnp.array([3.0]), jnp.array([jnp.nan])).tolist()
     [3.0]

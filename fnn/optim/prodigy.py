@@ -13,6 +13,7 @@ from fnn.optim.base import decay_weights, from_update, mean_square, moving_avera
 from fnn.optim.wrap import wide_copy
 from fnn.tree import Mask, wide
 from fnn.types import Optimizer, Params, Scalar
+from fnn.xla import written_after
 
 
 @jax.tree_util.register_dataclass
@@ -84,7 +85,7 @@ def prodigy(
         back = jax.tree.map(jnp.subtract, state.start, wide(params))
         weight = rate * d / jnp.asarray(d0, d.dtype)
         r = b3 * old.r + weight * tree.dot(grads, back)
-        d_eps = d * jnp.asarray(eps, d.dtype)
+        rate, d_eps = written_after(rate, r), d * jnp.asarray(eps, d.dtype)
         s = _sum(b3, old.s, weight, grads)
         moments = jax.tree.map(lambda g: d.astype(g.dtype) * g, grads)
         m = jax.tree.map(lambda m, g: moving_average(b1, m, g), old.m, moments)
@@ -139,10 +140,12 @@ def dadapt_adam(
         small = jnp.asarray(eps, d.dtype)
         scaled = jax.tree.map(lambda s, v: s / (safe_sqrt(v) + small.astype(v.dtype)), state.s, v)
         r = b3 * state.r + (1 - b3) * rate * tree.dot(grads, scaled)
-        s = _sum(b3, state.s, (1 - b3) * rate, grads)
+        one = written_after(jnp.ones_like(d), r)
+        s = _sum(one * b3, state.s, (1 - b3) * rate, grads)
         larger = _larger(d, r, (1 - b3) * _absolute_sum(s, d.dtype))
         decay = rate * jnp.asarray(weight_decay, d.dtype)
-        u = _direction(m, v, small, params, decay, mask)
+        # The root of v is taken twice, once for r: kept for both it would be a tree of its own.
+        u = _direction(m, tree.scale(one, v), small, params, decay, mask)
         return tree.scale(-jnp.ones_like(d), u), DistanceState(m=m, v=v, s=s, r=r, d=larger)
 
     return from_update("dadapt_adam", lambda params: _first_distance(params, d0), update)

@@ -2,7 +2,8 @@
 
 Each function states the value that it computes, the compiler behavior that it works around, on
 which platform and in which version that was seen, and the row of a benchmark that shows the gain;
-one that gains less than 3 % of time or 5 % of memory is deleted. None acts on a GPU or TPU.
+one that gains less than 3 % of time or 5 % of memory is deleted. None acts on a GPU or TPU: each
+asks for the platform where it is lowered or, if it changes shapes, for JAX's default backend.
 
 `with plain():` turns all of them into the textbook expression. So does FNN_XLA_PLAIN=1 in the
 environment, for a whole process.
@@ -48,6 +49,11 @@ def is_plain() -> bool:
     True
     """
     return _plain.value
+
+
+def _acts() -> bool:
+    """Whether workarounds that are chosen while tracing act: where JAX computes on a CPU."""
+    return not is_plain() and jax.default_backend() == "cpu"
 
 
 def is_small(leaf: Any) -> bool:
@@ -110,7 +116,7 @@ def by_rows(function: Callable[[Any], Array], x: Any) -> Float[Array, "*batch ou
     >>> by_rows(lambda rows: rows.sum(axis=-1, keepdims=True), jnp.ones((2, 3, 4))).shape
     (2, 3, 1)
     """
-    if x.ndim == 2 or is_plain():
+    if x.ndim == 2 or not _acts():
         return function(x)
     y = function(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
     return y.reshape(*x.shape[:-1], y.shape[-1])
@@ -189,7 +195,7 @@ def draw_each(init: Callable[[PRNGKey], PyTree], key: PRNGKey, indices: Int[Arra
     >>> draw_each(jax.random.normal, jax.random.key(0), jnp.arange(3)).shape
     (3,)
     """
-    over = jax.vmap if is_plain() else partial(partial, lax.map)
+    over = partial(partial, lax.map) if _acts() else jax.vmap
     return over(lambda index: init(jax.random.fold_in(key, index)))(indices)
 
 
@@ -209,6 +215,6 @@ def draw_flat(
     """
     n = math.prod(shape)
     # Shapes of more than 2^20 elements may be sharded, and keep their axes.
-    if is_plain() or not shape or shape[-1] >= 128 or n > 2**20:
+    if not _acts() or not shape or shape[-1] >= 128 or n > 2**20:
         return draw(key, shape)
     return draw(key, (-(-n // 64) * 64,))[:n].reshape(shape)

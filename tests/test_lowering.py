@@ -30,8 +30,21 @@ def mean_square(outputs, targets):
     return sum(y.astype(jnp.float32) for y in batched)
 
 
+QUICK = {
+    "adafactor", "adam", "batch_norm", "cnn", "conv", "gpt", "layer_norm", "lbfgs", "lstm", "moe",
+    "muon", "rnn_lm", "sgd", "shampoo", "vae",
+}  # fmt: skip
+
+
 def over(rows):
-    return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
+    """A test for each row; those of the parts of others bear the marker."""
+    return pytest.mark.parametrize(
+        "row",
+        [
+            pytest.param(row, id=row.name, marks=[pytest.mark.slow] * (row.name not in QUICK))
+            for row in rows
+        ],
+    )
 
 
 @over(registry.MODELS)

@@ -191,7 +191,12 @@ def test_a_loss_at_or_below_its_bound_is_a_reason_to_stay(name, loss):
         assert tree.all_finite(state)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+QUICK = ("dog", "momo_adam", "sm3")  # the others take long to compile
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in EXAMPLES]
+)
 def test_the_steps_of_bfloat16_parameters_are_those_of_float32(name):
     """The state is in float32; only gradients and parameters, as they come in, are rounded."""
     optimizer = EXAMPLES[name]

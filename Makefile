@@ -1,12 +1,14 @@
 # make run: train the main job.  make test: pass the tests.  make check: formatter, linter, types.
-# Each sets up what it needs; a second call finds it in place.
+# Each sets up what it needs; a second call finds it in place. make run ARGS="--seed 3" passes options.
 PYTHON ?= python3
 BIN := .venv/bin
+ARGS ?=
 
-.PHONY: run test test-all check format bench clean
+.PHONY: run test test-all check format clean
+.NOTPARALLEL:
 
-run: .venv/ready
-	$(BIN)/python experiments/digits.py
+run: .venv/run-ready
+	$(BIN)/python experiments/digits.py $(ARGS)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q
@@ -24,11 +26,14 @@ format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.venv/ready: pyproject.toml
+# To train, and to develop: the second has all of the first.
+.venv/run-ready: EXTRA := experiments
+.venv/ready: EXTRA := dev
+.venv/run-ready .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fnn needs Python 3.11 or newer; say make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
+	touch .venv/run-ready $@
 
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,16 +1,17 @@
-"""The modern recipe with each of its parts left out: what each is worth on handwritten digits.
+"""Ablation: the modern recipe without each of its parts, on handwritten digits.
 
     python experiments/ablation.py                        every row of the table
     python experiments/ablation.py --only dropout "batch norm"    some rows, and the whole recipe
 
-The recipe is that of digits.py: He initialisation, batch norm, dropout, Adam with decoupled weight
+The recipe is that of digits.py: He initialization, batch norm, dropout, Adam with decoupled weight
 decay, clipping, warm-up and cosine, and the weights of the best evaluation. Each row trains 20
 seeds in one program, with a split of its own for each seed; the rows share the seeds, so that the
-difference is a mean of pairs. The test part (270 pictures) is read at the evaluation of lowest
-validation loss, but without early stopping at the last of 1,500 steps.
+difference is a mean of pairs. The test accuracy (270 images) is that of the evaluation with the
+lowest validation loss; in the row without early stopping, that of the last of 1,500 steps.
 
-Measured (JAX 0.10.2, 2 cores of an Intel Xeon; 393 s of processor time, which took 34 minutes
-beside much other work):
+No --resume: a row is one compiled program, of which nothing is kept before its end.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon; 393 s of processor time):
 
     without                         mean %    std    n difference ± standard error
     the whole recipe                 98.59   0.75   20
@@ -26,17 +27,16 @@ beside much other work):
     init: std 1, and batch norm      98.30   0.62   20      -0.30 ± 0.17
     Adam: SGD                        98.48   0.52   20      -0.11 ± 0.17
 
-No row differs from the whole recipe by two of its standard errors, and one picture of a test part
-is 0.37 points: on this task 20 seeds do not tell the worth of any part from the noise.
+No row differs from the whole recipe by two of its standard errors, and one image of a test part
+is 0.37 points: on this task, 20 seeds cannot distinguish the effect of any part from the noise.
 """
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,8 @@ import tyro
 from jaxtyping import Float
 from sklearn.datasets import load_digits
 
+from experiments import shared
+from experiments.shared import expect, unset
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.initializers import Initializer, he_normal, normal, presets
@@ -61,43 +63,43 @@ class Hyper:
     """Arguments of the compiled program, as in digits.py."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: int = 100  # steps up to the peak
-    weight_decay: float = 0.3  # of kernels, per unit of lr
-    clip_norm: float = 1.0  # longest gradient that is taken as it is
-    dropout_rate: float = 0.2  # share of hidden units that a step leaves out
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
+    ] = None
+    weight_decay: float = 0.3  # of kernels, per step and unit of lr
+    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
+    dropout_rate: float = 0.2  # fraction of the hidden units that a step sets to 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Hyper):
-    """Train the recipe of digits.py with each part left out, and print one table."""
+    """Train the recipe of digits.py without each of its parts, and print one table."""
 
-    only: tuple[str, ...] = ()  # rows beside the whole recipe; all of them if left out
-    widths: tuple[int, ...] = (256, 256)  # of the hidden layers
+    only: tuple[str, ...] = ()  # rows of the table besides the whole recipe; none given: all
+    widths: tuple[int, ...] = (256, 256)  # units of each hidden layer
     steps: int = 1500  # updates of every run
-    batch_size: int = 64  # examples of a step
+    batch_size: int = 64  # examples per step
     eval_every: int = 50  # steps between evaluations, of which the best one counts
-    seed: int = 300  # of the first run's split, first weights, order and dropout
-    seeds: int = 20  # runs for each row, with this seed and the following ones
+    seed: int = 300  # of the first run's split, initial weights, order and dropout
+    seeds: int = 20  # runs of each row, with this seed and the following ones
 
     @property
     def hyper(self) -> Numbers:
         """The part that may be traced, as the recipe takes it."""
-        return {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 100)}
 
     def __post_init__(self) -> None:
-        for name in ("lr", "clip_norm", "steps", "batch_size", "eval_every"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        self._expect("seeds", self.seeds > 1, "2 or more, to know the spread")
-        self._expect("dropout_rate", 0 <= self.dropout_rate < 1, "a share in [0, 1)")
-        self._expect("weight_decay", 0 <= self.weight_decay < float("inf"), "0 or more")
-        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
-        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
-        self._expect("only", set(self.only) <= ROWS.keys(), f"names of {list(ROWS)[1:]}")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        shared.expect_above_0(self, "lr", "clip_norm", "steps", "eval_every")
+        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
+        shared.expect_fraction(self, "dropout_rate")
+        shared.expect_0_or_more(self, "weight_decay")
+        shared.expect_warmup(self, self.steps)
+        shared.expect_seeds(self)
+        expect(self, "batch_size", 0 < self.batch_size <= 1258, "from 1 to 1258")
+        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
+        expect(self, "only", set(self.only) <= ROWS.keys(), f"names of {list(ROWS)[1:]}")
 
 
 def cosine(hyper: Numbers, total_steps: int) -> Schedule:
@@ -264,8 +266,4 @@ def main(config: Config) -> None:
 
 if __name__ == "__main__":
     compile_cache()
-    try:
-        chosen = tyro.cli(Config)
-    except ValueError as error:
-        sys.exit(f"ablation.py: {error}")
-    main(chosen)
+    shared.start(lambda: main(tyro.cli(Config)), resumes=False)

@@ -1,8 +1,9 @@
-"""Every augmentation on real examples, in one picture.
+"""Every augmentation on real examples, in one figure.
 
-    python experiments/augmentation_gallery.py
+    python experiments/augmentation_gallery.py         writes docs/augmentations.png
 
 A photograph that ships inside scikit-learn, a sentence, a tone, and the measurements of irises.
+It trains nothing, so there is nothing to resume.
 """
 
 from collections.abc import Callable
@@ -15,22 +16,27 @@ import numpy as np
 import tyro
 from sklearn.datasets import load_sample_image
 
+from experiments import shared
 from fnn import data
 from fnn.data import augment
 from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
 
+FIGURE = Path(__file__).parents[1] / "docs" / "augmentations.png"
 KEY = jax.random.key(7)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Draw the gallery."""
+    """Draw every augmentation of fnn."""
 
-    size: int = 96  # pixels of a side of a picture
-    out: Path = Path("docs/augmentations.png")
+    size: int = 96  # height and width of an image, in pixels
+    out: Path = FIGURE  # file of the figure
+
+    def __post_init__(self) -> None:
+        shared.expect(self, "size", 32 <= self.size <= 106, "from 32 to 106")
 
 
-PICTURES: dict[str, Callable] = {
+IMAGES: dict[str, Callable] = {
     "flip": augment.flip(1.0),
     "crop": augment.crop(24, reflect=True),
     "rotate": augment.rotate(30.0),
@@ -54,24 +60,24 @@ WORDS = "the quick brown fox jumps over the lazy dog while seven small cats slee
 
 
 def photographs(size: int) -> np.ndarray:
-    """Two photographs, cut square and thinned to `size` pixels, uint8."""
-    pictures = []
+    """Two photographs, cropped to squares and averaged down to `size` pixels, uint8."""
+    images = []
     for name, left in (("flower.jpg", 180), ("china.jpg", 100)):
         square = load_sample_image(name)[: 4 * size, left : left + 4 * size].astype(np.float32)
-        pictures.append(square.reshape(size, 4, size, 4, 3).mean(axis=(1, 3)))
-    return np.stack(pictures).round().astype(np.uint8)
+        images.append(square.reshape(size, 4, size, 4, 3).mean(axis=(1, 3)))
+    return np.stack(images).round().astype(np.uint8)
 
 
 def sentences() -> dict[str, str]:
     """The text augmentations on a sentence; a word each is a token, 0 pads, 1 masks."""
     vocabulary = ["·", "___", *sorted(set(WORDS)), "swift", "hop", "tiny"]
-    place = {word: i for i, word in enumerate(vocabulary)}
-    x = jnp.array([place[word] for word in WORDS])
+    index = {word: i for i, word in enumerate(vocabulary)}
+    x = jnp.array([index[word] for word in WORDS])
     synonyms = np.full((len(vocabulary), 1), -1)
     for word, other in (("quick", "swift"), ("jumps", "hop"), ("small", "tiny")):
-        synonyms[place[word]] = place[other]
+        synonyms[index[word]] = index[other]
     changes = {
-        "as it is": lambda key, x: x,
+        "original": lambda key, x: x,
         "delete_tokens": augment.delete_tokens(0.3, pad=0),
         "swap_tokens": augment.swap_tokens(3, pad=0),
         "replace_by_synonyms": augment.replace_by_synonyms(1.0, jnp.asarray(synonyms)),
@@ -96,17 +102,17 @@ def waves() -> dict[str, np.ndarray]:
     return {name: np.asarray(change(KEY, x)) for name, change in changes.items()}
 
 
-def draw_pictures(axes, size: int) -> None:
+def draw_images(axes, size: int) -> None:
     both = jnp.asarray(photographs(size))
-    shown = {"as it is": both[0]}
-    shown |= {name: change(KEY, both[0]) for name, change in PICTURES.items()}
+    shown = {"original": both[0]}
+    shown |= {name: change(KEY, both[0]) for name, change in IMAGES.items()}
     labels = jnp.array([0, 1])
     for name, mix in MIXES.items():
         mixed = (mix(jax.random.key(seed), (both, labels)) for seed in range(9))
-        # A partner may be the picture itself: take a key that mixes.
+        # A partner may be the image itself: take a key that mixes.
         shown[name] = next(x[0] for x, y in mixed if 0.3 < y[0, 0] < 0.7)
-    for panel, (name, picture) in zip(axes, shown.items(), strict=False):
-        panel.imshow(np.asarray(picture))
+    for panel, (name, image) in zip(axes, shown.items(), strict=False):
+        panel.imshow(np.asarray(image))
         panel.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
     for panel in axes:
         panel.set_axis_off()
@@ -147,7 +153,7 @@ def main(config: Config) -> None:
     canvas = figure(14, 11.5)
     parts = canvas.subfigures(3, 1, height_ratios=[3.1, 1.1, 1.6])
     top, middle, bottom = np.asarray(parts).ravel().tolist()
-    draw_pictures(top.subplots(3, 7).ravel(), config.size)
+    draw_images(top.subplots(3, 7).ravel(), config.size)
     text = middle.subplots()
     text.set_axis_off()
     for i, (name, sentence) in enumerate(sentences().items()):
@@ -161,8 +167,8 @@ def main(config: Config) -> None:
     panels[1, 3].set_axis_off()
     config.out.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(config.out, dpi=75)
-    print(f"picture: {config.out}")
+    print(f"figure: {config.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main(tyro.cli(Config))

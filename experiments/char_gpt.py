@@ -1,39 +1,42 @@
-"""Shakespeare letter by letter: a small GPT, with nanoGPT's two configurations.
+"""A small GPT on the characters of Shakespeare, with nanoGPT's two configurations.
 
-    python experiments/char_gpt.py cpu            4 blocks of width 128, 2,000 steps
-    python experiments/char_gpt.py gpu            6 blocks of width 384, 5,000 steps
-    python experiments/char_gpt.py cpu --help     lists all settings
+    python experiments/char_gpt.py cpu                4 blocks of width 128, 2,000 steps
+    python experiments/char_gpt.py gpu                6 blocks of width 384, 5,000 steps
+    python experiments/char_gpt.py cpu --help         lists all settings
+    python experiments/char_gpt.py cpu --resume RUN   goes on with an interrupted run
 
 The text is tiny Shakespeare, in --root, FNN_DATA or the user's cache, or fetched; without it, the
 sources of Python's standard library. Its last tenth validates, cut into windows that do not
-overlap; each position is a target once. A step sees windows that begin anywhere in the rest.
+overlap; each position is a target once. A step takes windows at random offsets of the rest.
 
 Measured (JAX 0.10.2, 2 cores of an Intel Xeon; seed 0, n = 1), `cpu`: validation loss 1.8086 nats
 per character over 111,488 characters after 2,000 steps, 75 s with compilation and samples, and 60 s
 with --devices 2. With nanoGPT's own rates, 1e-3 to 1e-4, it is 1.8964. `gpu` has not been run.
 """
 
-import json
 import sys
 import sysconfig
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments import shared
+from experiments.shared import Resume, Root, expect, unset
 from fnn import activations, data, losses, models, optim, report, schedules, tree
-from fnn.checkpoint import new_runs
+from fnn.checkpoint import RunDir
 from fnn.combinators import cast
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
-from fnn.train import compile_cache, fit, trained_params
+from fnn.train import compile_cache, exit_code, fit, trained_params
 from fnn.types import Data, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
@@ -44,55 +47,55 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 2e-3  # peak of the learning rate
-    last_lr: float = 2e-4  # at the end of the cosine
-    warmup_steps: int = 100  # steps up to the peak
-    b2: float = 0.99  # share of the second moment that a step keeps
-    weight_decay: float = 0.1  # of kernels and tables, per unit of lr
-    clip_norm: float = 1.0  # longest gradient that is taken as it is
+    last_lr: float = 2e-4  # learning rate at the end of the cosine
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
+    ] = None
+    b2: float = 0.99  # fraction of the second moment kept in a step
+    weight_decay: float = 0.1  # of kernels and embedding tables, per step and unit of lr
+    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Hyper):
-    """Train a GPT on characters, and let it write."""
+    """Train a GPT on characters, and sample text from it."""
 
-    root: str | None = None  # the folder that has tinyshakespeare/
-    num_layers: int = 4
-    num_heads: int = 4
-    features: int = 128
-    max_length: int = 64  # characters that are seen at once
-    dropout_rate: float = 0.0  # static: a plain 0 leaves the dropout out
+    root: Root = None
+    num_layers: int = 4  # number of blocks
+    num_heads: int = 4  # attention heads of a block
+    features: int = 128  # width of the blocks
+    max_length: int = 64  # context length, in characters
+    dropout_rate: float = 0.0  # fraction of activations that a step sets to 0
     half: bool = False  # compute in bfloat16, with parameters in float32
 
     steps: int = 2000  # updates
-    batch_size: int = 12  # windows of a step
-    devices: int = 1  # accelerators, or cores of a CPU, that share each step's windows
+    batch_size: int = 12  # windows per step
+    devices: int = 1  # accelerators, or cores of a CPU, over which a step's windows are divided
     eval_every: int = 250  # steps between evaluations
-    samples: int = 2  # texts to write at the end
-    sample_length: int = 400  # characters of each
-    temperature: float = 0.8  # below 1: more usual text
-    seed: int = 0  # of the first weights, the order of the data and the noise
-    out: Path | None = None  # a new directory; runs/char_gpt/<time> if left out
+    samples: int = 2  # texts to sample at the end
+    sample_length: int = 400  # characters of each text
+    temperature: float = 0.8  # of sampling; below 1: more typical text
+    seed: int = 0  # of the initial weights, the order of the data and the noise
+    out: Annotated[Path | None, unset("a new directory", "runs/char_gpt/<time>", Path)] = None
+    resume: Resume = None
 
     @property
     def hyper(self) -> dict[str, float]:
         """The part that may be traced, as the recipe takes it."""
-        return {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 100)}
 
     def __post_init__(self) -> None:
-        above = ("lr", "clip_norm", "num_layers", "num_heads", "features", "max_length", "steps")
-        for name in (*above, "batch_size", "devices", "eval_every", "samples", "sample_length"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        self._expect("temperature", 0 <= self.temperature < float("inf"), "0 or more")
-        self._expect("dropout_rate", 0 <= self.dropout_rate < 1, "a share in [0, 1)")
-        self._expect("b2", 0 <= self.b2 < 1, "a share in [0, 1)")
-        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
-        self._expect("batch_size", self.batch_size % self.devices == 0, "a multiple of --devices")
-        self._expect("features", self.features % self.num_heads == 0, "a multiple of --num-heads")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        shared.expect_above_0(self, "lr", "clip_norm", "steps", "batch_size", "eval_every")
+        shared.expect_above_0(self, "num_layers", "num_heads", "features", "max_length", "devices")
+        shared.expect_above_0(self, "samples", "sample_length")
+        shared.expect_0_or_more(self, "temperature", "weight_decay")
+        shared.expect_fraction(self, "dropout_rate", "b2")
+        shared.expect_warmup(self, self.steps)
+        shared.expect_seeds(self)
+        expect(self, "batch_size", self.batch_size % self.devices == 0, "a multiple of --devices")
+        expect(self, "features", self.features % self.num_heads == 0, "a multiple of --num-heads")
 
 
 GPU = Config(
@@ -175,7 +178,7 @@ def examples(text: str, length: int) -> tuple[Data, Characters]:
 def write(
     config: Config, shape: models.GPTConfig, params: Params, symbols: Characters, key: PRNGKey
 ) -> list[str]:
-    """Texts from the network, each behind a line break; a window holds what it can go on from."""
+    """Texts from the network, each after a line break; a window holds its context."""
     begin = symbols.encode("\n" if "\n" in symbols.symbols else symbols.symbols[0])
     decoder, tokens = models.gpt_decoder(shape), np.repeat(begin[None], config.samples, axis=0)
     texts = [""] * config.samples
@@ -193,20 +196,25 @@ def write(
     return [text[: config.sample_length] for text in texts]
 
 
-def main(config: Config) -> None:
-    """Train, evaluate, and print some text."""
-    start = time.monotonic()
+def main(config: Config) -> int:
+    """Train in a new directory, or in that of the run to resume; returns the exit code."""
     try:
         if config.devices > len(jax.devices()):
             raise ValueError(
                 f"--devices: expected at most {len(jax.devices())}, got {config.devices}"
             )
         text, source = read_text(config.root)
-        parts, symbols = examples(text, config.max_length)
-        [store] = new_runs(config.out, "char_gpt")
+        [store] = shared.open_runs(config, "char_gpt", config.out)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"char_gpt.py: {error}")
-    (store.path / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str))
+    shared.keep_options(config, store)
+    return shared.resumable(store.path, lambda: run(config, text, source, store))
+
+
+def run(config: Config, text: str, source: str, store: RunDir) -> int:
+    """Train, evaluate, and print some text; returns the exit code."""
+    start = time.monotonic()
+    parts, symbols = examples(text, config.max_length)
     key, shape = jax.random.key(config.seed), make_model(config, symbols)
     recipe = make_recipe(config, shape)
     result = fit(
@@ -219,20 +227,25 @@ def main(config: Config) -> None:
         eval_every=config.eval_every,
         eval_batch_size=256,
         store=store,
+        resume=config.resume is not None,
         devices=jax.devices()[: config.devices] if config.devices > 1 else (),
     )
     params = trained_params(recipe, result.state, config.hyper)
-    lowest, last = (float(f(result.history.valid["loss"])) for f in (jnp.min, lambda v: v[-1]))
-    print(f"{source}: validation loss {last:.4f} after {int(result.state.step):,} steps,")
-    print(f"lowest {lowest:.4f}; nats per character, over {parts.valid[1].size:,} characters")
+    print(f"stopped at step {int(result.state.step):,} ({result.stop.value})")
+    if "loss" in result.history.valid:  # not if it was interrupted before the first evaluation
+        lowest, last = (float(f(result.history.valid["loss"])) for f in (jnp.min, lambda v: v[-1]))
+        print(f"{source}: validation loss {last:.4f} after {int(result.history.eval_steps[-1]):,}")
+        print(f"steps, lowest {lowest:.4f}; nats per character, over {parts.valid[1].size:,}")
     for sample in write(config, shape, params, symbols, fold_name(key, "sample")):
         print("-" * 72 + "\n" + sample.strip())
     report.curves.save(result.history, store.path / "curves.png")
     print("-" * 72)
     print(f"{tree.count(params):,} parameters, {time.monotonic() - start:.0f} s")
+    return exit_code(result)
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """Read the options, and train."""
     compile_cache()
     chosen = tyro.extras.overridable_config_cli(
         {
@@ -240,5 +253,9 @@ if __name__ == "__main__":
             "gpu": ("nanoGPT's configuration for a GPU.", GPU),
         }
     )
-    jax.config.update("jax_num_cpu_devices", chosen.devices)  # says nothing of GPUs
-    main(chosen)
+    jax.config.update("jax_num_cpu_devices", chosen.devices)  # has no effect on GPUs
+    return main(chosen)
+
+
+if __name__ == "__main__":
+    shared.start(command, resumes=True)

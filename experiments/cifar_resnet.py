@@ -1,27 +1,26 @@
-"""CIFAR-10 by a residual network, on pictures that are moved, mirrored and covered at random.
+"""CIFAR-10 by a residual network, on images that are shifted, flipped and cut out at random.
 
-    python experiments/cifar_resnet.py gpu            ResNet-18 on all pictures, 30 epochs
-    python experiments/cifar_resnet.py cpu            a thin one of 8 layers, 300 steps
-    python experiments/cifar_resnet.py gpu --help     lists all settings
+    python experiments/cifar_resnet.py gpu               ResNet-18 on all images, 30 epochs
+    python experiments/cifar_resnet.py cpu               a narrow one of 8 layers, 300 steps
+    python experiments/cifar_resnet.py gpu --help        lists all settings
+    python experiments/cifar_resnet.py cpu --resume RUN  goes on with an interrupted run
 
-The data lie in --root, FNN_DATA or the user's cache, or are fetched. One of fifty pictures of the
-training part validates. The test part is looked at once, with the weights of the last step: the
-probabilities of a picture are the mean of its own and its mirror image's.
+The data lie in --root, FNN_DATA or the user's cache, or are fetched. One of fifty images of the
+training part validates. The test part is evaluated once, with the weights of the last step: the
+probabilities of an image are the mean of its own and those of its mirror image.
 
-Measured (2 cores of an Intel Xeon at work on other things too, JAX 0.10.2): `cpu`, 300 steps of 64
-pictures, reads 49.8 % of the test part rightly, n = 1, in 223 s; guessing reads 10 %. `gpu` is set
-up for 94 % or more, as this recipe is known to give elsewhere, and has not been run yet.
+Measured (2 cores of an Intel Xeon, shared with other work, JAX 0.10.2): `cpu`, 300 steps of 64
+images: test accuracy 49.8 %, n = 1, in 223 s; chance is 10 %. `gpu` is configured for 94 % or more,
+which this recipe is known to reach elsewhere, and has not been run yet.
 """
 
-import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,18 +28,21 @@ import numpy as np
 import tyro
 from jaxtyping import Array, Float, Num
 
+from experiments import shared
+from experiments.shared import Resume, Root, expect, over_seeds, unset
 from fnn import activations, data, losses, metrics, models, optim, report, schedules, tree
-from fnn.checkpoint import RunDir, new_runs
+from fnn.checkpoint import RunDir
 from fnn.combinators import cast, sequential
 from fnn.data import augment
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
-from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
+from fnn.train import FitResult, compile_cache, fit, trained_params
 from fnn.types import Batch, Data, Model, Params
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training part's colours
+# Of each channel, in the training part.
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,31 +50,32 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 0.1  # peak of the learning rate
-    warmup_share: float = 0.2  # of the steps, up to the peak
-    momentum: float = 0.9  # share of the velocity that a step keeps
-    l2: float = 5e-4  # of the kernels
-    label_smoothing: float = 0.1  # share of a target that all classes get alike
-    norm_decay: float = 0.9  # share of batch norm's running statistics that a step keeps
-    cutout: float = 0.0  # side of the square that a step covers, in pixels
+    warmup_fraction: float = 0.2  # fraction of the steps up to the peak of the learning rate
+    momentum: float = 0.9  # fraction of the velocity kept in a step
+    l2: float = 5e-4  # L2 penalty of the kernels
+    label_smoothing: float = 0.1  # fraction of a target that is spread over all classes
+    norm_decay: float = 0.9  # fraction of batch norm's running statistics kept in a step
+    cutout: float = 0.0  # side of the square that is cut out of an image, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Hyper):
     """Train a residual network on CIFAR-10, and write a report about it."""
 
-    root: str | None = None  # the folder that has cifar10/
-    depths: tuple[int, ...] = (1, 1, 1)  # blocks of each stage
-    widths: tuple[int, ...] = (16, 32, 64)  # features of each stage; the stem has the first
-    padding: int = 4  # pixels by which a step moves a picture at most
+    root: Root = None
+    depths: tuple[int, ...] = (1, 1, 1)  # residual blocks of each stage
+    widths: tuple[int, ...] = (16, 32, 64)  # channels of each stage, and of the stem as the first
+    padding: int = 4  # largest shift of an image, in pixels
     half: bool = False  # compute in bfloat16, with parameters in float32
-    examples: int = 50_000  # the first ones of the training part
+    examples: int = 50_000  # examples to use, from the beginning of the training part
     steps: int = 300  # updates
-    batch_size: int = 64  # examples of a step
+    batch_size: int = 64  # examples per step
     eval_every: int = 100  # steps between evaluations on the validation part
 
-    seed: int = 0  # of the split, the first weights, the order of the data and the noise
-    seeds: int = 1  # how many runs, with this seed and the following ones
-    out: Path | None = None  # a new directory; runs/cifar_resnet/<time> if left out
+    seed: int = 0  # of the split, the initial weights, the order of the data and the noise
+    seeds: int = 1  # number of runs, with this seed and the following ones
+    out: Annotated[Path | None, unset("a new directory", "runs/cifar_resnet/<time>", Path)] = None
+    resume: Resume = None
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -80,22 +83,17 @@ class Config(Hyper):
         return {field.name: getattr(self, field.name) for field in fields(Hyper)}
 
     def __post_init__(self) -> None:
-        for name in ("lr", "steps", "batch_size", "eval_every", "seeds"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        for name in ("momentum", "label_smoothing", "norm_decay"):
-            self._expect(name, 0 <= getattr(self, name) < 1, "a share in [0, 1)")
-        for name in ("l2", "padding", "cutout"):
-            self._expect(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
-        self._expect("warmup_share", 0 < self.warmup_share < 1, "a share in (0, 1)")
-        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
+        shared.expect_above_0(self, "lr", "steps", "eval_every", "seeds")
+        shared.expect_fraction(self, "momentum", "label_smoothing", "norm_decay")
+        shared.expect_0_or_more(self, "l2", "padding", "cutout")
+        expect(self, "warmup_fraction", 0 < self.warmup_fraction < 1, "a fraction in (0, 1)")
+        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
         fine = len(self.depths) == len(self.widths) and min(self.depths) > 0
-        self._expect("depths", fine, "one for each of --widths, each above 0")
-        self._expect("examples", 500 <= self.examples <= 50_000, "a number from 500 to 50000")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        expect(self, "depths", fine, "one for each of --widths, each above 0")
+        expect(self, "examples", 500 <= self.examples <= 50_000, "a number from 500 to 50000")
+        fine = 0 < self.batch_size <= self.examples * 49 // 50
+        expect(self, "batch_size", fine, "from 1 to 98 % of --examples")
+        shared.expect_seeds(self)
 
 
 GPU = Config(
@@ -120,11 +118,11 @@ def make_model(config: Config, norm_decay: Any) -> Model:
         norm=partial(models.batch_norm, decay=norm_decay),
     )
     net = models.resnet(shape)
-    return sequential(numbers=normalised, net=cast(net, jnp.bfloat16) if config.half else net)
+    return sequential(numbers=normalized, net=cast(net, jnp.bfloat16) if config.half else net)
 
 
-def normalised(x: Num[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
-    """Bytes to numbers of mean 0 and deviation 1 for each colour."""
+def normalized(x: Num[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
+    """Bytes to float32 of mean 0 and standard deviation 1 in each channel."""
     mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (MEAN, STD))
     return (x.astype(jnp.float32) / 255 - mean) / std
 
@@ -144,7 +142,7 @@ def make_recipe(config: Config) -> RecipeFunction:
                 optim.nesterov(momentum=hyper["momentum"]),
             ),
             schedule=schedules.one_cycle(
-                hyper["lr"], total_steps=config.steps, warmup_share=hyper["warmup_share"]
+                hyper["lr"], total_steps=config.steps, warmup_share=hyper["warmup_fraction"]
             ),
             metrics={"accuracy": metrics.accuracy()},
             augment=augment.per_example(
@@ -170,7 +168,7 @@ def divide(config: Config, cifar: data.Dataset) -> tuple[Data, Batch]:
 def predict(
     model: Model, params: Params, model_state: Any, x: Num[np.ndarray, "n 32 32 3"]
 ) -> Float[Array, "n 10"]:
-    """The probability of each class: the mean of the picture's and of its mirror image's."""
+    """The probability of each class: the mean of the image's and of its mirror image's."""
 
     @jax.jit
     def of_some(x):
@@ -183,14 +181,12 @@ def predict(
 
 def run(
     config: Config, recipe: RecipeFunction, store: RunDir, cifar: data.Dataset
-) -> tuple[float, Stop]:
+) -> tuple[float, FitResult]:
     """One seed, from its key to its report.
 
-    Returns: the share of the test part that was read rightly, and why the training ended.
+    Returns: the fraction of the test part that is classified correctly, and the result of `fit`.
     """
     start = time.monotonic()
-    settings = json.dumps(asdict(config), indent=2, default=str)
-    (store.path / "config.json").write_text(settings + "\n")
     examples, test = divide(config, cifar)
     result = fit(
         recipe,
@@ -201,6 +197,7 @@ def run(
         batch_size=config.batch_size,
         eval_every=config.eval_every,
         store=store,
+        resume=config.resume is not None,
     )
     made = int(result.state.step)
     print(f"stopped at step {made} ({result.stop.value})")
@@ -219,7 +216,7 @@ def run(
     page = write_report(store.path, config, result, headline, test, probabilities, cifar.classes)
     mistakes = f"{wrong:,} mistake{'s' * (wrong != 1)} in {total:,}"
     print(f"test accuracy {100 * accuracy:.2f} % ({mistakes}), {seconds:.0f} s\nreport: {page}")
-    return accuracy, result.stop
+    return accuracy, result
 
 
 def write_report(
@@ -231,7 +228,7 @@ def write_report(
     probabilities: Float[Array, "n 10"],
     classes: tuple[str, ...],
 ) -> Path:
-    """The curves as a picture, and all that there is to see as one page, whose path is returned."""
+    """The curves as an image, and the report as one page, whose path is returned."""
     sure = np.asarray(probabilities)
     confusion = report.confusion.matrix(test.y, sure.argmax(axis=1), classes=10)
     report.curves.save(result.history, path / "curves.png")
@@ -249,34 +246,21 @@ def write_report(
     return path / "report.html"
 
 
-def main(config: Config) -> None:
-    """A run for each seed, and what they say together."""
+def main(config: Config) -> int:
+    """A run for each seed, and the mean of their accuracies; returns the exit code."""
     try:
         cifar = data.load("cifar10", config.root)
-        seeds = range(config.seed, config.seed + config.seeds)
-        stores = new_runs(config.out, "cifar_resnet", seeds)
+        stores = shared.open_runs(config, "cifar_resnet", config.out)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"cifar_resnet.py: {error}")
     recipe = make_recipe(config)  # the same function for all seeds: it is compiled once
-    accuracies = []
-    for seed, store in enumerate(stores, start=config.seed):
-        one = replace(config, seed=seed, seeds=1, out=store.path)
-        accuracy, stop = run(one, recipe, store, cifar)
-        if stop is Stop.INTERRUPTED:
-            break
-        accuracies.append(100 * accuracy)
-    if len(accuracies) > 1:
-        mean, std = statistics.mean(accuracies), statistics.stdev(accuracies)
-        print(f"test accuracy over {len(accuracies)} seeds: mean {mean:.2f} %, std {std:.2f} %")
+    return over_seeds(config, stores, lambda one, store: run(one, recipe, store, cifar))
 
 
 if __name__ == "__main__":
     compile_cache()
-    main(
-        tyro.extras.overridable_config_cli(
-            {
-                "cpu": ("A thin network of 8 layers.", Config()),
-                "gpu": ("ResNet-18, 30 epochs.", GPU),
-            }
-        )
-    )
+    settings = {
+        "cpu": ("A narrow network of 8 layers.", Config()),
+        "gpu": ("ResNet-18, 30 epochs.", GPU),
+    }
+    shared.start(lambda: main(tyro.extras.overridable_config_cli(settings)), resumes=True)

@@ -1,18 +1,20 @@
-"""CIFAR-10 to 94 % in as few seconds as can be: data in, accuracy out, one compiled program.
+"""CIFAR-10 to 94 % as fast as possible: data in, accuracy out, one compiled program.
 
-    python experiments/cifar_speedrun.py gpu --runs 200    the full recipe, many times over
-    python experiments/cifar_speedrun.py cpu               a small net, a part of the data
+    python experiments/cifar_speedrun.py gpu --runs 200    the full recipe, 200 times
+    python experiments/cifar_speedrun.py cpu               a small network, a part of the data
     python experiments/cifar_speedrun.py gpu --help        lists all settings
 
 The recipe is airbench94's (Jordan 2024, arXiv:2404.00498): a first convolution that whitens patches
-and is not trained, identities as first kernels, biases with a learning rate of their own, label
-smoothing, lookahead, a flip that alternates with the epochs, and six views of each test picture.
-The random choices are fnn's own, and the order is that of `fnn.order`: a batch may hold the end of
-one epoch and the start of the next. The seconds are those of `run`, from pictures that lie on the
-device to the accuracy; compilation is told apart.
+and is not trained, kernels initialized to the identity, biases with a learning rate of their own,
+label smoothing, lookahead, a flip that alternates with the epochs, and six views of each test
+image. The random choices are fnn's own, and the order is that of `fnn.order`: a batch may hold the
+end of one epoch and the start of the next. The time is that of `run`, from images on the device to
+the accuracy; the time of compilation is printed separately.
 
-Measured (2 cores of an Intel Xeon at work on other things too, JAX 0.10.2): `cpu`, 240 steps of 125
-out of 5,000 pictures, reads 60.9 % of 2,000 test pictures rightly, n = 1, in 146 s after 29 s of
+No --resume: a run is one compiled program, of which nothing is kept before its end.
+
+Measured (2 cores of an Intel Xeon, shared with other work, JAX 0.10.2): `cpu`, 240 steps of 125
+out of 5,000 images: accuracy 60.9 % on 2,000 test images, n = 1, in 146 s after 29 s of
 compilation. `gpu` has not been run yet: neither its accuracy nor its time is known.
 """
 
@@ -30,6 +32,8 @@ import jax.numpy as jnp
 import tyro
 from jaxtyping import Array, Float, Int, Num
 
+from experiments import shared
+from experiments.shared import Root, expect
 from fnn import activations, data, initializers, layers, losses, models, optim, schedules
 from fnn.combinators import cast, sequential
 from fnn.data import augment
@@ -42,39 +46,40 @@ from fnn.types import Batch, Model, Optimizer, PRNGKey, TrainState
 
 Run = Callable[[PRNGKey, dict[str, float], Batch, Batch], tuple[Array, Array]]
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training part's colours
-PERIOD = 5  # steps between two meetings of the fast and the slow weights
+# Of each channel, in the training part.
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+PERIOD = 5  # steps between two synchronizations of the fast and the slow weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
-    lr: float = 11.5  # for a gradient summed over 1,024 examples, and an endless momentum
-    momentum: float = 0.85  # share of the velocity that a step keeps
-    weight_decay: float = 0.0153  # for the same sum
-    bias_factor: float = 64.0  # by which the norms' biases learn faster
-    label_smoothing: float = 0.2  # share of a target that all classes get alike
-    norm_decay: float = 0.6  # share of batch norm's running statistics that a step keeps
-    slow_decay: float = 0.95  # share of the slow weights that a step keeps at the end
+    lr: float = 11.5  # peak of the learning rate, times 1 + 1 / (1 - momentum), per 1,024 examples
+    momentum: float = 0.85  # fraction of the velocity kept in a step
+    weight_decay: float = 0.0153  # L2 penalty of kernels, for the same sum
+    bias_factor: float = 64.0  # learning rate of the norms' biases, as a multiple of lr
+    label_smoothing: float = 0.2  # fraction of a target that is spread over all classes
+    norm_decay: float = 0.6  # fraction of batch norm's running statistics kept in a step
+    slow_decay: float = 0.95  # fraction of the slow weights kept per step, at the end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Hyper):
-    """Train on CIFAR-10 against the clock."""
+    """Train on CIFAR-10, and print the accuracy and the time."""
 
-    root: str | None = None  # the folder that has cifar10/
+    root: Root = None
     widths: tuple[int, int, int] = (64, 256, 256)  # features of the three blocks
-    epochs: float = 9.9  # how often a picture is seen
-    whiten_epochs: float = 3.0  # after which the first convolution's bias stays as it is
-    batch_size: int = 1024  # examples of a step
-    shift: int = 2  # pixels by which a step moves a picture at most
+    epochs: float = 9.9  # passes over the training part
+    whiten_epochs: float = 3.0  # epochs after which the first convolution's bias is frozen
+    batch_size: int = 1024  # examples per step
+    shift: int = 2  # largest shift of an image, in pixels
     half: bool = True  # compute in bfloat16, with parameters in float32
-    train_examples: int = 50_000  # the first ones of the training part
-    test_examples: int = 10_000  # the first ones of the test part
+    train_examples: int = 50_000  # examples to use, from the beginning of the training part
+    test_examples: int = 10_000  # examples to use, from the beginning of the test part
 
-    seed: int = 0  # of the first weights, the order of the data and the shifts
-    runs: int = 1  # with this seed and the following ones
+    seed: int = 0  # of the initial weights, the order of the data and the shifts
+    runs: int = 1  # number of runs, with this seed and the following ones
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -88,24 +93,19 @@ class Config(Hyper):
 
     @property
     def whiten_steps(self) -> int:
-        """Updates after which the first convolution's bias stays as it is."""
+        """Updates after which the first convolution's bias is frozen."""
         return math.ceil(self.whiten_epochs * self.train_examples / self.batch_size)
 
     def __post_init__(self) -> None:
-        for name in ("lr", "bias_factor", "epochs", "batch_size", "runs", "test_examples"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        for name in ("momentum", "label_smoothing", "norm_decay", "slow_decay"):
-            self._expect(name, 0 <= getattr(self, name) < 1, "a share in [0, 1)")
-        for name in ("weight_decay", "whiten_epochs", "shift"):
-            self._expect(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
-        self._expect("widths", min(self.widths) > 0, "three, each above 0")
+        shared.expect_above_0(
+            self, "lr", "bias_factor", "epochs", "batch_size", "runs", "test_examples"
+        )
+        shared.expect_seeds(self)
+        shared.expect_fraction(self, "momentum", "label_smoothing", "norm_decay", "slow_decay")
+        shared.expect_0_or_more(self, "weight_decay", "whiten_epochs", "shift")
+        expect(self, "widths", min(self.widths) > 0, "three, each above 0")
         enough = self.batch_size <= self.train_examples
-        self._expect("train_examples", enough, "at least --batch-size")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        expect(self, "train_examples", enough, "at least --batch-size")
 
 
 CPU = Config(
@@ -123,10 +123,10 @@ def make_model(config: Config, norm_decay: Any) -> Model:
     norm = models.batch_norm(decay=norm_decay, eps=1e-12, scale=False)
 
     def block(features: int) -> Model:
-        conv = models.conv(features, 3, bias=False, kernel_init=partly_identity)
+        conv = models.conv(features, (3, 3), bias=False, kernel_init=partly_identity)
         return sequential(
             conv1=conv,
-            pool=models.max_pool(2),
+            pool=models.max_pool((2, 2)),
             norm1=norm,
             activation1=activations.gelu,
             conv2=conv,
@@ -135,7 +135,7 @@ def make_model(config: Config, norm_decay: Any) -> Model:
         )
 
     model = sequential(
-        whiten=models.conv(24, 2, padding=Padding.VALID),  # -> (B, 31, 31, 24)
+        whiten=models.conv(24, (2, 2), padding=Padding.VALID),  # -> (B, 31, 31, 24)
         activation=activations.gelu,
         blocks=sequential(*map(block, config.widths)),  # -> (B, 3, 3, C)
         pool=models.global_max_pool(),  # -> (B, C)
@@ -146,11 +146,11 @@ def make_model(config: Config, norm_decay: Any) -> Model:
 
 
 def partly_identity(key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """The first outputs hand on the inputs, one each; further ones are drawn at random."""
-    hands_on = jnp.arange(shape[-1]) < shape[-2]
+    """The first outputs are the inputs, one each; further ones are drawn at random."""
+    is_identity = jnp.arange(shape[-1]) < shape[-2]
     identity = initializers.dirac()(None, shape, dtype)
     drawn = _torch_like(key, shape, dtype)
-    return jnp.where(hands_on.reshape((1,) * (len(shape) - 1) + (-1,)), identity, drawn)
+    return jnp.where(is_identity.reshape((1,) * (len(shape) - 1) + (-1,)), identity, drawn)
 
 
 def _torch_like(key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -162,7 +162,7 @@ def whitening(x: Float[Array, "n height width 3"], eps: float = 5e-4) -> Float[A
     """Kernels whose outputs for patches of 2 x 2 of x are uncorrelated, of size 1; and their
     negatives, because a GELU would lose what is below 0.
     """
-    rows = layers.patches(x, 2).reshape(-1, 12)
+    rows = layers.patches(x, (2, 2)).reshape(-1, 12)
     values, vectors = jnp.linalg.eigh(rows.T @ rows / rows.shape[0])
     kernels = (vectors / jnp.sqrt(values + eps)[None]).reshape(2, 2, 3, 12)
     return jnp.concatenate([kernels, -kernels], axis=-1)
@@ -221,27 +221,27 @@ def make_run(config: Config) -> Run:
         slow_decay = hyper["slow_decay"]
         hyper = {name: value for name, value in hyper.items() if name != "slow_decay"}
         keys, (x, y) = run_keys(key), train
-        x, n, size = normalised(x), len(y), config.batch_size
+        x, n, size = normalized(x), len(y), config.batch_size
 
         def advance(carry, upcoming):
             state, slow = carry
             i, indices = upcoming
             seen = i * size + jnp.arange(size)
-            pictures = jax.vmap(augment.alternating_flip)(x[indices], indices, seen // n)
+            images = jax.vmap(augment.alternating_flip)(x[indices], indices, seen // n)
             noise = fold_name(jax.random.fold_in(keys.noise, i), "move")
-            new, metrics = step(state, move(noise, (pictures, y[indices])), keys.noise, hyper)
+            new, metrics = step(state, move(noise, (images, y[indices])), keys.noise, hyper)
             new = with_bias(new, state, i < config.whiten_steps)
-            share = slow_decay**PERIOD * (new.step / config.steps) ** 3
-            return meet(new, slow, share, new.step % PERIOD == 0), metrics["loss"]
+            kept = slow_decay**PERIOD * (new.step / config.steps) ** 3
+            return meet(new, slow, kept, new.step % PERIOD == 0), metrics["loss"]
 
         state = init(keys.init, hyper, x[:size])
         whiten = {**state.params["whiten"], "kernel": whitening(x[:5000])}
         state = replace(state, params={**state.params, "whiten": whiten})
-        places = jnp.arange(config.steps)
-        batches = jax.vmap(lambda i: order(keys.order, i, n, size))(places)
+        steps = jnp.arange(config.steps)
+        batches = jax.vmap(lambda i: order(keys.order, i, n, size))(steps)
         carry = state, (state.params, state.model_state)
-        (_, slow), values = jax.lax.scan(advance, carry, (places, batches))
-        return accuracy(recipe(hyper).model, slow, normalised(test.x), test.y), values
+        (_, slow), values = jax.lax.scan(advance, carry, (steps, batches))
+        return accuracy(recipe(hyper).model, slow, normalized(test.x), test.y), values
 
     return run
 
@@ -253,20 +253,23 @@ def with_bias(new: TrainState, old: TrainState, trains: Array) -> TrainState:
     return replace(new, params={**new.params, "whiten": whiten})
 
 
-def meet(state: TrainState, slow: Any, share: Array, now: Array) -> tuple[TrainState, Any]:
-    """Every few steps, slow weights that keep `share` of themselves; the fast go on from there.
+def meet(state: TrainState, slow: Any, kept: Array, now: Array) -> tuple[TrainState, Any]:
+    """If `now`, move the slow weights towards the fast ones, and set the fast ones to the result.
 
-    The running statistics go with the weights that they were taken of, unlike in `optim.lookahead`.
+    Lookahead in which the running statistics are averaged as well, unlike in `optim.lookahead`.
+
+    Args:
+      kept: fraction of the slow weights that is kept.
     """
     fast = state.params, state.model_state
-    met = jax.tree.map(lambda s, f: share * s + (1 - share) * f, slow, fast)
+    met = jax.tree.map(lambda s, f: kept * s + (1 - kept) * f, slow, fast)
     choose = partial(jax.tree.map, lambda new, old: jnp.where(now, new, old))
     params, model_state = choose(met, fast)
     return replace(state, params=params, model_state=model_state), choose(met, slow)
 
 
-def normalised(x: Num[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
-    """Bytes to numbers of mean 0 and deviation 1 for each colour."""
+def normalized(x: Num[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
+    """Bytes to float32 of mean 0 and standard deviation 1 in each channel."""
     mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (MEAN, STD))
     return (x.astype(jnp.float32) / 255 - mean) / std
 
@@ -274,7 +277,7 @@ def normalised(x: Num[Array, "n height width 3"]) -> Float[Array, "n height widt
 def accuracy(
     model: Model, weights: Any, x: Float[Array, "n height width 3"], y: Int[Array, " n"]
 ) -> Float[Array, ""]:
-    """The share of pictures that six views of each together are right about."""
+    """The accuracy of the mean logits of six views of each image."""
     size = math.gcd(len(y), 2000)
 
     params, model_state = weights
@@ -290,10 +293,10 @@ def accuracy(
 def views(
     net: Callable[[Array], Array], x: Float[Array, "n height width 3"]
 ) -> Float[Array, "n classes"]:
-    """Logits of x and its mirror image: half as it lies, half moved by one pixel both ways."""
+    """Mean logits of x and its mirror image: half unshifted, half shifted by a pixel."""
     wide = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    places = jnp.stack([x, wide[:, :-2, :-2], wide[:, 2:, 2:]])
-    both = jnp.stack([places, places[:, :, :, ::-1]])
+    shifts = jnp.stack([x, wide[:, :-2, :-2], wide[:, 2:, 2:]])
+    both = jnp.stack([shifts, shifts[:, :, :, ::-1]])
     logits = net(both.reshape(-1, *x.shape[1:])).reshape(2, 3, len(x), -1).mean(axis=0)
     return logits[0] / 2 + (logits[1] + logits[2]) / 4
 
@@ -314,7 +317,7 @@ def load(config: Config) -> tuple[Batch, Batch]:
 
 
 def main(config: Config) -> None:
-    """Compile, then run, and say how long each took."""
+    """Compile, then run, and print the time of each."""
     try:
         train, test = load(config)
     except (FileNotFoundError, ValueError) as error:
@@ -341,11 +344,8 @@ def main(config: Config) -> None:
 
 if __name__ == "__main__":
     compile_cache()
-    main(
-        tyro.extras.overridable_config_cli(
-            {
-                "cpu": ("A small net on a tenth of the data.", CPU),
-                "gpu": ("airbench94's configuration.", Config()),
-            }
-        )
-    )
+    settings = {
+        "cpu": ("A small network on a tenth of the data.", CPU),
+        "gpu": ("airbench94's configuration.", Config()),
+    }
+    shared.start(lambda: main(tyro.extras.overridable_config_cli(settings)), resumes=False)

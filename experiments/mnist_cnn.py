@@ -1,26 +1,26 @@
-"""MNIST by a small convolutional network, with pictures that are turned, moved and stretched.
+"""MNIST by a small convolutional network, with images that are rotated, shifted and scaled.
 
     python experiments/mnist_cnn.py --root FOLDER   the folder that has mnist/
     python experiments/mnist_cnn.py                 FNN_DATA, the user's cache, or the network
     python experiments/mnist_cnn.py --seeds 3       three networks, each with a split of its own
+    python experiments/mnist_cnn.py --resume RUN    goes on with an interrupted run
 
-55,000 pictures of the training part train, the other 5,000 validate; the 10,000 of the test part
-are looked at once, with the weights of the last step.
+55,000 images of the training part train, the other 5,000 validate; the 10,000 of the test part
+are evaluated once, with the weights of the last step.
 
-Measured (JAX 0.10.2, 2 cores of an Intel Xeon that other programs used as well): seed 0, n = 1,
-test accuracy 99.60 % (40 mistakes), validation 99.38 %, 1,337 s. A first network, with one
-convolution in every stage and stronger augmentation, had read 99.29 % of the test part in 12
-epochs; the second convolution was then chosen on validation pictures.
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon, shared with other work): seed 0, n = 1, test
+accuracy 99.60 % (40 mistakes), validation 99.38 %, 1,337 s. A first network, with one convolution
+in every stage and stronger augmentation, had a test accuracy of 99.29 % after 12 epochs; the second
+convolution was then chosen on validation images.
 """
 
-import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,14 @@ import numpy as np
 import tyro
 from jaxtyping import Array, Float
 
+from experiments import shared
+from experiments.shared import Resume, Root, expect, over_seeds, unset
 from fnn import activations, data, losses, metrics, models, optim, report, schedules, tree
-from fnn.checkpoint import RunDir, new_runs
+from fnn.checkpoint import RunDir
 from fnn.data import augment
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
-from fnn.train import FitResult, Stop, compile_cache, fit, trained_params
+from fnn.train import FitResult, compile_cache, fit, trained_params
 from fnn.types import Batch, Data, Model, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
@@ -44,14 +46,17 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: int = 200  # steps up to the peak
-    weight_decay: float = 0.1  # of kernels, per unit of lr
-    label_smoothing: float = 0.05  # share of a target that all classes get alike
-    dropout_rate: float = 0.2  # share of the head's inputs that a step leaves out
-    norm_decay: float = 0.95  # share of batch norm's running statistics that a step keeps
-    degrees: float = 10.0  # largest turn of a picture
-    shift: float = 0.07  # largest shift, as a share of its height and width
-    stretch: float = 0.1  # largest change of its size
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 200"),
+    ] = None
+    weight_decay: float = 0.1  # of kernels, per step and unit of lr
+    label_smoothing: float = 0.05  # fraction of a target that is spread over all classes
+    dropout_rate: float = 0.2  # fraction of the head's inputs that a step sets to 0
+    norm_decay: float = 0.95  # fraction of batch norm's running statistics kept in a step
+    degrees: float = 10.0  # largest rotation of an image, in degrees
+    shift: float = 0.07  # largest shift, as a fraction of its height and width
+    stretch: float = 0.1  # largest change of its size, as a fraction of it
     shear: float = 5.0  # largest shear, in degrees
 
 
@@ -59,35 +64,31 @@ class Hyper:
 class Config(Hyper):
     """Train a small convolutional network on MNIST, and write a report about it."""
 
-    root: str | None = None  # the folder that has mnist/
-    widths: tuple[int, ...] = (32, 64, 128)  # features of the stages; the last convolves twice
+    root: Root = None
+    widths: tuple[int, ...] = (32, 64, 128)  # channels of the stages; the last has two convolutions
     steps: int = 3440  # updates: 8 epochs
-    batch_size: int = 128  # examples of a step
+    batch_size: int = 128  # examples per step
     eval_every: int = 430  # steps between evaluations on the validation part
 
-    seed: int = 0  # of the split, the first weights, the order of the data and the noise
-    seeds: int = 1  # how many runs, with this seed and the following ones
-    out: Path | None = None  # a new directory; runs/mnist_cnn/<time> if left out
+    seed: int = 0  # of the split, the initial weights, the order of the data and the noise
+    seeds: int = 1  # number of runs, with this seed and the following ones
+    out: Annotated[Path | None, unset("a new directory", "runs/mnist_cnn/<time>", Path)] = None
+    resume: Resume = None
 
     @property
     def hyper(self) -> dict[str, float]:
         """The part that may be traced, as the recipe takes it."""
-        return {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 200)}
 
     def __post_init__(self) -> None:
-        for name in ("lr", "steps", "batch_size", "eval_every", "seeds"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        for name in ("label_smoothing", "dropout_rate", "norm_decay"):
-            self._expect(name, 0 <= getattr(self, name) < 1, "a share in [0, 1)")
-        for name in ("weight_decay", "degrees", "shift", "stretch", "shear"):
-            self._expect(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
-        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
-        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        shared.expect_above_0(self, "lr", "steps", "eval_every", "seeds")
+        shared.expect_fraction(self, "label_smoothing", "dropout_rate", "norm_decay")
+        shared.expect_0_or_more(self, "weight_decay", "degrees", "shift", "stretch", "shear")
+        shared.expect_warmup(self, self.steps)
+        shared.expect_seeds(self)
+        expect(self, "batch_size", 0 < self.batch_size <= 55_000, "from 1 to 55000")
+        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
 
 
 def make_recipe(config: Config) -> RecipeFunction:
@@ -105,7 +106,7 @@ def make_recipe(config: Config) -> RecipeFunction:
             scale=hyper["stretch"],
             shear=hyper["shear"],
         )
-        shape = models.CNNConfig(  # He initialisation and relu are its defaults
+        shape = models.CNNConfig(  # He initialization and relu are its defaults
             stages=stages,
             out_features=10,
             norm=partial(models.batch_norm, decay=hyper["norm_decay"]),
@@ -135,29 +136,27 @@ def divide(key: PRNGKey, mnist: data.Dataset) -> tuple[Data, Batch]:
 
 
 def _ready(x: np.ndarray, y: np.ndarray) -> Batch:
-    # The paper stays 0, as is the border that convolutions and shifts bring in. A standardiser
-    # would change that, and the first batch norm makes it needless.
+    # The background stays 0, like the padding of convolutions and shifts. Standardization would
+    # change that, and the first batch norm makes it unnecessary.
     return Batch(jnp.asarray(x, jnp.float32)[..., None] / 255, jnp.asarray(y))
 
 
 def predict(
     model: Model, params: Params, model_state, x: Float[Array, "n 28 28 1"]
 ) -> Float[Array, "n 10"]:
-    """The probability of each digit, computed for 1,000 pictures at a time."""
+    """The probability of each digit, computed for 1,000 images at a time."""
     apply = jax.jit(lambda x: activations.softmax(model.apply(params, model_state, x)[0]))
     return jnp.concatenate([apply(x[i : i + 1000]) for i in range(0, len(x), 1000)])
 
 
 def run(
     config: Config, recipe: RecipeFunction, store: RunDir, mnist: data.Dataset
-) -> tuple[float, Stop]:
+) -> tuple[float, FitResult]:
     """One seed, from its key to its report.
 
-    Returns: the share of the test part that was read rightly, and why the training ended.
+    Returns: the fraction of the test part that is classified correctly, and the result of `fit`.
     """
     start = time.monotonic()
-    settings = json.dumps(asdict(config), indent=2, default=str)
-    (store.path / "config.json").write_text(settings + "\n")
     key = jax.random.key(config.seed)
     examples, test = divide(key, mnist)
     result = fit(
@@ -169,6 +168,7 @@ def run(
         batch_size=config.batch_size,
         eval_every=config.eval_every,
         store=store,
+        resume=config.resume is not None,
     )
     made = int(result.state.step)
     print(f"stopped at step {made} ({result.stop.value})")
@@ -188,7 +188,7 @@ def run(
     mistakes = f"{wrong} mistake{'s' * (wrong != 1)} in {total:,}"
     seconds = time.monotonic() - start
     print(f"test accuracy {100 * accuracy:.2f} % ({mistakes}), {seconds:.0f} s\nreport: {page}")
-    return accuracy, result.stop
+    return accuracy, result
 
 
 def write_report(
@@ -199,7 +199,7 @@ def write_report(
     test: Batch,
     probabilities: Float[Array, "n 10"],
 ) -> Path:
-    """The curves as a picture, and all that there is to see as one page, whose path is returned."""
+    """The curves as an image, and the report as one page, whose path is returned."""
     images, labels = np.asarray(test.x)[..., 0], np.asarray(test.y)
     sure = np.asarray(probabilities)
     confusion = report.confusion.matrix(labels, sure.argmax(axis=1), classes=10)
@@ -218,27 +218,17 @@ def write_report(
     return path / "report.html"
 
 
-def main(config: Config) -> None:
-    """A run for each seed, and what they say together."""
+def main(config: Config) -> int:
+    """A run for each seed, and the mean of their accuracies; returns the exit code."""
     try:
         mnist = data.load("mnist", config.root)
-        seeds = range(config.seed, config.seed + config.seeds)
-        stores = new_runs(config.out, "mnist_cnn", seeds)
+        stores = shared.open_runs(config, "mnist_cnn", config.out)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"mnist_cnn.py: {error}")
     recipe = make_recipe(config)  # the same function for all seeds: it is compiled once
-    accuracies = []
-    for seed, store in enumerate(stores, start=config.seed):
-        one = replace(config, seed=seed, seeds=1, out=store.path)
-        accuracy, stop = run(one, recipe, store, mnist)
-        if stop is Stop.INTERRUPTED:
-            break
-        accuracies.append(100 * accuracy)
-    if len(accuracies) > 1:
-        mean, std = statistics.mean(accuracies), statistics.stdev(accuracies)
-        print(f"test accuracy over {len(accuracies)} seeds: mean {mean:.2f} %, std {std:.2f} %")
+    return over_seeds(config, stores, lambda one, store: run(one, recipe, store, mnist))
 
 
 if __name__ == "__main__":
     compile_cache()
-    main(tyro.cli(Config))
+    shared.start(lambda: main(tyro.cli(Config)), resumes=True)

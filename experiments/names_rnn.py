@@ -1,45 +1,47 @@
-"""Names letter by letter: a recurrent network on the names of makemore, and new names from it.
+"""A recurrent network on the letters of makemore's names, and new names sampled from it.
 
     python experiments/names_rnn.py --root FOLDER   the folder that has makemore-names/
     python experiments/names_rnn.py                 FNN_DATA, the user's cache, or the network
     python experiments/names_rnn.py --cell gru      another cell; --help lists all settings
+    python experiments/names_rnn.py --resume RUN    goes on with an interrupted run
 
-1,000 of the 32,033 names validate and 1,000 test, as many as makemore's script keeps back; the
-others train. Some names are in the list twice, and so in two parts; that is as makemore has it.
+1,000 of the 32,033 names validate and 1,000 test, as many as in makemore's script; the others
+train. Some names are in the list twice, and so in two parts; that is as makemore has it.
 
-Measured (JAX 0.10.2, 2 cores of an Intel Xeon that other programs used as well): seed 0, n = 1, an
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon, shared with other work): seed 0, n = 1, an
 LSTM of 178,875 parameters: validation 1.9525, test 1.9677 nats per letter, 416 s. The readme of
 makemore states about 1.92 for the test part of its own split, by a transformer of 200,000.
 Of its names: yamia leanni glous madrett garleigh jecalah rolanie jaheli jaycei sharena nafeer.
 """
 
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 import tyro
 
+from experiments import shared
+from experiments.shared import Resume, Root, expect, unset
 from fnn import data, losses, models, optim, report, schedules, tree
-from fnn.checkpoint import new_runs
+from fnn.checkpoint import RunDir
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
-from fnn.train import compile_cache, fit, make_evaluate, trained_params
+from fnn.train import compile_cache, exit_code, fit, make_evaluate, trained_params
 from fnn.types import Batch, Data, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 CELLS = {"rnn": models.RNN, "lstm": models.LSTM, "gru": models.GRU}
-END = "."  # in front of each name and behind it
-PADDING = -1  # a target that does not count
+END = "."  # before and after each name
+PADDING = -1  # a target that is ignored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,48 +49,49 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: int = 200  # steps up to the peak
-    weight_decay: float = 0.1  # of kernels, per unit of lr
-    clip_norm: float = 1.0  # longest gradient that is taken as it is
-    dropout_rate: float = 0.25  # share of a layer's outputs that a step leaves out
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 200"),
+    ] = None
+    weight_decay: float = 0.1  # of kernels, per step and unit of lr
+    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
+    dropout_rate: float = 0.25  # fraction of each layer's outputs that a step sets to 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Hyper):
-    """Train a recurrent network on names, and write new ones."""
+    """Train a recurrent network on names, and sample new ones."""
 
-    root: str | None = None  # the folder that has makemore-names/
-    cell: Literal["rnn", "lstm", "gru"] = "lstm"
-    features: int = 32  # of a letter
-    widths: tuple[int, ...] = (192,)  # hidden state of each layer
-    steps: int = 4000  # updates
-    batch_size: int = 128  # names of a step
+    root: Root = None
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"  # kind of recurrent cell
+    features: int = 32  # dimensions of a letter's embedding
+    widths: tuple[int, ...] = (192,)  # units of each recurrent layer
+    steps: int = 4000  # updates at most
+    batch_size: int = 128  # names per step
     eval_every: int = 250  # steps between evaluations on the validation part
     patience: int = 6  # evaluations without a lower loss, after which training stops
 
-    samples: int = 20  # names to write
-    temperature: float = 1.0  # below 1: more usual names
-    seed: int = 0  # of the split, the first weights, the order of the data and the noise
-    out: Path | None = None  # a new directory; runs/names_rnn/<time> if left out
+    samples: int = 20  # names to sample
+    temperature: float = 1.0  # of sampling; below 1: more typical names
+    seed: int = 0  # of the split, the initial weights, the order of the data and the noise
+    out: Annotated[Path | None, unset("a new directory", "runs/names_rnn/<time>", Path)] = None
+    resume: Resume = None
 
     @property
     def hyper(self) -> dict[str, float]:
         """The part that may be traced, as the recipe takes it."""
-        return {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
+        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 200)}
 
     def __post_init__(self) -> None:
-        above = ("lr", "clip_norm", "features", "steps", "batch_size", "eval_every", "patience")
-        for name in (*above, "samples", "temperature"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        self._expect("dropout_rate", 0 <= self.dropout_rate < 1, "a share in [0, 1)")
-        self._expect("weight_decay", 0 <= self.weight_decay < float("inf"), "0 or more")
-        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
-        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        above = ("lr", "clip_norm", "features", "steps", "eval_every", "patience")
+        shared.expect_above_0(self, *above, "samples", "temperature")
+        shared.expect_fraction(self, "dropout_rate")
+        shared.expect_0_or_more(self, "weight_decay")
+        shared.expect_warmup(self, self.steps)
+        shared.expect_seeds(self)
+        expect(self, "batch_size", 0 < self.batch_size <= 30_033, "from 1 to 30033")
+        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
 
 
 def make_model(config: Config, letters: Characters) -> models.RNNLMConfig:
@@ -133,13 +136,13 @@ def encode(names: Sequence[str], letters: Characters) -> Batch:
 
 
 def load(
-    key: PRNGKey, names: Sequence[str], kept_back: int = 1000
+    key: PRNGKey, names: Sequence[str], held_out: int = 1000
 ) -> tuple[Data, Batch, Characters]:
     """Training and validation data, the test part, and the alphabet of all."""
     letters = Characters.of(END + "".join(names))
     x, y = encode(names, letters)
     order = np.asarray(jax.random.permutation(fold_name(key, "split"), len(names)))
-    cuts = (len(names) - 2 * kept_back, len(names) - kept_back)
+    cuts = (len(names) - 2 * held_out, len(names) - held_out)
     train, valid, test = (Batch(x[part], y[part]) for part in np.split(order, cuts))
     return Data(train=train, valid=valid), test, letters
 
@@ -154,7 +157,7 @@ def sample(
     longest: int,
     temperature: float,
 ) -> list[str]:
-    """n names, each letter drawn from what the network expects behind those before it."""
+    """n names, each letter drawn from the network's prediction given those before it."""
     end = int(letters.encode(END)[0])
     rows = generate(
         models.rnn_decoder(shape),
@@ -168,16 +171,20 @@ def sample(
     return [letters.decode(row).partition(END)[0] for row in rows]
 
 
-def main(config: Config) -> None:
-    """Train, evaluate on the test part, and print new names."""
-    start = time.monotonic()
+def main(config: Config) -> int:
+    """Train in a new directory, or in that of the run to resume; returns the exit code."""
     try:
         names = data.load("names", config.root)
-        [store] = new_runs(config.out, "names_rnn")
+        [store] = shared.open_runs(config, "names_rnn", config.out)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"names_rnn.py: {error}")
-    (store.path / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str))
-    key = jax.random.key(config.seed)
+    shared.keep_options(config, store)
+    return shared.resumable(store.path, lambda: run(config, names, store))
+
+
+def run(config: Config, names: Sequence[str], store: RunDir) -> int:
+    """Train, evaluate on the test part, and print new names; returns the exit code."""
+    start, key = time.monotonic(), jax.random.key(config.seed)
     examples, test, letters = load(key, names)
     shape = make_model(config, letters)
     recipe = make_recipe(config, shape)
@@ -191,6 +198,7 @@ def main(config: Config) -> None:
         eval_every=config.eval_every,
         patience=config.patience,
         store=store,
+        resume=config.resume is not None,
     )
     state, params = result.state, trained_params(recipe, result.state, config.hyper)
     evaluate = jax.jit(make_evaluate(recipe))
@@ -211,10 +219,13 @@ def main(config: Config) -> None:
     known = set(names)
     print("new names: " + " ".join(name + "*" * (name in known) for name in new))
     print("(* is in the list)")
-    report.curves.save(result.history, store.path / "curves.png", best_step=result.best_step)
+    report.curves.save(
+        result.history, store.path / "curves.png", best_step=result.best_step or None
+    )
     print(f"{tree.count(params):,} parameters, {time.monotonic() - start:.0f} s")
+    return exit_code(result)
 
 
 if __name__ == "__main__":
     compile_cache()
-    main(tyro.cli(Config))
+    shared.start(lambda: main(tyro.cli(Config)), resumes=True)

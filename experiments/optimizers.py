@@ -1,4 +1,4 @@
-"""Every optimizer of fnn on the same work: one table, and one picture of their paths.
+"""Every optimizer of fnn on the same tasks: one table, and one figure of their paths.
 
     python experiments/optimizers.py                       all of them
     python experiments/optimizers.py --only adam muon      some
@@ -6,15 +6,18 @@
 For each optimizer one compiled program trains an MLP 64-128-64-10 on scikit-learn's digits for all
 learning rates of a grid and all seeds at once: a `vmap` over `lr` inside one over keys. The rate is
 chosen on the validation part (15 %), and the table gives the mean and deviation of the accuracy on
-the test part (25 %) over the seeds. Beside it stands the lowest value of the 10-dimensional
-Rosenbrock function after 2,000 updates without noise, over the same rates. The picture has the
+the test part (25 %) over the seeds. The other column is the lowest value of the 10-dimensional
+Rosenbrock function after 2,000 updates without noise, over the same rates. The figure has the
 paths of 300 updates over two functions of two numbers, at the rate that ends lowest.
+
+No --resume: an optimizer's runs are one compiled program; go on with the missing ones by --only.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,8 @@ import tyro
 from jaxtyping import Array, Float
 from sklearn.datasets import load_digits
 
+from experiments import shared
+from experiments.shared import expect, unset
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.optim import contrib
@@ -31,6 +36,7 @@ from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
 from fnn.train import compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, Objective, Optimizer
 
+FIGURE = Path(__file__).parents[1] / "docs" / "optimizers.png"
 RATES = tuple(10.0 ** (power / 2) for power in range(-8, 2))  # 1e-4 to 3
 DECAY = 0.01
 
@@ -110,23 +116,37 @@ ONE_BY_ONE = ("shampoo", "soap", "kron", "lbfgs", "contrib.galore of adam")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Train with every optimizer, print one table and draw one picture."""
+    """Train with every optimizer, print one table and draw one figure."""
 
-    only: tuple[str, ...] = tuple(OPTIMIZERS)  # rows of the table
-    seeds: int = 5
-    steps: int = 600  # of the MLP
-    batch_size: int = 64  # but all of the training part for rprop and lbfgs
-    warmup_steps: int = 50
-    valley_steps: int = 2000  # on the Rosenbrock function of the table
-    path_steps: int = 300  # in the picture
-    columns: int = 5  # optimizers side by side in the picture, each with two panels
-    out: Path = Path("docs/optimizers.png")  # the picture
+    only: tuple[str, ...] = ()  # rows of the table; none given: all
+    seeds: int = 5  # runs of the MLP for each learning rate
+    steps: int = 600  # updates of the MLP
+    batch_size: int = 64  # examples per step; rprop and lbfgs take the whole training part
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 50"),
+    ] = None
+    valley_steps: int = 2000  # updates on the Rosenbrock function of the table
+    path_steps: int = 300  # updates in the figure
+    columns: int = 5  # optimizers side by side in the figure, each with two panels
+    out: Path = FIGURE  # file of the figure
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The optimizers to train with."""
+        return self.only or tuple(OPTIMIZERS)
+
+    def __post_init__(self) -> None:
+        shared.expect_above_0(self, "steps", "valley_steps", "path_steps", "columns")
+        shared.expect_warmup(self, self.steps)
+        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
+        expect(self, "batch_size", 0 < self.batch_size <= 1078, "from 1 to 1078")
 
 
 def load(key) -> tuple[Data, Batch]:
-    """The digits as training and validation parts, and the test part, standardised."""
-    pictures, labels = load_digits(return_X_y=True)
-    x, y = jnp.asarray(pictures, jnp.float32), jnp.asarray(labels, jnp.int32)
+    """The digits as training and validation parts, and the test part, standardized."""
+    images, labels = load_digits(return_X_y=True)
+    x, y = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)
     parts = split(key, len(x), (0.6, 0.15, 0.25))
     standardiser = fit_standardiser(x[parts[0]], axis=None)
     train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
@@ -140,7 +160,7 @@ def _one_by_one(function: Callable) -> Callable:
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """What training on the digits came to."""
+    """The result of training on the digits."""
 
     lr: float
     accuracy: Float[np.ndarray, "seeds"]  # on the test part
@@ -155,7 +175,9 @@ def train_on_digits(name: str, config: Config) -> Digits:
             loss=losses.cross_entropy,
             optimizer=OPTIMIZERS[name](),
             schedule=schedules.warmup_cosine(
-                hyper["lr"], warmup_steps=config.warmup_steps, total_steps=config.steps
+                hyper["lr"],
+                warmup_steps=shared.scaled(config.warmup_steps, config.steps, 50),
+                total_steps=config.steps,
             ),
             metrics={"accuracy": metrics.accuracy()},
         )
@@ -282,9 +304,9 @@ def draw(axes, land: Landscape, name: str, steps: int) -> None:
         spine.set_color(GRID)
 
 
-def picture(config: Config) -> None:
+def draw_paths(config: Config) -> None:
     """All paths, two panels for each optimizer."""
-    rows = -(-len(config.only) // config.columns)
+    rows = -(-len(config.names) // config.columns)
     canvas = figure(4.2 * config.columns, 2.1 * rows + 0.4)
     panels = canvas.subplots(rows, 2 * config.columns, squeeze=False).ravel()
     canvas.suptitle(
@@ -292,21 +314,21 @@ def picture(config: Config) -> None:
         "the rate that ends lowest, and the value there",
         fontsize=12, color=INK,
     )  # fmt: skip
-    for panel in panels[2 * len(config.only) :]:
+    for panel in panels[2 * len(config.names) :]:
         panel.set_axis_off()
-    for i, name in enumerate(config.only):
+    for i, name in enumerate(config.names):
         for panel, land in zip(panels[2 * i : 2 * i + 2], LANDSCAPES, strict=True):
             draw(panel, land, name, config.path_steps)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(config.out, dpi=90)
-    print(f"picture: {config.out}")
+    print(f"figure: {config.out}")
 
 
 def main(config: Config) -> None:
-    if unknown := sorted(set(config.only) - OPTIMIZERS.keys()):
+    if unknown := sorted(set(config.names) - OPTIMIZERS.keys()):
         sys.exit(f"--only: expected names of {sorted(OPTIMIZERS)}, got {unknown}")
     print(f"{'optimizer':36} {'lr':>8}  {'test accuracy':>16}   {'lr':>8} {'Rosenbrock':>10}")
-    for name in config.only:
+    for name in config.names:
         digits = train_on_digits(name, config)
         lr, value = cross_the_valley(name, config)
         mean, std = 100 * digits.accuracy.mean(), 100 * digits.accuracy.std(ddof=1)
@@ -314,9 +336,9 @@ def main(config: Config) -> None:
             f"{name:36} {digits.lr:8.2g}  {mean:7.2f} ± {std:4.2f} %   {lr:8.2g} {value:10.2g}",
             flush=True,
         )
-    picture(config)
+    draw_paths(config)
 
 
 if __name__ == "__main__":
     compile_cache()
-    main(tyro.cli(Config, description=__doc__))
+    shared.start(lambda: main(tyro.cli(Config)), resumes=False)

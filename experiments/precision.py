@@ -1,14 +1,16 @@
-"""float32, bfloat16 and float16 side by side: what 16 bits change on the handwritten digits.
+"""float32, bfloat16 and float16 side by side on handwritten digits.
 
     python experiments/precision.py                 the table
     python experiments/precision.py --seeds 20      more runs for each row
 
 One program for each row and all its seeds. "loss apart" is the mean distance of the training losses
-from those in float32, batch by batch, as a share of the mean loss. "activations" is what a step of
-64 examples keeps for its gradient: not quite half, since batch norm keeps its statistics and the
-normalised values in float32. Parameters and the optimizer's state are float32 in every row.
+from those in float32, batch by batch, as a fraction of the mean loss. "activations" is what a step
+of 64 examples stores for its gradient: more than half, since batch norm stores its statistics and
+the normalized values in float32. Parameters and the optimizer's state are float32 in every row.
 
-Measured (JAX 0.10.2, 2 cores of an Intel Xeon that others used as well, n = 5, 58 s in all):
+No --resume: a row is one compiled program, of which nothing is kept before its end.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon, shared with other work, n = 5, 58 s in all):
 
     computed in                 test accuracy  loss apart  skipped  parameters  activations
     float32                    98.59 ± 0.55 %      0.00 %        0   342,056 B    606,208 B
@@ -17,15 +19,14 @@ Measured (JAX 0.10.2, 2 cores of an Intel Xeon that others used as well, n = 5, 
     float16, loss not scaled   98.59 ± 0.48 %      0.46 %        0   342,056 B    401,408 B
 
 The losses of two seeds are 18.7 % apart: 16 bits change less than the seed. The gradients of this
-task are large enough for float16 as they are. On a CPU 16 bits are not quicker, for it has no fast
-products of them here: the step took 4.4 ms in float32, and 6 to 11 ms in the others.
+task are large enough for float16 as they are. On this CPU 16 bits are not faster, since it
+has no fast matrix products of them: the step took 4.4 ms in float32, 6 to 11 ms in the others.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,8 @@ import tyro
 from jaxtyping import Float
 from sklearn.datasets import load_digits
 
+from experiments import shared
+from experiments.shared import expect, unset
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.combinators import cast, mixed_bfloat16, mixed_float16
 from fnn.data import fit_standardiser, split
@@ -50,29 +53,28 @@ class Config:
     """Train the recipe of digits.py in each precision, and print one table."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: int = 50  # steps up to the peak
-    weight_decay: float = 0.3  # of kernels, per unit of lr
-    clip_norm: float = 1.0  # longest gradient that is taken as it is
-    dropout_rate: float = 0.2  # share of hidden units that a step leaves out
-    widths: tuple[int, ...] = (256, 256)  # of the hidden layers
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 50"),
+    ] = None
+    weight_decay: float = 0.3  # of kernels, per step and unit of lr
+    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
+    dropout_rate: float = 0.2  # fraction of the hidden units that a step sets to 0
+    widths: tuple[int, ...] = (256, 256)  # units of each hidden layer
     steps: int = 600  # updates of every run
-    batch_size: int = 64  # examples of a step
-    seed: int = 0  # of the first run's split, first weights, order and dropout
-    seeds: int = 5  # runs for each row, with this seed and the following ones
+    batch_size: int = 64  # examples per step
+    seed: int = 0  # of the first run's split, initial weights, order and dropout
+    seeds: int = 5  # runs of each row, with this seed and the following ones
 
     def __post_init__(self) -> None:
-        for name in ("lr", "clip_norm", "steps", "batch_size"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        self._expect("seeds", self.seeds > 1, "2 or more, to know the spread")
-        self._expect("dropout_rate", 0 <= self.dropout_rate < 1, "a share in [0, 1)")
-        self._expect("weight_decay", 0 <= self.weight_decay < float("inf"), "0 or more")
-        self._expect("warmup_steps", 0 <= self.warmup_steps < self.steps, "from 0 to below --steps")
-        self._expect("widths", min(self.widths, default=0) > 0, "one or more, each above 0")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        shared.expect_above_0(self, "lr", "clip_norm", "steps")
+        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
+        shared.expect_fraction(self, "dropout_rate")
+        shared.expect_0_or_more(self, "weight_decay")
+        shared.expect_warmup(self, self.steps)
+        shared.expect_seeds(self)
+        expect(self, "batch_size", 0 < self.batch_size <= 1258, "from 1 to 1258")
+        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
 
 
 def float16_unscaled(recipe: Recipe) -> Recipe:
@@ -100,7 +102,9 @@ def make_recipe(config: Config, precision: Callable[[Recipe], Recipe]) -> Recipe
                 optim.adamw(weight_decay=config.weight_decay, mask=kernels),
             ),
             schedule=schedules.warmup_cosine(
-                hyper["lr"], warmup_steps=config.warmup_steps, total_steps=config.steps
+                hyper["lr"],
+                warmup_steps=shared.scaled(config.warmup_steps, config.steps, 50),
+                total_steps=config.steps,
             ),
             metrics={"accuracy": metrics.accuracy()},
         )
@@ -110,7 +114,7 @@ def make_recipe(config: Config, precision: Callable[[Recipe], Recipe]) -> Recipe
 
 
 def load(key: PRNGKey) -> tuple[Data, Batch]:
-    """The digits split by a key and standardised by their training part, and the test part."""
+    """The digits split by a key and standardized by their training part, and the test part."""
     digits = load_digits()
     x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
     parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
@@ -120,11 +124,11 @@ def load(key: PRNGKey) -> tuple[Data, Batch]:
 
 
 class Found(NamedTuple):
-    """What training in one precision came to."""
+    """The result of training in one precision."""
 
     accuracy: Float[np.ndarray, " seeds"]  # of the test part, in percent
     loss: Float[np.ndarray, "seeds steps"]  # of the training batches
-    skipped: int  # steps of all seeds that the loss scale left out
+    skipped: int  # steps of all seeds that the loss scale skipped
     parameters: int  # bytes that the optimizer moves
     activations: int  # bytes that one step keeps for its gradient
     milliseconds: float  # of a step of all seeds
@@ -200,8 +204,4 @@ def main(config: Config) -> None:
 
 if __name__ == "__main__":
     compile_cache()
-    try:
-        chosen = tyro.cli(Config)
-    except ValueError as error:
-        sys.exit(f"precision.py: {error}")
-    main(chosen)
+    shared.start(lambda: main(tyro.cli(Config)), resumes=False)

@@ -1,7 +1,9 @@
-"""All schedules in one picture, each with the arguments that give it.
+"""All schedules in one figure, each with its arguments.
 
-python experiments/schedule_gallery.py                     writes docs/schedules.png
-python experiments/schedule_gallery.py --out here.svg      the ending says in which format
+    python experiments/schedule_gallery.py                     writes docs/schedules.png
+    python experiments/schedule_gallery.py --out here.svg      another file, in the format it names
+
+It trains nothing, so there is nothing to resume.
 """
 
 from collections.abc import Callable
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
 STEPS = 1000
 COLUMNS = 4
-QUIET = "#57606a"
+MUTED = "#57606a"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Draw every schedule of fnn over 1,000 steps."""
 
-    out: Path = Path(__file__).parents[1] / "docs" / "schedules.png"  # the picture to write
+    out: Path = Path(__file__).parents[1] / "docs" / "schedules.png"  # file of the figure
 
 
 class Panel(NamedTuple):
@@ -43,7 +45,7 @@ class Panel(NamedTuple):
 
 
 def panel(make: Callable[..., Schedule], *args: Any, **named: Any) -> Panel:
-    """The panel of `make(*args, **named)`; what all panels share is left out of its caption."""
+    """The panel of `make(*args, **named)`; its caption omits what all panels share."""
     words = [_word(arg) for arg in args if arg != 1]
     words += [f"{name}={_word(value)}" for name, value in named.items() if value != STEPS]
     return Panel(make.__name__, ", ".join(words), make(*args, **named))
@@ -97,7 +99,7 @@ def plateau(axes: "Axes") -> None:
     """The factor of `reduce_on_plateau` under the loss that it saw."""
     noise = np.random.default_rng(0).normal(size=STEPS // 10)
     means = jnp.asarray(0.25 + 0.75 * np.exp(-np.arange(STEPS // 10) / 8) + 0.015 * noise)
-    reduce = s.reduce_on_plateau(factor=0.5, patience=10)
+    reduce = s.reduce_on_plateau(factor=0.5, patience=9)
 
     def see(state: s.PlateauState, loss: Any) -> tuple[s.PlateauState, Any]:
         state = reduce.update(loss, state)
@@ -116,19 +118,19 @@ def caption(axes: "Axes", name: str, call: str) -> None:
     tidy(axes, f"{name}\n")
     axes.set_xlim(0, STEPS)
     axes.set_xticks([0, STEPS // 2, STEPS])
-    below = axes.text(0, 1.05, call, color=QUIET, fontsize=7, transform=axes.transAxes)
-    below.set_in_layout(False)  # a long one may reach over the edge of its axes
+    below = axes.text(0, 1.05, call, color=MUTED, fontsize=7, transform=axes.transAxes)
+    below.set_in_layout(False)  # a long one may exceed the width of its axes
 
 
 def draw() -> "Figure":
-    """The whole picture."""
+    """The whole figure."""
     drawn = panels()
     rows = -(-(len(drawn) + 1) // COLUMNS)
     whole = figure(COLUMNS * 2.7, rows * 1.75)
     whole.set_layout_engine("constrained", hspace=0.08, wspace=0.05)
     steps = jnp.arange(STEPS + 1)
-    for place, (name, call, schedule) in enumerate(drawn, start=1):
-        axes = whole.add_subplot(rows, COLUMNS, place)
+    for index, (name, call, schedule) in enumerate(drawn, start=1):
+        axes = whole.add_subplot(rows, COLUMNS, index)
         axes.plot(steps, np.asarray(jax.jit(jax.vmap(schedule))(steps)), color=TRAIN, lw=1.8)
         caption(axes, name, call)
         axes.set_ylim(*((0.84, 0.96) if "momentum" in name else (-0.02, 1.06)))
@@ -136,13 +138,14 @@ def draw() -> "Figure":
     plateau(axes)
     axes.set_ylim(-0.02, 1.06)
     label = f"step (lr 1 and total_steps={STEPS} where there is a choice)"
-    whole.supxlabel(label, fontsize=8, color=QUIET)
+    whole.supxlabel(label, fontsize=8, color=MUTED)
     return whole
 
 
 def main(config: Config) -> None:
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     draw().savefig(config.out, dpi=110)
-    print(f"wrote {config.out}")
+    print(f"figure: {config.out}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Digits from a variational autoencoder, with a bound of their exact likelihood.
+"""A variational autoencoder of digits, with a bound on their exact likelihood.
 
     python experiments/vae_digits.py                  writes docs/vae_digits.png
     python experiments/vae_digits.py --latent 2       other settings; --help lists them
 
-1,797 pictures of 8 x 8 pixels (UCI, inside scikit-learn). A pixel counts the black ones among the
-16 of a 4 x 4 field of the scan, from 0 to 16: a binomial likelihood, so that the bound is one of
-log p(x), in nats of a picture. 80 % train, 20 % validate. The validation loss of training uses the
-mean of the posterior; the bound that is reported draws from it, and the bound of more draws is
-tighter (Burda et al. 2016, arXiv:1509.00519, equation 8).
+1,797 images of 8 x 8 pixels (UCI, inside scikit-learn). A pixel counts the black ones among the 16
+of a 4 x 4 block of the scan, from 0 to 16: a binomial likelihood, so that the bound is one on
+log p(x), in nats per image. 80 % train, 20 % validate. The validation loss of training uses the
+mean of the posterior; the reported bound draws from it, and the bound of more draws is tighter
+(Burda et al. 2016, arXiv:1509.00519, equation 8).
+
+No --resume: the training is one compiled program, of which nothing is kept before its end.
 
 Measured (2 cores of an Intel Xeon, JAX 0.10.2, shared with other work): log p(x) of a validation
-picture is at least -93.1 nats with one draw and -86.9 with 500, mean of n = 359 (training: -76.0
+image is at least -93.1 nats with one draw and -86.9 with 500, mean of n = 359 (training: -76.0
 and -73.6), one seed; 100 s, of which 29 s of the processor's time.
 """
 
@@ -27,6 +29,8 @@ import numpy as np
 import tyro
 from jaxtyping import Array, Float
 
+from experiments import shared
+from experiments.shared import expect
 from fnn import activations, losses, models, optim, schedules
 from fnn.data import load, split
 from fnn.keys import fold_name
@@ -39,42 +43,37 @@ from fnn.types import Batch, Data, Params, PRNGKey
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE = Path(__file__).parents[1] / "docs" / "vae_digits.png"
+FIGURE = Path(__file__).parents[1] / "docs" / "vae_digits.png"
 LEVELS = 16  # of a pixel, and 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Train a VAE on the digits of scikit-learn, and draw what it makes."""
+    """Train a VAE on the digits of scikit-learn, and draw samples."""
 
-    widths: tuple[int, ...] = (256, 256)  # of the encoder; the decoder's, reversed
-    latent: int = 12  # features of a latent
-    beta: float = 1.0  # weight of the divergence; 1 is the bound
+    widths: tuple[int, ...] = (256, 256)  # units of the encoder's layers; reversed in the decoder
+    latent: int = 12  # dimensions of the latent space
+    beta: float = 1.0  # weight of the KL divergence; 1 gives the bound
     lr: float = 1e-3  # peak of the learning rate
-    weight_decay: float = 0.1
-    steps: int = 6000
-    batch_size: int = 128
-    draws: int = 500  # of the tighter bound, for each picture
-    seed: int = 0
-    out: Path = PICTURE  # the picture to write
+    weight_decay: float = 0.1  # of all parameters, per step and unit of lr
+    steps: int = 6000  # updates
+    batch_size: int = 128  # examples per step
+    draws: int = 500  # samples of the posterior per image, for the tighter bound
+    seed: int = 0  # of the split, the initial weights, the order of the data and the draws
+    out: Path = FIGURE  # file of the figure
 
     def __post_init__(self) -> None:
-        for name in ("latent", "lr", "steps", "draws"):
-            self._expect(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        self._expect("beta", 0 <= self.beta < float("inf"), "0 or more")
-        self._expect(
-            "batch_size", 0 < self.batch_size <= 1437, "from 1 to 80 % of the digits, 1437"
+        shared.expect_above_0(self, "latent", "lr", "steps", "draws")
+        shared.expect_0_or_more(self, "beta", "weight_decay")
+        shared.expect_seeds(self)
+        expect(
+            self, "batch_size", 0 < self.batch_size <= 1437, "from 1 to 80 % of the digits, 1437"
         )
-        self._expect("widths", min(self.widths, default=1) > 0, "numbers above 0")
-
-    def _expect(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: expected {expected}, got {getattr(self, name)}")
+        expect(self, "widths", min(self.widths, default=1) > 0, "numbers above 0")
 
 
 def binomial_nll(logits: Float[Array, "b i"], x: Float[Array, "b i"]) -> Float[Array, "b i"]:
-    """Negative log-likelihood of 16 x black fields of 16, in nats."""
+    """Negative log-likelihood of 16 x black pixels among 16, in nats."""
     k, n = LEVELS * x, jnp.float32(LEVELS)
     ways = jax.lax.lgamma(n + 1) - jax.lax.lgamma(k + 1) - jax.lax.lgamma(n - k + 1)
     return n * losses.binary_cross_entropy(logits, x) - ways
@@ -104,7 +103,7 @@ def shape_of(config: Config) -> VAEConfig:
 
 
 def digits(seed: int) -> Data:
-    """80 % of the pictures for training and 20 % for validation, as shares of black."""
+    """80 % of the images for training and 20 % for validation, as fractions of black."""
     x = jnp.asarray(load("digits").train.x, jnp.float32).reshape(-1, 64) / LEVELS
     train, valid = split(jax.random.key(seed), len(x), shares=(0.8, 0.2))
     return Data(train=Batch(x[train], x[train]), valid=Batch(x[valid], x[valid]))
@@ -134,31 +133,35 @@ def make_bounds(config: Config) -> Callable[[Params, PRNGKey, Any], tuple[Array,
 
 
 def draw(originals: Any, again: Any, samples: Any) -> "Figure":
-    """Pictures and what they become on the left, new ones on the right."""
+    """Images and their reconstructions on the left, samples on the right."""
     whole = figure(9.0, 5.4)
     left, right = whole.subplots(1, 2)
     pairs = np.concatenate([rows(originals), rows(again)], axis=1)  # (n, 20, 100)
     apart = np.pad(pairs, ((0, 0), (2, 2), (0, 0)))
-    show(left, apart.reshape(-1, 100), f"{len(originals)} unseen digits, and what the code keeps")
+    show(
+        left,
+        apart.reshape(-1, 100),
+        f"{len(originals)} validation digits and their reconstructions",
+    )
     show(right, rows(samples).reshape(-1, 100), f"{len(samples)} drawn from the prior")
     return whole
 
 
-def rows(pictures: Any) -> Float[np.ndarray, "rows 10 100"]:
-    """Ten pictures in each row, with a gap of two pixels between them."""
-    tiles = np.pad(pictures.reshape(-1, 10, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
+def rows(images: Any) -> Float[np.ndarray, "rows 10 100"]:
+    """Ten images in each row, with a gap of two pixels between them."""
+    tiles = np.pad(images.reshape(-1, 10, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
     return tiles.transpose(0, 2, 1, 3).reshape(-1, 10, 100)
 
 
 def show(axes: Any, pixels: Any, title: str) -> None:
-    """Shares of black, white where there are none."""
+    """Fractions of black in shades of gray."""
     axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
     axes.set_axis_off()
 
 
 def main(config: Config) -> None:
-    """Train, bound the likelihood of what was not seen, and draw."""
+    """Train, bound the likelihood of both parts, and draw."""
     start = time.monotonic()
     config.out.parent.mkdir(parents=True, exist_ok=True)
     recipe, data, key = make_recipe(config), digits(config.seed), jax.random.key(config.seed)
@@ -171,16 +174,16 @@ def main(config: Config) -> None:
         one, many = bounds(params, fold_name(key, name), x)
         print(
             f"{name}: log p(x) >= {one.mean():.2f} nats with 1 draw, {many.mean():.2f} with "
-            f"{config.draws}, mean of {len(x):,} pictures"
+            f"{config.draws}, mean of {len(x):,} images"
         )
     shape, unseen = shape_of(config), data.valid[0][:50]
     again = models.vae_decode(shape, params, models.vae_encode(shape, params, unseen)[0])
     samples = models.vae_sample(shape, params, fold_name(key, "sample"), 120)
     shown = (activations.sigmoid(logits) for logits in (again, samples))
     draw(np.asarray(unseen), *map(np.asarray, shown)).savefig(config.out, dpi=120)
-    print(f"picture: {config.out} ({time.monotonic() - start:.0f} s)")
+    print(f"figure: {config.out} ({time.monotonic() - start:.0f} s)")
 
 
 if __name__ == "__main__":
     compile_cache()
-    main(tyro.cli(Config))
+    shared.start(lambda: main(tyro.cli(Config)), resumes=False)

@@ -17,11 +17,18 @@ from fnn.types import TrainState as TrainState
 from fnn.types import Transform as Transform
 from fnn.types import Weighted as Weighted
 
+__version__ = "0.1.0"  # pyproject.toml reads it here
+
 _PARTS = (
     "activations", "checkpoint", "combinators", "data", "generate", "initializers", "interop",
     "keys", "layers", "losses", "measures", "metrics", "models", "optim", "order", "recipe",
-    "report", "schedules", "testing", "train", "tree", "types", "xla",
+    "report", "scaling", "schedules", "testing", "train", "tree", "types", "xla",
 )  # fmt: skip
+
+__all__ = [
+    "Batch", "Data", "History", "Metric", "Model", "Optimizer", "Recipe", "TrainState", "Transform",
+    "Weighted", *_PARTS,
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

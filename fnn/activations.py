@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.tree import at_least_float32
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_real, within
 from fnn.types import Scalar
 
 # Beyond this every gate below is 0 or 1 to the last bit, in float64 too.
@@ -111,6 +112,7 @@ def elu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
     )
 
 
+@within(alpha="(0, inf)")
 def celu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
     """x where x > 0, and alpha (exp(x / alpha) - 1) elsewhere: an elu with no kink at 0.
 
@@ -154,6 +156,7 @@ def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def _normal_cdf(x: Array) -> Array:
+    expect_real("gelu", x)
     return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
 
 

@@ -1,4 +1,4 @@
-"""Derivatives by hand, in every transform: linear maps with a fast transpose, a safe root.
+"""Derivatives by hand, in every transform: linear maps with a fast transpose, safe roots.
 
 `jax.custom_vjp` fixes the backward pass alone, so `jax.jvp` and forward-over-reverse fail. A
 `jax.custom_jvp` whose tangents are `linear_call`s has the same backward pass and all the others:
@@ -17,8 +17,11 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, PyTree
 
+from fnn.xla import Dim
+
 LinearFunction = Callable[[Any, Any], Any]  # (residuals, operands) -> linear in the operands
 Leaves = Sequence[Any]
+Axes = int | tuple[int, ...] | None
 
 
 def linear_call(
@@ -68,7 +71,7 @@ def linear_sum(*terms: tuple[LinearFunction, LinearFunction, PyTree, PyTree]) ->
 
 
 def apply_transpose(
-    function: Callable[[Array], Array], shape: tuple[int, ...], cotangent: Array, *reads: Array
+    function: Callable[[Array], Array], shape: tuple[Dim, ...], cotangent: Array, *reads: Array
 ) -> Array:
     """The transpose of a linear function of one array, as JAX makes it, of a cotangent.
 
@@ -119,6 +122,45 @@ def _safe_sqrt_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     root = safe_sqrt(*primals)
     slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
     return root, tangents[0] * slope.astype(root.dtype)
+
+
+def safe_norm(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
+    """L2 norm over `axis` (None: all), kept with size 1; its derivative at 0 is 0.
+
+        m = max |x|,   ||x|| = m ||x / m||
+
+    so that no square of a finite number overflows or underflows.
+
+    >>> safe_norm(jnp.array([3e30, 4e30])).tolist() == [float(jnp.float32(5e30))]
+    True
+    """
+    scale = magnitude(x, axis)
+    return scale * safe_sqrt(jnp.square(x / scale).sum(axis=axis, keepdims=True))
+
+
+def magnitude(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
+    """The largest |x| over `axis` (None: all), kept with size 1, a constant to derivatives.
+
+    A number to divide by: 1 where all of x is 0, and where x is not finite.
+
+    >>> magnitude(jnp.array([[1.0, -2.0], [0.0, 0.0]]), 1).tolist()
+    [[2.0], [1.0]]
+    """
+    largest = jnp.abs(jax.lax.stop_gradient(x)).max(axis=axis, keepdims=True, initial=0)
+    # XLA multiplies by the reciprocal instead, which must be no denormal: those become 0.
+    tiny = float(jnp.finfo(x.dtype).tiny)
+    usable = (largest > 0) & jnp.isfinite(largest)
+    return jnp.where(usable, jnp.clip(largest, tiny, 1 / tiny), 1)
+
+
+def huge(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
+    """`magnitude` where a sum of squares of x may overflow, else 1: dividing then changes no bit.
+
+    >>> huge(jnp.array([[3.0, 1.0], [1e20, 0.0]]), 1).tolist() == [[1.0], [jnp.float32(1e20)]]
+    True
+    """
+    largest = magnitude(x, axis)
+    return jnp.where(largest > float(jnp.finfo(x.dtype).max) ** 0.25, largest, 1)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
 """A run on disk: checkpoints that notice a flipped bit, and a log of rows.
 
 A checkpoint is one safetensors file. Beside the arrays it holds a CRC-32 of each leaf (over name,
-dtype, shape and bytes), which the format itself lacks, and a little JSON. It is written to a
-temporary file, flushed to the disk and renamed: under its final name a file is always whole.
+dtype, shape and bytes), which the format itself lacks, and a little JSON. Dtypes that the format
+lacks as well, such as float8 and int4, are kept as bytes. The file is written to a temporary one,
+flushed to the disk and renamed: under its final name a file is always whole.
 """
 
 import json
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +22,22 @@ from jaxtyping import PyTree
 
 from fnn import tree
 from fnn.expect import expect_alike
+from fnn.recipe import RecipeFunction
+from fnn.train import trained_params
+from fnn.types import Hyper, Model, ModelState, Params, TrainState
 
 _FORMAT = "fnn-1"
+_MODEL_VERSION = 1  # of what `save_model` writes
 
 
 def save(path: str | Path, values: PyTree, meta: dict[str, Any] | None = None) -> None:
     """Write a tree of arrays, and `meta` (JSON), to the file `path`, all or nothing.
 
-    Raises: ValueError for a typed key among the leaves (store `jax.random.key_data` of it);
-      OSError if the disk refuses, with what was at `path` left as it was.
+    Every dtype of JAX is kept as it is; a Python number becomes what JAX makes of it.
+
+    Raises: ValueError for a leaf that is no array of numbers (of a typed key store
+      `jax.random.key_data`), two leaves of one path, or `meta` that JSON cannot hold; OSError if
+      the disk refuses, with what was at `path` left as it was.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'state.safetensors'
@@ -42,26 +50,73 @@ def save(path: str | Path, values: PyTree, meta: dict[str, Any] | None = None) -
 
     arrays: dict[str, np.ndarray] = {}
     for name, leaf in zip(tree.paths(values), jax.tree.leaves(values), strict=True):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            raise ValueError(
-                f"checkpoint.save: expected arrays of numbers, got a key at {name!r}; "
-                "store jax.random.key_data of it"
-            )
         if name in arrays:
             raise ValueError(
                 "checkpoint.save: expected every leaf to have a path of its own, got two leaves at "
                 f"{name!r}; rename the one whose key holds a '/'"
             )
-        arrays[name] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))  # not (1,) for ()
-    text = json.dumps(meta or {})
+        arrays[name] = _as_array(name, leaf)
+    text = _as_json(meta or {})
+    raw = {n: a.dtype.name for n, a in arrays.items() if a.dtype.name not in _NATIVE}
     header = {
         "format": _FORMAT,
         "meta": text,
         "crc32": json.dumps(
             {"": zlib.crc32(text.encode())} | {n: _crc(n, a) for n, a in arrays.items()}
         ),
+        "dtypes": json.dumps(raw),  # of the leaves that are stored as bytes, a last axis of uint8
     }
-    _write_whole(Path(path), to_bytes(arrays, metadata=header))
+    stored = {n: _as_bytes(a) if n in raw else a for n, a in arrays.items()}
+    _write_whole(Path(path), to_bytes(stored, metadata=header))
+
+
+_Masked = np.ma.MaskedArray
+# What the package safetensors writes and reads as arrays of NumPy.
+_NATIVE = frozenset(
+    ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+     "float16", "bfloat16", "float32", "float64"]
+)  # fmt: skip
+
+
+def _as_array(name: str, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"checkpoint.save: expected arrays of numbers, got a key at {name!r}; "
+            "store jax.random.key_data of it"
+        )
+    python = isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic)
+    try:
+        array = np.asarray(leaf, jnp.result_type(leaf) if python else None)
+    except (TypeError, ValueError, OverflowError):
+        array = np.asarray(leaf, object)
+    numbers = jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+    same = python or getattr(leaf, "dtype", array.dtype) == array.dtype
+    if not (numbers and same and hasattr(jnp, array.dtype.name)) or isinstance(leaf, _Masked):
+        raise ValueError(
+            "checkpoint.save: expected arrays of numbers of a dtype of JAX, got "
+            f"{getattr(leaf, 'dtype', type(leaf).__name__)} at {name!r}; convert it, or put it "
+            "into meta"
+        )
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(native).reshape(array.shape)  # not (1,) for ()
+
+
+def _as_json(meta: dict[str, Any]) -> str:
+    try:
+        return json.dumps(meta)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint.save: expected meta that JSON can hold, got {error}; convert it, numbers "
+            "of NumPy by .item()"
+        ) from error
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(array.tobytes(), np.uint8).reshape(*array.shape, array.dtype.itemsize)
+
+
+def _from_bytes(raw: np.ndarray, dtype: str) -> np.ndarray:
+    return np.frombuffer(raw.tobytes(), jnp.dtype(dtype)).reshape(raw.shape[:-1])
 
 
 def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -71,8 +126,9 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
       like: a tree of arrays or ShapeDtypeStructs; shapes and dtypes must be those in the file.
 
     Returns: the tree, and the meta data.
-    Raises: ValueError if the file is damaged (naming the leaf), or if its leaves are not those of
-      `like` (naming every missing, extra and differing one).
+    Raises: ValueError if the file is damaged (naming the leaf), if its leaves are not those of
+      `like` (naming every missing, extra and differing one), or if they are numbers of 64 bits that
+      are out of the range of 32 in a session without jax_enable_x64.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'state.safetensors'
@@ -84,8 +140,23 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     arrays, meta = _read(path)
     wanted = dict(zip(tree.paths(like), jax.tree.leaves(like), strict=True))
     expect_alike(f"checkpoint.load: {path} and the state", wanted, arrays, dtypes=True)
-    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    leaves = [_on_device(path, name, arrays[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), meta
+
+
+def _on_device(path: Path, name: str, array: np.ndarray) -> jax.Array:
+    narrow = jax.dtypes.canonicalize_dtype(array.dtype)
+    if narrow != array.dtype:
+        with np.errstate(over="ignore"):
+            kept = array.astype(narrow)
+        rounded = array.dtype.kind in "fc"  # as JAX rounds every number of a session of 32 bits
+        lost = (np.isinf(kept) != np.isinf(array)) | ((kept == 0) != (array == 0))
+        if (lost if rounded else kept != array).any():
+            raise ValueError(
+                f"checkpoint.load: expected numbers that {narrow} holds at {name!r} in {path}, got "
+                f"others in {array.dtype}; load it with jax_enable_x64"
+            )
+    return jnp.asarray(array)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -94,14 +165,26 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            sums = json.loads(header["crc32"])
-            text = header["meta"]
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            stored = {name: file.get_tensor(name) for name in file.keys()}
+        version = header["format"]
+        sums, raw = json.loads(header["crc32"]), json.loads(header.get("dtypes", "{}"))
+        text = header["meta"]
+        if not isinstance(sums, dict):
+            raise ValueError("checksums that are no dict")
+        arrays = {n: _from_bytes(a, raw[n]) if n in raw else a for n, a in stored.items()}
+        meta = json.loads(text)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(
             f"checkpoint.load: expected a checkpoint of fnn in {path}, got a damaged or foreign "
             f"file ({error}); use an older checkpoint"
         ) from error
+    if version != _FORMAT:
+        raise ValueError(
+            f"checkpoint.load: expected the format {_FORMAT!r} in {path}, got {version!r}; read it "
+            "with the version of fnn that wrote it"
+        )
     found = {"": zlib.crc32(text.encode())} | {n: _crc(n, a) for n, a in arrays.items()}
     damaged = sorted(
         n or "(meta data)" for n in sums.keys() | found.keys() if sums.get(n) != found.get(n)
@@ -111,7 +194,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"checkpoint.load: expected the checksums of {path} to hold, got damage in {damaged}; "
             "use an older checkpoint"
         )
-    return arrays, json.loads(text)
+    return arrays, meta
 
 
 def _crc(name: str, array: np.ndarray) -> int:
@@ -134,6 +217,179 @@ def _write_whole(path: Path, content: bytes) -> None:
         os.fsync(directory)  # the rename itself
     finally:
         os.close(directory)
+
+
+class LoadedModel(NamedTuple):
+    """What `load_model` returns: a model, what its `apply` takes, and the configuration."""
+
+    model: Model
+    params: Params
+    model_state: ModelState
+    config: Any
+
+
+def save_model(
+    path: str | Path,
+    state: TrainState | tuple[Params, ModelState],
+    *,
+    config: Any,
+    x: Any,
+    recipe: RecipeFunction | None = None,
+    hyper: Hyper = None,
+) -> None:
+    """Write a trained model to one file, for use without the training: weights and no code.
+
+    The file holds the parameters to evaluate with (the optimizer's `weights`, such as a moving
+    average), the model state, and as JSON the configuration and the shapes of the inputs.
+
+    Args:
+      state: after training; or a pair (params, model_state), which is written as it is.
+      config: JSON, of which `load_model` makes the model again; tuples come back as lists.
+      x: a batch of inputs, or ShapeDtypeStructs in its place; only shapes and dtypes are written.
+      recipe, hyper: those of the training. A TrainState needs them: only the optimizer knows which
+        weights to evaluate with.
+
+    Raises: ValueError for a TrainState without its recipe, a config that is no JSON, and parameters
+      in other containers than dicts, lists and tuples; OSError if the disk refuses.
+
+    >>> import tempfile
+    >>> from fnn import models
+    >>> path, x = Path(tempfile.mkdtemp()) / 'model.safetensors', jnp.zeros((1, 3))
+    >>> model = models.dense(2)
+    >>> save_model(path, model.init(jax.random.key(0), x), config={'features': 2}, x=x)
+    >>> loaded = load_model(path, lambda config: models.dense(config['features']))
+    >>> loaded.config, loaded.model.apply(loaded.params, loaded.model_state, x)[0].shape
+    ({'features': 2}, (1, 2))
+    """
+    if isinstance(state, TrainState):
+        if recipe is None:
+            raise ValueError(
+                "checkpoint.save_model: expected recipe= and hyper= with a TrainState, got none: "
+                "the optimizer knows which weights to evaluate with; pass those of the training, "
+                "or a pair (params, model_state)"
+            )
+        state = trained_params(recipe, state, hyper), state.model_state
+    params, model_state = state
+    values = {"params": params, "model_state": model_state}
+    meta = {
+        "model": _MODEL_VERSION,
+        "config": _json(config),
+        "structure": _encode("", values, lambda leaf: None),
+        "inputs": _encode("x", x, lambda leaf: [list(leaf.shape), jnp.result_type(leaf).name]),
+    }
+    save(path, values, meta)
+
+
+def load_model(path: str | Path, make_model: Callable[[Any], Model]) -> LoadedModel:
+    """Read what `save_model` wrote, in any process: nothing of the training is needed.
+
+    Args:
+      make_model: from the configuration to the model, such as
+        `lambda config: models.mlp(models.MLPConfig(**config))`.
+
+    Returns: LoadedModel (model, params, model_state, config).
+    Raises: ValueError for a file that is damaged, of another version, or no model, and for a
+      make_model that fails or makes another model than that of the weights (naming every leaf that
+      is missing, extra or different).
+
+    >>> import tempfile
+    >>> from fnn import models
+    >>> path, x = Path(tempfile.mkdtemp()) / 'model.safetensors', jnp.zeros((1, 3))
+    >>> save_model(path, models.dense(2).init(jax.random.key(0), x), config={}, x=x)
+    >>> load_model(path, lambda config: models.dense(2)).params['kernel'].shape
+    (3, 2)
+    """
+    arrays, meta = _read(Path(path))
+    where = f"checkpoint.load_model: {path}"
+    if (version := meta.get("model")) != _MODEL_VERSION:
+        what = "a checkpoint of a run" if version is None else f"version {version}"
+        raise ValueError(
+            f"{where}: expected a model of version {_MODEL_VERSION}, got {what}; write it with "
+            "save_model of this version of fnn"
+        )
+    shape = _decode(meta["structure"], lambda leaf: 0)
+    leaves = [jnp.asarray(arrays[name]) for name in tree.paths(shape)]
+    values = jax.tree.unflatten(jax.tree.structure(shape), leaves)
+    config = meta["config"]
+    try:
+        model = make_model(config)
+    except Exception as error:
+        raise ValueError(
+            f"{where}: expected make_model to accept the config {config}, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"{where}: expected a Model from make_model, got {type(model).__name__}; return "
+            "models.mlp(...), say"
+        )
+    x = _decode(meta["inputs"], lambda leaf: jax.ShapeDtypeStruct(leaf[0], jnp.dtype(leaf[1])))
+    params, model_state = jax.eval_shape(model.init, jax.random.key(0), x)
+    like = {"params": params, "model_state": model_state}
+    expect_alike(
+        f"{where}: the model of the config {config} and its weights", like, values, dtypes=True
+    )
+    return LoadedModel(model, values["params"], values["model_state"], config)
+
+
+def _json(config: Any) -> Any:
+    """`config` as it will be read back.
+
+    Raises: ValueError for what JSON changes otherwise than a tuple to a list.
+    """
+
+    def lists(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: lists(item) for key, item in value.items()}
+        return [lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    try:
+        read = json.loads(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint.save_model: expected a config of JSON, got {config!r} ({error}); name "
+            "functions by strings, and make numbers float or int"
+        ) from error
+    if read != lists(config):
+        raise ValueError(
+            f"checkpoint.save_model: expected a config whose keys are strings, got {config!r}; "
+            "JSON would make strings of them"
+        )
+    return read
+
+
+_CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
+
+
+def _encode(path: str, value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """Nested dicts, lists and tuples as JSON, with `leaf` of their leaves."""
+    kind = type(value).__name__
+    if value is not None and jax.tree_util.all_leaves([value]):
+        return leaf(value)
+    if value is None:
+        return {"none": []}
+    if _CONTAINERS.get(kind) is not type(value) or (
+        kind == "dict" and not all(isinstance(key, str) for key in value)
+    ):
+        raise ValueError(
+            "checkpoint.save_model: expected dicts with strings for keys, lists and tuples, got "
+            f"{kind} at {path!r}; give params, model_state and inputs in these"
+        )
+    if kind == "dict":
+        return {"dict": {key: _encode(f"{path}/{key}", v, leaf) for key, v in value.items()}}
+    return {kind: [_encode(f"{path}/{i}", v, leaf) for i, v in enumerate(value)]}
+
+
+def _decode(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """What `_encode` encoded."""
+    if not isinstance(value, dict):
+        return leaf(value)
+    ((kind, children),) = value.items()
+    if kind == "none":
+        return None
+    if kind == "dict":
+        return {key: _decode(child, leaf) for key, child in children.items()}
+    return _CONTAINERS[kind](_decode(child, leaf) for child in children)
 
 
 class RunDir:
@@ -190,13 +446,28 @@ class RunDir:
             file.writelines(json.dumps(_finite(row)) + "\n" for row in rows)
 
     def rows(self, up_to_step: int) -> list[dict[str, Any]]:
-        """The rows of steps up to `up_to_step`, in order; later or torn ones leave the file."""
-        kept, lines = [], self._log.read_text().splitlines() if self._log.exists() else []
-        for line in lines:
+        """The rows of steps up to `up_to_step`, in order; later or torn ones leave the file.
+
+        Raises: ValueError for a file that is no text, or a whole line that is no row.
+        """
+        try:
+            lines = self._log.read_text("utf-8").splitlines() if self._log.exists() else []
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"RunDir: expected text in {self._log}, got a damaged file ({error}); correct it, "
+                "or resume from a copy"
+            ) from error
+        kept = []
+        for i, line in enumerate(lines):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 continue  # the last line of a killed process
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise ValueError(
+                    f"RunDir: expected a row {{'step': ...}} in line {i + 1} of {self._log}, got "
+                    f"{line[:80]!r}; delete the line"
+                )
             if row["step"] <= up_to_step:
                 kept.append(row)
         _write_whole(self._log, "".join(json.dumps(row) + "\n" for row in kept).encode())

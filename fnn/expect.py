@@ -1,8 +1,11 @@
 """Checks of arguments, whose errors read `where: expected X, got Y; do Z`, and words for them."""
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn.tree import path_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def spec(leaf: Any) -> str:
@@ -47,6 +52,25 @@ def expect_alike(where: str, expected: PyTree, got: PyTree, *, dtypes: bool = Fa
         raise ValueError(f"{where} differ:\n" + "\n".join(lines))
 
 
+def expect_real(where: str, values: PyTree) -> None:
+    """Refuse complex numbers, whose imaginary part would be lost.
+
+    Raises: ValueError, which begins with `where` and names the leaf.
+
+    >>> expect_real('adam: params', {'w': jnp.zeros(2, jnp.complex64)})
+    Traceback (most recent call last):
+        ...
+    ValueError: adam: params: expected real numbers at 'w', got complex64[2]; ...
+    """
+    for keys, leaf in jax.tree.leaves_with_path(values):
+        if jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.complexfloating):
+            at = f" at {path_of(keys)!r}" if keys else ""
+            raise ValueError(
+                f"{where}: expected real numbers{at}, got {spec(leaf)}; give real "
+                "and imaginary part as two arrays, or as two features"
+            )
+
+
 def _differ(a: Any, b: Any, dtypes: bool) -> bool:
     if jnp.shape(a) != jnp.shape(b):
         return True
@@ -71,13 +95,37 @@ def expect_positive(where: str, **numbers: int) -> None:
     >>> expect_positive('fit', steps=0)
     Traceback (most recent call last):
         ...
-    ValueError: fit: expected steps to be a whole number above 0, got 0
+    ValueError: fit: expected steps to be a whole number above 0, got 0; use 1 or more
     """
     for name, value in numbers.items():
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
             raise ValueError(
-                f"{where}: expected {name} to be a whole number above 0, got {value!r}"
+                f"{where}: expected {name} to be a whole number above 0, got {value!r}; "
+                "use 1 or more"
             )
+
+
+def expect_not_paired(where: str, values: Any, *given: PyTree) -> None:
+    """Refuse values (n, n, ...) of n examples: (n, 1) and (n,) have been broadcast.
+
+    Args:
+      given: what the values were computed from; one of them may have that shape itself.
+
+    >>> expect_not_paired('mean', jnp.ones((3, 3)), jnp.ones((3, 1)), jnp.ones(3))
+    Traceback (most recent call last):
+        ...
+    ValueError: mean: expected a value per example or token, got float32[3,3] from \
+float32[3,1], float32[3]; (n, 1) and (n,) broadcast to all pairs: reshape one
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(given) if hasattr(leaf, "shape")]
+    shape = jnp.shape(values)[:2]
+    if len(shape) < 2 or shape[0] != shape[1] or shape[0] < 2 or not leaves:
+        return
+    if not any(leaf.shape[:2] == shape for leaf in leaves):
+        raise ValueError(
+            f"{where}: expected a value per example or token, got {spec(values)} from "
+            f"{', '.join(map(spec, leaves))}; (n, 1) and (n,) broadcast to all pairs: reshape one"
+        )
 
 
 def expect_divided(where: str, batch: PyTree, parts: int) -> int:
@@ -95,3 +143,179 @@ def expect_divided(where: str, batch: PyTree, parts: int) -> int:
             f"use batches of {examples // parts * parts or parts}, or another number of parts"
         )
     return examples
+
+
+def within(**intervals: str) -> Callable[[Function], Function]:
+    """A decorator that refuses arguments outside their intervals, such as `rate="[0, 1]"`.
+
+    Only values that are known are checked: a tracer passes, and so does what is no number. The
+    decorated function keeps the intervals in its attribute `intervals`.
+
+    Raises: ValueError, in the function, which begins with its name.
+
+    >>> @within(rate='[0, 1)', eps='(0, inf)')
+    ... def adam(rate, *, eps=1e-8):
+    ...     return rate
+    >>> adam(0.5), adam.intervals['rate']
+    (0.5, '[0, 1)')
+    >>> adam(1.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: adam: expected rate in [0, 1), got 1.0; choose a value in that interval
+    """
+
+    def decorate(function: Function) -> Function:
+        names = list(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(names, args, strict=False)) | kwargs
+            for name in given.keys() & intervals.keys():
+                expect_within(f"{function.__name__}: expected {name}", intervals[name], given[name])
+            return function(*args, **kwargs)
+
+        vars(checked)["intervals"] = intervals
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def expect_within(where: str, interval: str, value: Any) -> None:
+    """Check the numbers in `value`, as far as they are known, against an interval.
+
+    Args:
+      where: how the message begins; names the function and the argument.
+      interval: such as '[0, 1)' or '(0, inf)'.
+
+    Raises: ValueError for a number outside it, or NaN.
+
+    >>> expect_within('lr_find: expected decay', '[0, 1)', 0.5)
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    for leaf in jax.tree.leaves(value):
+        numbers = known(leaf)
+        above = numbers >= low if interval[0] == "[" else numbers > low
+        below = numbers <= high if interval[-1] == "]" else numbers < high
+        if not (inside := above & below).all():
+            got = leaf if np.ndim(leaf) == 0 else numbers[~inside][0]
+            raise ValueError(f"{where} in {interval}, got {got}; choose a value in that interval")
+
+
+def expect_rising(where: str, *numbers: tuple[str, Any], strictly: bool = False) -> None:
+    """Check that numbers, each with its name, are in rising order, as far as they are known.
+
+    Raises: ValueError, which begins with `where`, with the first two that are not.
+
+    >>> expect_rising('warmup', ('warmup_steps', 20), ('total_steps', 10))
+    Traceback (most recent call last):
+        ...
+    ValueError: warmup: expected warmup_steps of at most total_steps, got 20 and 10; exchange or \
+correct them
+    """
+    for (name, value), (other, limit) in itertools.pairwise(numbers):
+        low, high = known(value), known(limit)
+        fine = (low < high) if strictly else (low <= high)
+        if low.size and high.size and not fine.all():
+            bound = "below" if strictly else "of at most"
+            raise ValueError(
+                f"{where}: expected {name} {bound} {other}, got {value} and {limit}; exchange or "
+                "correct them"
+            )
+
+
+def known(leaf: Any) -> np.ndarray:
+    """The numbers of a leaf as float64; none of a tracer, nor of what is no number.
+
+    >>> known(2), known(jax.nn.relu)
+    (array([2.]), array([], dtype=float64))
+    """
+    of_numbers = isinstance(leaf, (int, float, np.number, np.ndarray, jax.Array))
+    if not of_numbers or isinstance(leaf, jax.core.Tracer):
+        return np.zeros(0)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return np.zeros(0)
+    real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or jnp.issubdtype(
+        jnp.result_type(leaf), jnp.integer
+    )
+    return np.asarray(leaf, np.float64).reshape(-1) if real else np.zeros(0)
+
+
+def expect_floats(where: str, x: Any) -> None:
+    """Refuse inputs that are no real floats, such as images of uint8, where they are multiplied.
+
+    Raises: ValueError, which begins with `where`.
+
+    >>> expect_floats('linear', jnp.zeros(2, jnp.uint8))
+    Traceback (most recent call last):
+        ...
+    ValueError: linear: expected x of floats, got uint8[2]; cast it, and scale it if it holds \
+images: x.astype('float32') / 255
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"{where}: expected x of floats, got {spec(x)}; cast it, and scale it if it holds "
+            "images: x.astype('float32') / 255"
+        )
+
+
+class in_layer:
+    """Name the layer in which an error arises, and its input there, in a note to the error.
+
+        with in_layer(("stages", 1, "conv"), x): ...
+
+    Nested ones add to the path of the same note, so that it reads as a path of the parameters does.
+    Code that is traced costs nothing more for it once it is compiled.
+
+    Args:
+      address: the path of the layer below that of the code around it.
+      x: what the layer gets.
+
+    >>> try:
+    ...     with in_layer(('stages', 1), jnp.zeros((2, 8))), in_layer(('conv',), jnp.zeros((2, 4))):
+    ...         raise ValueError('odd')
+    ... except ValueError as error:
+    ...     print(*error.__notes__)
+    in stages/1/conv, which got float32[2,4]
+    """
+
+    def __init__(self, address: Sequence[str | int], x: Any):
+        self.path, self.x = "/".join(map(str, address)), x
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        notes = getattr(error, "__notes__", [])
+        for i, note in enumerate(notes):
+            if isinstance(note, _LayerNote):
+                notes[i] = _LayerNote(f"{self.path}/{note.path}", note.got)
+                return
+        error.add_note(_LayerNote(self.path, _specs(self.x)))
+
+
+class _LayerNote(str):
+    """A note of `in_layer`, which those around it find again among the others."""
+
+    path: str
+    got: str
+
+    def __new__(cls, path: str, got: str) -> "_LayerNote":
+        note = super().__new__(cls, f"in {path}, which got {got}")
+        note.path, note.got = path, got
+        return note
+
+    def __reduce__(self) -> tuple[Any, ...]:  # for an error that is sent to another process
+        return _LayerNote, (self.path, self.got)
+
+
+def _specs(x: Any) -> str:
+    return str(jax.tree.map(_spec_or_type, x)).replace("'", "")
+
+
+def _spec_or_type(leaf: Any) -> str:
+    try:
+        return spec(leaf)
+    except TypeError:  # an error within an error would hide the first
+        return type(leaf).__name__

@@ -9,12 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from fnn.activations import softmax
+from fnn.advice import is_array, refuse
+from fnn.arguments import check_exports
+from fnn.dtypes import indices
+from fnn.expect import within
 from fnn.types import Decoder, Params, PRNGKey, Scalar
 
 
+@within(temperature="[0, inf)", top_p="(0, 1]")
 def generate(
     decoder: Decoder,
     params: Params,
@@ -24,7 +29,7 @@ def generate(
     max_tokens: int,
     lengths: Any = None,
     temperature: Scalar = 1.0,
-    top_k: int | Int[Array, ""] | None = None,
+    top_k: int | Integer[Array, ""] | None = None,
     top_p: Scalar | None = None,
     stop: int | None = None,
 ) -> Int[Array, "b n"]:
@@ -44,9 +49,10 @@ def generate(
       max_tokens: how many tokens each prompt gets.
       lengths: (B,), of the prompts, in [1, P]; P for all if None.
       temperature: at 0, the likeliest token is taken; may be traced.
-      top_k: keep the k likeliest tokens; may be traced. None keeps all.
-      top_p: of these, keep the likeliest until they have this probability together, in (0, 1]; may
-        be traced. None keeps all.
+      top_k: keep the k likeliest tokens; may be traced. None keeps all. Of equal logits, those of
+        the lower ids are kept.
+      top_p: of these, keep the fewest of the likeliest that have this probability together, in
+        (0, 1]; may be traced. None and 1 keep all.
       stop: a token after which a row is filled with it.
 
     Returns: (B, max_tokens) int32: the new tokens alone.
@@ -84,7 +90,7 @@ def sample(
     logits: Float[Array, "v"],
     *,
     temperature: Scalar = 1.0,
-    top_k: int | Int[Array, ""] | None = None,
+    top_k: int | Integer[Array, ""] | None = None,
     top_p: Scalar | None = None,
 ) -> Int[Array, ""]:
     """One token from the logits (V,); the arguments are those of `generate`.
@@ -96,21 +102,31 @@ def sample(
     hot = jnp.asarray(temperature, jnp.float32)
     likeliest = jnp.argmax(kept).astype(jnp.int32)
     kept = kept / jnp.where(hot > 0, hot, 1)
-    if top_k is not None:
-        kept = jnp.where(kept >= jnp.sort(kept)[-jnp.clip(top_k, 1, len(kept))], kept, -jnp.inf)
-    if top_p is not None:
-        kept = jnp.where(kept >= _least_of_nucleus(kept, top_p), kept, -jnp.inf)
+    if top_k is not None or top_p is not None:
+        kept = jnp.where(_is_kept(kept, top_k, top_p), kept, -jnp.inf)
     drawn = jax.random.categorical(key, kept).astype(jnp.int32)
     return jnp.where(hot > 0, drawn, likeliest)
 
 
-def _least_of_nucleus(logits: Array, top_p: Scalar) -> Array:
-    """The logit of the last token that is needed to reach the probability `top_p`."""
-    falling = jnp.sort(logits)[::-1]
-    probabilities = softmax(falling)
-    before = jnp.cumsum(probabilities) - probabilities
-    needed = before < jnp.asarray(top_p, jnp.float32)  # the first is always needed
-    return jnp.where(needed, falling, jnp.inf).min()
+def _is_kept(logits: Float[Array, "v"], top_k: Any, top_p: Any) -> Bool[Array, "v"]:
+    """Which tokens the filters keep: by rank, because a threshold keeps all equal ones."""
+    order = jnp.argsort(logits, descending=True)  # stable: of equal ones the lower id first
+    rank = jnp.arange(len(logits), dtype=jnp.int32)
+    kept = rank >= 0
+    if top_k is not None:
+        kept = rank < jnp.clip(indices(top_k), 1, len(logits))
+    if top_p is not None:
+        kept = kept & (rank < _nucleus(jnp.where(kept, logits[order], -jnp.inf), top_p))
+    return jnp.zeros_like(kept).at[order].set(kept)
+
+
+def _nucleus(falling: Float[Array, "v"], top_p: Scalar) -> Int[Array, ""]:
+    """How many of the likeliest tokens it takes to reach the probability `top_p`; at least one."""
+    p = jnp.asarray(top_p, jnp.float32)
+    # Seven probabilities of 0.1, rounded, add up to less than 0.7.
+    short = jnp.cumsum(softmax(falling)) < p - 1e-6
+    size = len(falling)
+    return jnp.where(p < 1, jnp.minimum(1 + short.sum(dtype=jnp.int32), size), size)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -154,7 +170,7 @@ def _generate(
         token, done = next_token(logits[:, -1], place, done)
         return (token, done, carry), token
 
-    carry = decoder.init(params, batch, length + max_tokens)
+    carry = decoder.init(params, batch, length + max_tokens - 1)  # the last token is not read
     logits, carry = decoder.step(params, prompt[:, :together], carry)
     done = jnp.zeros(batch, bool)
     first, done = next_token(logits[:, -1], jnp.int32(together), done)
@@ -169,21 +185,22 @@ def _read_together(lengths: Any, length: int) -> int:
     """How many tokens all prompts have: they are read in one go. One, where that is not known."""
     if isinstance(lengths, jax.core.Tracer):
         return 1
-    return int(np.clip(np.asarray(lengths).min(initial=length), 1, length))
+    return int(np.clip(np.asarray(lengths, np.int64).min(initial=length), 1, length))
 
 
 def _expect_arguments(
     prompt: Any, max_tokens: int, lengths: Any, temperature: Any, top_k: Any, top_p: Any
 ) -> None:
+    if not is_array(prompt) or not jnp.issubdtype(prompt.dtype, jnp.integer):
+        words = "a prompt of integers of shape (batch, time)"
+        refuse("generate", words, prompt, "convert it: np.asarray(tokens)[None] for one prompt")
     if prompt.ndim != 2 or 0 in prompt.shape:
         raise ValueError(
             f"generate: expected a prompt of shape (batch, time) with at least one token, got "
             f"{prompt.shape}; start with a token that begins a text"
         )
-    if max_tokens < 1:
-        raise ValueError(f"generate: expected max_tokens of at least 1, got {max_tokens}")
     if lengths is not None and not isinstance(lengths, jax.core.Tracer):
-        known = np.asarray(lengths)
+        known = np.asarray(lengths, np.int64)
         if known.shape != prompt.shape[:1] or known.min() < 1 or known.max() > prompt.shape[1]:
             raise ValueError(
                 f"generate: expected lengths of shape {prompt.shape[:1]} in [1, {prompt.shape[1]}],"
@@ -195,3 +212,6 @@ def _expect_arguments(
         if is_known and (value < least or (most is not None and not least < value <= most)):
             bound = f"at least {least}" if most is None else f"in ({least}, {most}]"
             raise ValueError(f"generate: expected {name} {bound}, got {value}")
+
+
+check_exports(__name__)

@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from fnn import tree
+from fnn import dtypes, tree
+from fnn.arguments import check_exports
 from fnn.autodiff import safe_sqrt
 from fnn.types import Measure, Params, StatefulMeasure, StepView
 
@@ -25,7 +26,8 @@ Recorded = dict[int, Named]  # {n: what is measured at every n-th step}
 def norms(view: StepView) -> Named:
     """Global L2 norms: 'grad_norm' (before clipping), 'update_norm', 'param_norm' (after the step).
 
-    The default of `Recipe.measures`.
+    The default of `Recipe.measures`. A norm above 1e19 is infinite, one below 1e-19 is 0: their
+    squares are, in float32. Leaves that the optimizer does not train have the gradient 0.
 
     >>> of = lambda *w: {'w': jnp.array(w)}
     >>> view = StepView(*[None] * 6, grads=of(3.0, 4.0), updates=of(0.0, 0.0), params=of(1.0, 1.0),
@@ -97,7 +99,7 @@ def every(steps: int, measure: Measure | StatefulMeasure) -> Every:
     """`measure` at the steps 0, n, 2n, ... only; at the others it is not computed.
 
     A `History` has an entry for each measured step; `history.steps(name)` are their numbers. The
-    metrics of a single step that is not measured hold NaN.
+    metrics of a single step that is not measured hold NaN (0 under `jax_debug_nans`).
 
     Args:
       steps: n, from one measurement to the next; static.
@@ -107,8 +109,6 @@ def every(steps: int, measure: Measure | StatefulMeasure) -> Every:
     >>> every(10, norms).steps
     10
     """
-    if steps < 1:
-        raise ValueError(f"measures.every: expected steps of at least 1, got {steps}; 1 is each")
     return Every(steps, measure)
 
 
@@ -194,10 +194,13 @@ def _measure(
 ) -> tuple[Named, PyTree]:
     def run() -> tuple[Named, PyTree]:
         named, new = measure.update(state, view)
-        return tree.wide(dict(named)), new
+        return dtypes.wide(dict(named)), new
 
     def skip() -> tuple[Named, PyTree]:
         shapes, _ = jax.eval_shape(run)
-        return jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), shapes), state
+        return jax.tree.map(lambda a: jnp.full(a.shape, dtypes.missing(), a.dtype), shapes), state
 
     return run() if steps == 1 else lax.cond(view.step % steps == 0, run, skip)
+
+
+check_exports(__name__)

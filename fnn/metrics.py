@@ -1,23 +1,36 @@
-"""Metrics as monoids: weighted sums that add up over batches of any size."""
+"""Metrics as monoids: weighted sums that add up over batches of any size.
+
+Masks travel in the targets. A metric is the mean of a function of outputs and targets, and such a
+function takes masks as a loss does: `mean(lambda z, y: hits(z, y['labels'], where=y['mask']))`, or
+with weights `mean(lambda z, y: Weighted(hits(z, y['labels']), y['weights']))`.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
-from fnn import tree
-from fnn.types import Loss, Metric, Weighted
+from fnn import dtypes
+from fnn.arguments import check_exports
+from fnn.expect import expect_not_paired, expect_real, spec
+from fnn.losses.terms import sums_of, total_of
+from fnn.types import Loss, Metric, Scalar, Terms, Weighted
+
+Mask = Array | None  # of bools: True counts; None counts everything
 
 
-def mean(function: Callable[[Any, Any], Array | Weighted]) -> Metric:
+def mean(function: Callable[[Any, Any], Array | Weighted | Terms]) -> Metric:
     """The mean of a function of outputs and targets over all elements; also of a loss.
 
     Args:
       function: (outputs, targets) to an array, whose elements all count alike, or to a `Weighted`.
 
     The mean over nothing, or where all weights are 0, is 0.
+
+    Raises: ValueError while measuring for weights of another shape, and for values of all pairs of
+      examples, which (n, 1) against (n,) broadcasts to.
 
     >>> error = mean(lambda outputs, targets: jnp.abs(outputs - targets))
     >>> a = error.measure(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.0]))
@@ -26,16 +39,27 @@ def mean(function: Callable[[Any, Any], Array | Weighted]) -> Metric:
     3.0
     """
 
-    def measure(outputs: Any, targets: Any) -> dict[str, Array]:
+    def measure(outputs: Any, targets: Any) -> dict[str, Any]:
+        expect_real("metrics", {"outputs": outputs, "targets": targets})
         found = function(outputs, targets)
+        if isinstance(found, Terms):
+            return {"terms": sums_of(found)}
         values, weights = found if isinstance(found, Weighted) else (found, jnp.ones_like(found))
-        weighted = Weighted(tree.wide(values), tree.wide(weights))
+        expect_not_paired("metrics.mean", values, outputs, targets)
+        if weights.shape != values.shape:
+            raise ValueError(
+                f"metrics.mean: expected a weight for each value, {values.shape}, got weights "
+                f"{weights.shape}; broadcast them"
+            )
+        weighted = Weighted(dtypes.wide(values), dtypes.wide(weights))
         return {"total": weighted.sum(), "weight": weighted.weights.sum()}
 
     return Metric(measure=measure, value=_ratio)
 
 
-def _ratio(sums: dict[str, Array]) -> Float[Array, ""]:
+def _ratio(sums: dict[str, Any]) -> Float[Array, ""]:
+    if "terms" in sums:
+        return total_of(sums["terms"])
     return sums["total"] / jnp.where(sums["weight"] == 0, 1, sums["weight"])
 
 
@@ -51,28 +75,197 @@ def perplexity(loss: Loss) -> Metric:
 
 
 def accuracy(*, ignore_index: int | None = None) -> Metric:
-    """The fraction of examples (or tokens) whose largest logit is at the label.
-
-    Outputs are (*batch, classes); targets are integer labels (*batch,), or probabilities
-    (*batch, classes), of which the largest counts as the label.
+    """The fraction of examples (or tokens) whose largest logit is at the label: mean `hits`.
 
     Args:
       ignore_index: a label that does not count, such as -100.
+
+    Raises: ValueError while measuring, as `hits`: for one output `binary_accuracy` is meant.
 
     >>> metric = accuracy(ignore_index=-100)
     >>> logits = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
     >>> metric.value(metric.measure(logits, jnp.array([1, 1, -100]))).item()
     0.5
     """
+    return mean(lambda logits, targets: hits(logits, targets, ignore_index=ignore_index))
 
-    def hits(logits: Float[Array, "*batch classes"], targets: Array) -> Weighted:
-        soft = jnp.issubdtype(targets.dtype, jnp.floating)
-        labels = (targets.argmax(axis=-1) if soft else targets).astype(jnp.int32)
-        right = (logits.argmax(axis=-1) == labels).astype(jnp.float32)
-        counted = jnp.ones_like(right) if ignore_index is None else labels != ignore_index
-        return Weighted(right, counted.astype(right.dtype))
 
-    return mean(hits)
+def top_k_accuracy(k: int, *, ignore_index: int | None = None) -> Metric:
+    """The fraction of examples (or tokens) whose label is among the k largest logits: mean `hits`.
+
+    Args:
+      k: from 1 to the number of classes. Of equal logits, the lower class comes first.
+      ignore_index: a label that does not count, such as -100.
+
+    >>> metric = top_k_accuracy(2)
+    >>> metric.value(metric.measure(jnp.zeros((3, 3)), jnp.array([0, 1, 2]))).round(3).item()
+    0.667
+    """
+    return mean(lambda logits, targets: hits(logits, targets, k=k, ignore_index=ignore_index))
+
+
+def binary_accuracy(threshold: Scalar = 0.0, *, ignore_index: int | None = None) -> Metric:
+    """The fraction of yes-or-no questions that are answered right: mean `binary_hits`.
+
+    Args:
+      threshold: outputs above it are a yes: 0 for logits, as the losses take them; 0.5 for
+        probabilities.
+      ignore_index: a target that does not count, such as -1.
+
+    >>> metric = binary_accuracy()
+    >>> logits, targets = jnp.array([2.0, -1.0, 0.5, 3.0]), jnp.array([1, 0, 0, 1])
+    >>> metric.value(metric.measure(logits, targets)).item()
+    0.75
+    """
+    return mean(
+        lambda outputs, targets: binary_hits(
+            outputs, targets, threshold=threshold, ignore_index=ignore_index
+        )
+    )
+
+
+def hits(
+    logits: Float[Array, "*batch classes"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    k: int = 1,
+    ignore_index: int | None = None,
+    where: Mask = None,
+) -> Float[Array, "*batch"] | Weighted:
+    """1 for each row whose label is among the k largest logits, else 0.
+
+    Args:
+      logits: (*batch, classes), or probabilities; at least two classes.
+      targets: labels in [0, classes) of shape (*batch,), or probabilities (*batch, classes), of
+        which the largest counts as the label.
+      k: from 1 to classes. Of equal logits, the lower class comes first, as in `argmax`.
+      ignore_index: a label that does not count, such as -100.
+      where: which rows count, of shape (*batch,).
+
+    Returns: float32 of shape (*batch,); a `Weighted` with `ignore_index` or `where`. A label out of
+      range, or probabilities that do not sum to 1, give NaN.
+    Raises: ValueError if the shapes do not fit, for one class, and for a k out of range.
+
+    >>> hits(jnp.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]), jnp.array([2, 0])).tolist()
+    [0.0, 1.0]
+    >>> hits(jnp.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]), jnp.array([2, 0]), k=2).tolist()
+    [1.0, 1.0]
+    """
+    labels, valid = _labels(logits, targets, ignore_index)
+    classes = logits.shape[-1]
+    if not 1 <= k <= classes:
+        raise ValueError(
+            f"metrics.hits: expected k from 1 to {classes}, the classes, got {k}; take fewer"
+        )
+    in_range = jnp.clip(labels, 0, classes - 1)[..., None]
+    own = jnp.take_along_axis(logits, in_range, axis=-1)
+    index = jnp.arange(classes, dtype=jnp.int32)
+    index = jnp.expand_dims(index, tuple(range(labels.ndim)))
+    before = (logits > own) | ((logits == own) & (index < in_range))
+    # A logit of NaN is before all others, as it is for argmax: a model that broke hits nothing.
+    before = before | (jnp.isnan(logits) & (index != in_range)) | jnp.isnan(own)
+    right = (before.sum(axis=-1) < k).astype(jnp.float32)
+    return _counted(jnp.where(valid, right, jnp.nan), _kept(labels, ignore_index, where))
+
+
+def binary_hits(
+    outputs: Float[Array, "*batch"],
+    targets: Num[Array, "..."] | Bool[Array, "..."],
+    *,
+    threshold: Scalar = 0.0,
+    ignore_index: int | None = None,
+    where: Mask = None,
+) -> Float[Array, "*batch"] | Weighted:
+    """1 for each element where output and target are on the same side, else 0.
+
+    Args:
+      outputs: (n,), (n, 1), or (n, questions) for several questions of an example.
+      targets: of the same shape; a yes is above 0.5: bools, 0 and 1, -1 and 1, or probabilities.
+      threshold: outputs above it are a yes: 0 for logits, 0.5 for probabilities. May be traced.
+      ignore_index: an integer target that does not count, such as -1.
+      where: which elements count, of the same shape.
+
+    Returns: float32 of the shape of the outputs; a `Weighted` with `ignore_index` or `where`. A
+      target outside of [-1, 1], such as one of many classes, gives NaN.
+    Raises: ValueError if the shapes differ.
+
+    >>> binary_hits(jnp.array([[2.0, -1.0], [0.5, 3.0]]), jnp.array([[1, 0], [0, 1]])).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"metrics.binary_hits: expected targets of the shape of the outputs, {outputs.shape}, "
+            f"got {targets.shape}; reshape one of them, or use metrics.hits for one label in many "
+            "classes"
+        )
+    if ignore_index is not None and not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise ValueError(
+            f"metrics.binary_hits: expected integer targets with ignore_index, got "
+            f"{targets.dtype}; mask others with where="
+        )
+    y = targets.astype(jnp.float32)
+    yes = outputs > jnp.asarray(threshold, outputs.dtype)
+    right = (yes == (y > 0.5)) & ~jnp.isnan(outputs)
+    valid = jnp.abs(y) <= 1
+    kept = _kept(targets, ignore_index, where)
+    return _counted(jnp.where(valid, right.astype(jnp.float32), jnp.nan), kept)
+
+
+def _labels(logits: Array, targets: Array, ignore_index: int | None) -> tuple[Array, Array]:
+    """The label of each row, and whether it is one."""
+    if logits.ndim < 1 or logits.shape[-1] < 2:
+        raise ValueError(
+            f"metrics.hits: expected logits of at least 2 classes, got {spec(logits)}; for one "
+            "logit use metrics.binary_accuracy, for numbers metrics.mean of a loss"
+        )
+    soft = jnp.issubdtype(targets.dtype, jnp.floating)
+    if soft and ignore_index is not None:
+        raise ValueError(
+            f"metrics.hits: expected integer labels with ignore_index, got {targets.dtype}; "
+            "mask rows of probabilities with where="
+        )
+    expected = logits.shape if soft else logits.shape[:-1]
+    if targets.shape != expected or (soft and logits.ndim < 2):
+        raise ValueError(
+            f"metrics.hits: expected labels of shape {logits.shape[:-1]}, or probabilities "
+            f"{logits.shape}, for logits {spec(logits)}, got {spec(targets)}; give one label for "
+            "each row, or use metrics.binary_accuracy for several questions of an example"
+        )
+    if soft:
+        # Sums of rounded probabilities: of bfloat16, with 8 bits, or over many classes.
+        valid = jnp.abs(dtypes.wide(targets).sum(axis=-1) - 1) < 0.05
+        return targets.argmax(axis=-1).astype(jnp.int32), valid
+    labels = dtypes.indices(targets)
+    return labels, (labels >= 0) & (labels < logits.shape[-1])
+
+
+def _kept(labels: Array, ignore_index: int | None, where: Mask) -> Mask:
+    """What counts: what `where` shows and is not the ignored label."""
+    if where is not None and (where.shape != labels.shape or where.dtype != bool):
+        raise ValueError(
+            f"metrics: expected where of bools of shape {labels.shape}, got {spec(where)}; give "
+            "one for each value (weights go into a Weighted)"
+        )
+    if ignore_index is None:
+        return where
+    kept = dtypes.indices(labels) != ignore_index
+    return kept if where is None else kept & where
+
+
+def _counted(values: Array, kept: Mask) -> Array | Weighted:
+    """Float32 values; with a mask, weighted by it, and 0 where they do not count."""
+    if kept is None:
+        return values
+    return Weighted(jnp.where(kept, values, 0), kept.astype(values.dtype))
+
+
+def _expect_classes(logits: Any, targets: Any) -> None:
+    """Refuse a regression, whose single output would always be the largest."""
+    if logits.shape[-1:] == (1,) and jnp.issubdtype(targets.dtype, jnp.floating):
+        raise ValueError(
+            f"accuracy: expected logits of at least 2 classes, got {spec(logits)} with targets "
+            f"{spec(targets)}; a regression has metrics.mean(losses.mean_squared_error)"
+        )
 
 
 def merge(a: PyTree, b: PyTree) -> PyTree:
@@ -82,3 +275,6 @@ def merge(a: PyTree, b: PyTree) -> PyTree:
     {'total': 4.0, 'weight': 3.0}
     """
     return jax.tree.map(lambda x, y: x + y, a, b)
+
+
+check_exports(__name__)

@@ -1,12 +1,22 @@
 """What is trained: a recipe, and the function that builds it from hyperparameters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
+from fnn import show
+from fnn.advice import refuse
 from fnn.expect import did_you_mean
 from fnn.measures import norms
+from fnn.recipe_check import (
+    check_fields,
+    expect_hyper,
+    learning_rate,
+    model_of_pairs,
+    optimizer_of_pairs,
+)
 from fnn.types import (
     BatchLoss,
     Gradient,
@@ -67,8 +77,9 @@ class Recipe(NamedTuple):
 
     Args:
       model, loss, optimizer, schedule: see `fnn.types`.
-      metrics: evaluated beside the loss on the validation data, by name.
-      train_metrics: measured on each training batch, from the forward pass of the step, by name.
+      metrics: evaluated beside the loss on the validation data, by name; 'loss' is taken.
+      train_metrics: measured on each training batch, from the forward pass of the step, by name;
+        'loss', 'lr', 'penalty', 'step' and 'valid' are taken.
       penalty: added to the mean loss of a step, such as L2 of the parameters or the load balance
         that a mixture of experts leaves in the model state. The metrics report it as 'penalty'.
       augment: changes the batches of the steps, not those of an evaluation; its key follows from
@@ -89,6 +100,18 @@ class Recipe(NamedTuple):
     gradient: Gradient = whole_batch
     measures: Sequence[Measure | StatefulMeasure] = (norms,)
 
+    def __repr__(self) -> str:
+        given = {n: v for n, v in self._asdict().items() if v != self._field_defaults.get(n)}
+        return "Recipe(\n" + "".join(f"  {n}={_shown(v)},\n" for n, v in given.items()) + ")"
+
+
+def _shown(part: Any) -> str:
+    """A part of a recipe, as the call that made it, or a sequence or mapping of such."""
+    if isinstance(part, Mapping):
+        return "{" + ", ".join(f"{n!r}: {show.made_by(v)}" for n, v in part.items()) + "}"
+    parts = part if isinstance(part, (list, tuple)) and not hasattr(part, "_fields") else None
+    return show.made_by(part) if parts is None else f"({', '.join(map(show.made_by, parts))})"
+
 
 RecipeFunction = Callable[[Any], Recipe]
 
@@ -96,29 +119,58 @@ RecipeFunction = Callable[[Any], Recipe]
 def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
     """The recipe for `hyper`.
 
-    Raises: ValueError if the recipe reads a key that a dict of hyperparameters lacks, does not
-      return a Recipe, or names a metric as a step names its own.
+    Raises: ValueError for hyperparameters that are no numbers, if the recipe reads a key that a
+      dict of hyperparameters lacks or needs the value of a traced one, does not return a Recipe, or
+      has a field of another kind, or a metric with a name that a step or an evaluation has itself:
+      loss; for train_metrics also lr, penalty, step, valid.
 
     >>> build(lambda hyper: hyper['rate'], {'lr': 0.1})
     Traceback (most recent call last):
         ...
     ValueError: recipe: expected hyper['rate'], got only ['lr']; add it to hyper
     """
-    built = recipe(watch(hyper))
+    expect_recipe(recipe)
+    try:
+        built = recipe(watch(hyper))
+    except _NEEDS_VALUE as error:
+        raise ValueError(
+            "recipe: expected only arithmetic on hyper, which is traced, got a use that needs a "
+            "value, such as a shape, a loop or a branch; let the recipe close over that value, or "
+            "sweep it with search.shapes"
+        ) from error
     if not isinstance(built, Recipe):
         raise ValueError(
             f"recipe: expected a Recipe from recipe(hyper), got {type(built).__name__}; "
             "return Recipe(model=, loss=, optimizer=, schedule=)"
         )
-    for field, taken in (("metrics", _OF_EVALUATION), ("train_metrics", _OF_STEP)):
-        if names := sorted(taken & getattr(built, field).keys()):
-            raise ValueError(f"Recipe.{field}: expected other names than {names}; rename them")
-    return built
+    check_fields(built._asdict())
+    return built._replace(
+        model=model_of_pairs(built.model),
+        optimizer=optimizer_of_pairs(built.optimizer),
+        schedule=partial(learning_rate, built.schedule),
+    )
 
 
-# Names in the metrics of an evaluation and of a step, and in the rows of metrics.jsonl.
-_OF_EVALUATION = {"loss"}
-_OF_STEP = {"loss", "lr", "penalty", "step", "valid"}
+def expect_recipe(recipe: Any) -> None:
+    """Refuse what is not a function of hyperparameters, such as the recipe that it returns.
+
+    >>> expect_recipe(None)
+    Traceback (most recent call last):
+        ...
+    ValueError: recipe: expected a function of hyper, got None; pass the function itself, without \
+calling it
+    """
+    if not callable(recipe):
+        refuse(
+            "recipe", "a function of hyper", recipe, "pass the function itself, without calling it"
+        )
+
+
+_NEEDS_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 class _Watched(dict):
@@ -167,10 +219,15 @@ jax.tree_util.register_pytree_node(
 def watch(hyper: Hyper) -> Hyper:
     """`hyper`; a dict is wrapped so that it records which keys are read. See `expect_all_read`.
 
+    Raises: ValueError for hyperparameters that are not numbers or arrays of them.
+
     >>> hyper = watch({'lr': 0.1, 'rate': 0.2})
     >>> hyper['lr'], hyper.unread
     (0.1, {'rate'})
     """
+    if isinstance(hyper, _Watched):
+        return hyper
+    expect_hyper(hyper)
     return _Watched(hyper) if type(hyper) is dict else hyper
 
 

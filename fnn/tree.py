@@ -1,4 +1,4 @@
-"""Pytrees of parameters: paths and masks by path pattern, norms, sums in float32."""
+"""Pytrees of parameters: paths, masks by path pattern, norms, arithmetic."""
 
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from fnn import xla
-from fnn.autodiff import safe_sqrt
+from fnn.autodiff import magnitude, safe_sqrt, varying_like
+from fnn.dtypes import at_least_float32, wide, widest
 
 Mask = Callable[[PyTree], PyTree]  # a tree -> the same structure with a bool at each leaf
 
@@ -119,10 +121,39 @@ def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
 def global_norm(tree: PyTree) -> Float[Array, ""]:
     """L2 norm of all leaves taken as one vector; its gradient at 0 is 0.
 
+    Finite wherever it is below the largest number of float32, though the squares are not.
+
     >>> global_norm({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).item()
     5.0
     """
-    return safe_sqrt(squared_norms(tree)[0])
+    scale, norm = scaled_norm(tree)
+    return scale * norm
+
+
+def scaled_norm(tree: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """A scale, and the L2 norm of all leaves over it, so that no square leaves the dtype's range.
+
+    The scale is 1 in the ordinary case, else the largest |x|, a constant to derivatives.
+
+    >>> scale, norm = scaled_norm({'a': jnp.array([3e30]), 'b': jnp.array([4e30])})
+    >>> norm.item()
+    1.25
+    """
+    leaves = jax.tree.leaves(wide(tree))
+    total = squared_norms(leaves)[0]
+    info = jnp.finfo(total.dtype)
+    # Squares that underflowed are then below the rounding of the sum.
+    ordinary = (total > info.tiny / info.eps**2) & jnp.isfinite(total)
+    one = varying_like(jnp.ones_like(total), total)
+
+    def rescaled() -> tuple[Array, Array]:
+        # Joined, not maximum by maximum: one leaf of infinity must not be hidden by another.
+        largest = [jnp.abs(lax.stop_gradient(x)).max(initial=0).astype(total.dtype) for x in leaves]
+        scale = magnitude(jnp.stack([jnp.zeros_like(total), *largest]))[0]
+        small = [x / scale.astype(x.dtype) for x in leaves]
+        return scale, safe_sqrt(squared_norms(small)[0])
+
+    return lax.cond(ordinary, lambda: (one, safe_sqrt(total)), rescaled)
 
 
 def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
@@ -143,54 +174,6 @@ def scale(factor: Any, tree: PyTree) -> PyTree:
     [0.5, 0.5]
     """
     return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)
-
-
-def at_least_float32(leaf: Any) -> Any:
-    """The dtype for sums, moments and statistics of `leaf`: never narrower than float32.
-
-    >>> at_least_float32(jnp.zeros(2, jnp.bfloat16)).name
-    'float32'
-    """
-    dtype = jnp.result_type(leaf)
-    wide = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
-    return dtype if wide else jnp.dtype(jnp.float32)
-
-
-def widest(tree: PyTree) -> Any:
-    """The dtype for a scalar computed from all leaves: float64 if a leaf has it, else float32.
-
-    >>> widest({'w': jnp.ones(2, jnp.bfloat16)}).name
-    'float32'
-    """
-    double = any(jnp.result_type(leaf) == jnp.float64 for leaf in jax.tree.leaves(tree))
-    return jnp.dtype(jnp.float64 if double else jnp.float32)
-
-
-def wide(tree: PyTree) -> PyTree:
-    """Every leaf in at least float32.
-
-    >>> wide({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
-    'float32'
-    """
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(at_least_float32(leaf)), tree)
-
-
-def is_float(leaf: Any) -> bool:
-    """Whether a leaf is a number or an array of numbers in a floating dtype.
-
-    >>> is_float(1.0), is_float(jnp.int32(1)), is_float(jax.random.key(0))
-    (True, False, False)
-    """
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
-
-
-def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
-    """The floating leaves of `tree` in `dtype`; integers, bools and keys unchanged.
-
-    >>> cast_floats({'w': jnp.ones(1), 'n': jnp.int32(1)}, jnp.bfloat16)['w'].dtype.name
-    'bfloat16'
-    """
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else leaf, tree)
 
 
 def zeros_like(tree: PyTree) -> PyTree:

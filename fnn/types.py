@@ -1,10 +1,7 @@
 """The contracts. Everything in fnn is a value of one of these types, or a function between them.
 
-A model is a pair of pure functions, an optimizer is a pure state transition, a schedule is a
-function of the step. A recipe (`fnn/recipe.py`) builds all of them from hyperparameters that may
-be tracers, so one compiled program serves every value of the learning rate or the dropout rate.
-
-Data flows one way: data -> order -> step -> history -> diagnosis -> report.
+A recipe (`fnn/recipe.py`) builds all of them from hyperparameters that may be tracers, so that one
+program serves all values. Data flows: data -> order -> step -> history -> diagnosis -> report.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
+
+from fnn import show
+from fnn.weighted import Terms, Weighted
 
 PRNGKey = Key[Array, ""]  # a typed key, from jax.random.key; legacy uint32 keys are refused
 Params = Any  # nested dicts, with lists for repeated parts; leaves are arrays
@@ -31,12 +31,17 @@ class Batch(NamedTuple):
 
 
 class Init(Protocol):
-    def __call__(self, key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
-        """Initial parameters and model state for inputs like `x` (arrays or ShapeDtypeStructs)."""
-        ...
+    """`init(key, x) -> params, model_state` for inputs like x: arrays, or ShapeDtypeStructs."""
+
+    def __call__(self, key: PRNGKey, x: Any) -> tuple[Params, ModelState]: ...
 
 
 class Apply(Protocol):
+    """`apply(params, model_state, x, *, key=None, train=False) -> outputs, model_state`.
+
+    The batch axis of x comes first. Noise and new running statistics are for `train=True` only.
+    """
+
     def __call__(
         self,
         params: Params,
@@ -45,13 +50,15 @@ class Apply(Protocol):
         *,
         key: PRNGKey | None = None,
         train: bool = False,
-    ) -> tuple[Any, ModelState]:
-        """Outputs for the batch `x`, and the new model state. The batch axis comes first."""
-        ...
+    ) -> tuple[Any, ModelState]: ...
 
 
 class Model(NamedTuple):
-    """A pair of pure functions over a pytree of parameters; the same two for every model."""
+    """A pair of pure functions over a pytree of parameters; the same two for every model.
+
+    `init(key, x) -> params, model_state`, see `Init`, and
+    `apply(params, model_state, x, *, key=None, train=False) -> outputs, model_state`, see `Apply`.
+    """
 
     init: Init
     apply: Apply
@@ -68,41 +75,18 @@ class Decoder(NamedTuple):
     step: Callable[[Params, Any, Any], tuple[Any, Any]]
 
 
-class Weighted(NamedTuple):
-    """Losses, or other values, with a weight for each; masked elements have weight 0.
+class Loss(Protocol):
+    """`loss(outputs, targets)`: one value per example or token, the batch axis first; no mean."""
 
-    A step adds `sum(w v)` and `sum(w)` over all parts of a batch and divides once, so a masked
-    element never enters a mean, however the batch is cut. Weights may depend on hyperparameters,
-    never on the parameters of the model.
-
-    >>> Weighted(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 1.0, 0.0])).mean().item()
-    2.0
-    """
-
-    values: Float[Array, "*shape"]
-    weights: Float[Array, "*shape"]
-
-    def sum(self) -> Float[Array, ""]:
-        """Sum of w v; a value of weight 0 may be NaN."""
-        return (self.weights * jnp.where(self.weights == 0, 0, self.values)).sum()
-
-    def mean(self) -> Float[Array, ""]:
-        """Sum of w v over the sum of w; 0 if all weights are 0."""
-        total = self.weights.sum()
-        return self.sum() / jnp.where(total == 0, 1, total)
-
-
-# (outputs, targets) -> one loss per example or token, the batch axis first; never reduced
-Loss = Callable[[Any, Any], Float[Array, "batch ..."] | Weighted]
+    def __call__(
+        self, outputs: Any, targets: Any, /
+    ) -> Float[Array, "batch ..."] | Weighted | Terms: ...
 
 
 class Metric(NamedTuple):
-    """A monoid: measure parts, add the results leaf by leaf, read the value of the sum.
+    """A monoid: `measure(outputs, targets) -> sums` of parts, to be added, and `value(sums)`."""
 
-    Sums and weights stay apart until the end, so batches of unequal size give the metric of all.
-    """
-
-    measure: Callable[[Any, Any], PyTree]  # (outputs, targets) -> sums
+    measure: Callable[[Any, Any], PyTree]
     value: Callable[[PyTree], Float[Array, ""]]
 
 
@@ -114,6 +98,7 @@ class LossSums(NamedTuple):
     weight: Float[Array, ""]  # sum of w
     metrics: dict[str, PyTree]  # the sums of each of the recipe's train_metrics
     model_state: ModelState  # the new one
+    terms: dict[str, PyTree] = {}  # the sums of each term of the loss, where it has several
 
 
 # (params, model_state, batch, key) -> what is differentiated, the sums
@@ -121,11 +106,14 @@ BatchLoss = Callable[[Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""]
 
 
 class Gradient(Protocol):
+    """`gradient(loss, params, model_state, batch, key) -> sums, grads` of a batch.
+
+    Both are undivided sums over its examples: the step divides them by the weight, once.
+    """
+
     def __call__(
         self, loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
-    ) -> tuple[LossSums, Params]:
-        """The sums of a batch and the gradient of its loss, undivided; the step divides both."""
-        ...
+    ) -> tuple[LossSums, Params]: ...
 
 
 class Objective(NamedTuple):
@@ -136,16 +124,18 @@ class Objective(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """A pure change to gradients, such as clipping.
-
-    `init(params) -> state` and `update(grads, state, params) -> grads, state`.
-    """
+    """`init(params) -> state` and `update(grads, state, params) -> grads, state`: say, a clip."""
 
     init: Callable[[Params], Any]
     update: Callable[[Params, Any, Params], tuple[Params, Any]]
 
 
 class Update(Protocol):
+    """`update(grads, state, params, lr, objective=None) -> updates, state`.
+
+    `params + updates` are the new parameters: the sign is in the updates, as in optax.
+    """
+
     def __call__(
         self,
         grads: Params,
@@ -153,9 +143,7 @@ class Update(Protocol):
         params: Params,
         lr: Scalar,
         objective: Objective | None = None,
-    ) -> tuple[Params, Any]:
-        """`(updates, new state)`; `params + updates` are the new parameters."""
-        ...
+    ) -> tuple[Params, Any]: ...
 
 
 def unscaled(state: Any) -> float:
@@ -170,18 +158,24 @@ def unscaled(state: Any) -> float:
 class Optimizer(NamedTuple):
     """A pure state transition from gradients to updates.
 
-    The learning rate is an argument, so it can be logged, swept and differentiated. `weights` gives
-    the parameters to evaluate with, where they differ from the trained ones: a moving average, say.
-    A step differentiates the loss times `loss_scale` and divides the gradients by it.
+    `init(params) -> state`; `update(grads, state, params, lr, objective=None) -> updates, state`,
+    see `Update`; `weights(state, params)` are the parameters to evaluate with, such as a moving
+    average. A step differentiates the loss times `loss_scale(state)`, by the leaves that `trained`
+    marks. The schedule counts updates: one in `steps_per_update` steps.
     """
 
     init: Callable[[Params], Any]
     update: Update
     weights: Callable[[Any, Params], Params] = lambda state, params: params
     loss_scale: Callable[[Any], Scalar] = unscaled
+    trained: Callable[[Params], PyTree] = lambda params: jax.tree.map(lambda _: True, params)
+    steps_per_update: int = 1
 
 
-Schedule = Callable[[Any], Float[Array, ""]]  # step (counted from 0) -> learning rate
+class Schedule(Protocol):
+    """`schedule(step) -> learning rate`, a float32 scalar; steps count from 0."""
+
+    def __call__(self, step: Any, /) -> Float[Array, ""]: ...
 
 
 class StepView(NamedTuple):
@@ -199,7 +193,10 @@ class StepView(NamedTuple):
     model_state: ModelState  # after the update
 
 
-Measure = Callable[[StepView], Mapping[str, Array]]  # -> named scalars or small vectors
+class Measure(Protocol):
+    """`measure(view) -> {name: scalar or small vector}`: what to record at a step."""
+
+    def __call__(self, view: StepView, /) -> Mapping[str, Array]: ...
 
 
 class StatefulMeasure(NamedTuple):
@@ -243,8 +240,13 @@ class History:
     eval_steps: Int[Array, "*evals"]  # updates made before each evaluation
     valid: dict[str, Float[Array, "*evals"]]  # 'loss' and each of the recipe's metrics
     train_steps: dict[str, Int[Array, "..."]] = field(default_factory=dict)
+    __repr__ = show.history
 
     def steps(self, name: str) -> Int[Array, "..."]:
         """The steps, counted from 0, at which `train[name]` was measured."""
         every = jnp.arange(self.train[name].shape[0], dtype=jnp.int32)
         return self.train_steps.get(name, every)
+
+
+show.by_constructor(Model, Decoder, Metric, Transform, Optimizer, StatefulMeasure)
+show.by_leaves(Batch, Weighted, StepView, Data, TrainState)

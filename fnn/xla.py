@@ -18,10 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.types import PRNGKey
+
+Dim = Any  # of a shape: an int, or the symbolic size of an exported program
 
 _IS_PLAIN = os.environ.get("FNN_XLA_PLAIN", "") not in ("", "0")
 _plain = jax.make_user_context(default_value=_IS_PLAIN)
@@ -65,6 +67,18 @@ def is_small(leaf: Any) -> bool:
     return math.prod(leaf.shape) <= 4096
 
 
+def is_symbolic(size: Dim) -> bool:
+    """Whether a size is that of an exported program which takes any; it compares with nothing.
+
+    What depends on how large a batch is, such as the cutting into chunks, asks this first, and
+    takes a form that suits every size.
+
+    >>> is_symbolic(export.symbolic_shape('batch, 3')[0]), is_symbolic(8)
+    (True, False)
+    """
+    return export.is_symbolic_dim(size)
+
+
 def sums_of_squares(*rows: Sequence[Array]) -> Float[Array, " rows"]:
     """For each list of arrays, the sum of the squares of all their elements.
 
@@ -100,7 +114,7 @@ def _sum_by_product(x: Array) -> Array:
     # Not for long rows or huge leaves, whose squares XLA would materialize.
     if x.ndim < 2 or x.shape[-1] > 4096 or x.size > 2**22:
         return jnp.vdot(x, x)
-    squares = jnp.square(x).reshape(-1, x.shape[-1])
+    squares = lax.collapse(jnp.square(x), 0, x.ndim - 1)
     ones = jnp.ones(squares.shape[1], x.dtype)
     return jnp.dot(squares, ones, precision=lax.Precision.HIGHEST).sum()
 

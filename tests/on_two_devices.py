@@ -25,7 +25,7 @@ from fnn.train import (
 from fnn.train.chunks import _indexed, chunks
 from fnn.train.devices import everywhere, shared_gradient
 from fnn.types import Batch, Data, LossSums
-from tests import test_weighted, tiny
+from tests import test_combine, test_weighted, tiny
 from tests.test_gradient import SAME_IN_PARTS, expect_close, recipe_with, stepped
 from tests.test_weighted import LOSSES
 from tests.tiny import DATA, HYPER, KEY, assert_same_bits
@@ -65,6 +65,13 @@ def test_devices_with_unequal_counts_are_the_whole_batch(name):
     recipe = test_weighted.recipe_with(LOSSES[name])
     batch = test_weighted.X, test_weighted.LABELS
     devices_equal_whole_batch(recipe, batch, key=KEY, hyper={"lr": 0.1}, devices=BOTH)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_devices_with_unequal_counts_of_terms_are_the_whole_batch(parts):
+    recipe = test_combine.recipe_with(gradient=microbatches(parts))
+    batch = test_combine.X, test_combine.Y
+    devices_equal_whole_batch(recipe, batch, key=KEY, hyper=test_combine.HYPER, devices=BOTH)
 
 
 def test_each_device_has_the_noise_of_a_part():
@@ -175,6 +182,7 @@ def test_a_resume_is_exact_and_compiles_nothing():
     assert_same_bits(resumed.state, whole.state)
 
 
+@pytest.mark.slow
 def test_steps_compile_once_and_streams_are_shared_too():
     recipe = without_statistics
     x, y = DATA.train
@@ -243,6 +251,7 @@ def final_loss(devices):
     return lambda hyper, key: run(key, hyper, LINE)[1].valid["loss"][-1]
 
 
+@pytest.mark.slow
 def test_hyperparameters_are_learned_through_steps_of_two_devices():
     hyper = {"lr": 0.1, "decay": 0.01}
     shared, alone = (
@@ -252,6 +261,7 @@ def test_hyperparameters_are_learned_through_steps_of_two_devices():
     expect_close(shared, alone, 1e-5)
 
 
+@pytest.mark.slow
 def test_runs_of_two_devices_may_be_mapped():
     keys, hyper = jax.random.split(KEY, 3), {"lr": 0.1, "decay": 0.01}
     shared, alone = (

@@ -231,7 +231,7 @@ SENSELESS = {
     "segment_mask: expected the keys in 1 examples, got 2": lambda: segment_mask(
         jnp.zeros((1, 2), int), jnp.zeros((2, 2), int)
     ),
-    "expected a softcap above 0, got 0.0": lambda: attention_weights(HEADS, HEADS, softcap=0.0),
+    "expected softcap in .0, inf., got 0.0": lambda: attention_weights(HEADS, HEADS, softcap=0.0),
     "combine_masks: expected masks of shape": lambda: combine_masks(HEADS[0] > 0),
 }
 

@@ -365,3 +365,100 @@ def test_tiny_splits_are_no_trouble(n):
     x = np.random.default_rng(0).normal(size=(n, 3))
     found = data.audit({"train": (x, np.arange(n)), "test": (x[:1] + 1, np.zeros(1, int))})
     assert not found
+
+
+def rows_of(splits):
+    return {name: Batch(x.reshape(len(x), -1), y) for name, (x, y) in splits.items()}
+
+
+def one_pixel_off(x):
+    return np.roll(x, 1, axis=2)
+
+
+COPIES = {
+    "noise of 1e-4": (lambda x, rng: x + rng.normal(0, 1e-4 * x.max(), x.shape), True),
+    "noise of 2 %": (lambda x, rng: x + rng.normal(0, 0.02 * x.max(), x.shape), True),
+    "other light": (lambda x, rng: 0.8 * x + 0.1 * x.max(), True),
+    "one pixel off": (lambda x, rng: one_pixel_off(x), False),  # as pictures alone
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_near_copies_are_found_as_pictures_and_as_rows(name):
+    change, as_rows = COPIES[name]
+    rng = np.random.default_rng(0)
+    splits = copied(parts(the_set("digits"), rng), rng, lambda x: change(x, rng))
+    for found in (splits, rows_of(splits))[: 1 + as_rows]:
+        near = [one for one in data.audit(found) if one.kind == "near-duplicates"]
+        assert ("train and test", 5) in [(one.where, one.numbers["pairs"]) for one in near]
+        assert all(one.where != "train" for one in near)
+
+
+def test_permuted_rows_are_copies():
+    x, y = the_set("digits")
+    order = np.random.default_rng(0).permutation(len(y))
+    found = data.audit({"train": (x, y), "test": (x[order], y[order])})
+    assert [(one.kind, one.numbers["copies"]) for one in found] == [("duplicates", len(y))]
+
+
+def test_rows_of_counts_and_of_noise_have_no_near_copies():
+    rng = np.random.default_rng(0)
+    for x in (rng.poisson(0.3, (400, 20)) * 1.0, rng.poisson(0.05, (400, 80)) * 1.0,
+              rng.normal(size=(400, 64)), np.exp(rng.normal(size=(400, 20))),
+              np.exp(2 * rng.normal(size=(400, 80))), rng.uniform(size=(400, 9, 9))):  # fmt: skip
+        assert "near-duplicates" not in kinds({"train": (x, None)})
+
+
+def sentences(rng, n):
+    words = np.array([f"word{i}" for i in range(300)])
+    return [" ".join(rng.choice(words, rng.integers(5, 30))) for _ in range(n)]
+
+
+def texts_with_a_word(rng, n):
+    x = np.array(sentences(rng, n))
+    y = rng.integers(2, size=n)
+    return np.where(y == 1, np.char.add(x, " good"), x).tolist(), y
+
+
+def tokens_with_one(rng, n):
+    x, y = rng.integers(10, 300, (n, 20)), rng.integers(2, size=n)
+    x[np.arange(n), rng.integers(20, size=n)] = np.where(y == 1, 7, 8)
+    return x, y
+
+
+def texts_in_a_table(rng, n):
+    x, y = texts_with_a_word(rng, n)
+    return data.Table(columns={"text": np.array(x), "n": rng.normal(size=n)}), y
+
+
+def odd_numbers(rng, n):
+    x = rng.integers(1000, size=(n, 4)).astype(np.float32)
+    return x, (x[:, 2] % 2).astype(int)  # four examples in five have a neighbor of equal value
+
+
+def one_of_many_categories(rng, n):
+    codes = rng.integers(60, size=(n, 3))
+    x = {f"c{i}": np.array([f"{c:02}" for c in column]) for i, column in enumerate(codes.T)}
+    return data.Table(columns=x), rng.integers(2, size=60)[codes[:, 1]]
+
+
+FOLLOWS = [texts_with_a_word, tokens_with_one, texts_in_a_table, odd_numbers,
+           one_of_many_categories]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", FOLLOWS, ids=lambda made: made.__name__)
+def test_labels_that_follow_from_one_word_token_or_column_are_not_unrelated(made):
+    for seed in TRIALS:
+        rng = np.random.default_rng(seed)
+        x, y = made(rng, 2000)
+        assert kinds({"train": (x, y)}) <= {"leak", "unscaled", "duplicates"}, seed
+        found = kinds({"train": (x, rng.permutation(y))})
+        assert "unrelated labels" in found, seed
+
+
+def test_a_column_of_categories_in_one_split_is_one_in_all():
+    names = np.array(["7", "8", "a"])
+    codes = np.random.default_rng(0).integers(2, size=400)
+    train = data.Table(columns={"c": np.append(names[codes], "a")})
+    later = data.Table(columns={"c": codes + 7.0}, written={"c": names[codes]})
+    assert kinds({"train": (train, None), "test": (later, None)}) <= {"duplicates"}

@@ -150,6 +150,7 @@ def wide(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
+@pytest.mark.sampled(2)
 @transforms
 def test_it_is_the_plain_function_under(name):
     byhand, derived = (batched(TRANSFORMS[name](of_point(call))) for call in CALLS)
@@ -251,6 +252,7 @@ def test_outside_of_shard_map_nothing_varies():
     assert varying_like(tree, jnp.ones(3))["a"] is tree["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_the_cases_for_two_devices_pass_in_a_process_that_has_two(cases):
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-m", cases]

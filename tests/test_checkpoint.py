@@ -104,6 +104,89 @@ def test_keys_are_refused_with_the_remedy(tmp_path):
         checkpoint.save(tmp_path / "x", {"k": jax.random.key(0)})
 
 
+DTYPES = [
+    *("bool", "int2", "int4", "int8", "int16", "int32", "int64"),
+    *("uint2", "uint4", "uint8", "uint16", "uint32", "uint64"),
+    *("float4_e2m1fn", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn"),
+    *("float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
+]
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0, 2)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_comes_back(tmp_path, dtype, shape):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        leaf = jnp.asarray(np.asarray(rng.integers(0, 2, shape), np.float32).astype(dtype))
+        checkpoint.save(tmp_path / "a", {"leaf": leaf})
+        (loaded,) = checkpoint.load(tmp_path / "a", {"leaf": leaf})[0].values()
+        assert loaded.dtype == leaf.dtype == dtype and loaded.shape == shape
+        assert np.asarray(loaded).tobytes() == np.asarray(leaf).tobytes()
+
+
+def test_a_dtype_of_another_name_is_no_match(tmp_path):
+    leaf = jnp.ones(3, jnp.float8_e4m3fn)
+    checkpoint.save(tmp_path / "a", {"w": leaf})
+    with pytest.raises(ValueError, match=r"w: expected float8_e5m2\[3\], got float8_e4m3fn\[3\]"):
+        checkpoint.load(tmp_path / "a", {"w": leaf.astype(jnp.float8_e5m2)})
+
+
+@pytest.mark.parametrize("leaf", [True, 3, 2.5, 1j, np.float32(0.1), np.float64(0.1)])
+def test_scalars_come_back_as_jax_has_them(tmp_path, leaf):
+    checkpoint.save(tmp_path / "a", {"a": leaf})
+    loaded = checkpoint.load(tmp_path / "a", {"a": leaf})[0]["a"]
+    assert loaded == jnp.asarray(leaf) and loaded.dtype == jnp.asarray(leaf).dtype
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    ["text", np.array(["a"]), np.array([1, None]), object(), np.longdouble(1), 2**40,
+     np.zeros(2, jax.dtypes.float0), np.datetime64("2020-01-01"), np.ma.masked_array([1], [1])],
+    ids=lambda leaf: type(leaf).__name__,
+)  # fmt: skip
+def test_what_is_no_number_of_jax_is_refused_before_anything_is_written(tmp_path, leaf):
+    with pytest.raises(ValueError, match="checkpoint.save: expected arrays of numbers .* at 'a/b'"):
+        checkpoint.save(tmp_path / "a", {"a": {"b": leaf}})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="checkpoint.save: expected meta that JSON can hold"):
+        checkpoint.save(tmp_path / "a", {}, {"leaf": np.int64(1)})
+
+
+@pytest.mark.parametrize("leaf", [np.int64(2**40), np.float64(1e300), np.float64(1e-300)])
+def test_64_bits_are_not_narrowed_to_another_number(tmp_path, leaf):
+    checkpoint.save(tmp_path / "a", {"a": leaf})
+    with pytest.raises(ValueError, match="at 'a' in .* load it with jax_enable_x64"):
+        checkpoint.load(tmp_path / "a", {"a": leaf})
+    with jax.enable_x64(True):
+        assert checkpoint.load(tmp_path / "a", {"a": leaf})[0]["a"] == leaf
+
+
+def test_a_directory_and_a_foreign_header_are_refused_by_name(tmp_path):
+    from safetensors.numpy import save_file
+
+    with pytest.raises(ValueError, match=f"checkpoint of fnn in {tmp_path}, got a damaged"):
+        checkpoint.load(tmp_path, {})
+    for changed in ({"crc32": "5"}, {"crc32": "[]"}, {"format": "fnn-99"}, {"dtypes": "7"}):
+        header = {"format": "fnn-1", "meta": "{}", "crc32": "{}"} | changed
+        save_file({"a": np.ones(1, np.float32)}, tmp_path / "a", metadata=header)
+        with pytest.raises(
+            ValueError,
+            match="load: expected (a checkpoint of fnn|the format 'fnn-1') in",
+        ):
+            checkpoint.load(tmp_path / "a", {"a": np.ones(1, np.float32)})
+
+
+@pytest.mark.parametrize("line", [b"[]", b"5", b"{}", b'{"step": "a"}', b"\xff"])
+def test_a_log_with_a_line_that_is_no_row_is_refused_by_name(tmp_path, line):
+    run = RunDir(tmp_path)
+    run.log([{"step": 0, "loss": 1.0}])
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(ValueError, match="RunDir: expected .*metrics.jsonl"):
+        run.rows(up_to_step=9)
+
+
 leaves = st.sampled_from([np.float32, np.int8, np.uint32, np.bool_, jnp.bfloat16]).flatmap(
     lambda dtype: st.lists(st.integers(0, 3), max_size=3).map(lambda shape: np.ones(shape, dtype))
 )

@@ -204,6 +204,7 @@ def slopes(conv, x, kernel):
     return first(x, kernel), jax.grad(length, (0, 1))(x, kernel), forward
 
 
+@pytest.mark.sampled(3)
 @ways
 def test_second_derivatives_are_those_of_xlas_own_convolution(way):
     conv, x, kernel = of_way(way)
@@ -214,6 +215,7 @@ def test_second_derivatives_are_those_of_xlas_own_convolution(way):
     expect_same(got, expected, rtol=1e-12)  # float64 keeps sixteen digits; sums of a few hundred
 
 
+@pytest.mark.sampled(3)
 @ways
 def test_a_batch_of_convolutions_and_of_their_gradients_is_a_loop_over_them(way):
     conv, x, kernel = of_way(way)
@@ -381,7 +383,8 @@ def refused(match, function, *args, **kwargs):
 
 def test_bad_input_is_refused_with_what_was_expected():
     params, x = {"kernel": jnp.ones((3, 3, 2, 4))}, jnp.ones((1, 5, 5, 2))
-    refused("2 window axes, 2", layers.conv, params, jnp.ones((1, 5, 2)))
+    refused("2 window axes", layers.conv, params, jnp.ones((1, 5, 2)))
+    refused("2 features", layers.conv, params, jnp.ones((1, 5, 5, 3)))
     refused("groups=2", layers.conv, params, x, groups=2)
     refused("dtype of the kernel", layers.conv, params, x.astype(jnp.bfloat16))
     refused("stride to be a positive", layers.conv, params, x, stride=0)
@@ -394,6 +397,6 @@ def test_bad_input_is_refused_with_what_was_expected():
     refused("below the", layers.conv_transpose, params, x, padding=((7, 0), (0, 0)))
     refused("2 window axes", layers.conv_transpose, params, jnp.ones((1, 5, 2)))
     refused("groups to divide", layers.conv_init, jax.random.key(0), 4, 6, (3,), groups=4)
-    refused("batch, .sizes", models.conv(2, 3).init, jax.random.key(0), jnp.ones((1, 2)))
-    refused("that the tile", layers.patchify, x, 2)
-    refused("that 4 divides", layers.unpatchify, x, 2)
+    refused("1 window axis", models.conv(2, (3,)).init, jax.random.key(0), jnp.ones((1, 2)))
+    refused("that the tile", layers.patchify, x, (2, 2))
+    refused("that 4 divides", layers.unpatchify, x, (2, 2))

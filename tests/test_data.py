@@ -10,9 +10,12 @@ from fnn.data import (
     Standardiser,
     class_weights,
     fit_standardiser,
+    grouped_k_fold,
     grouped_split,
     k_fold,
     split,
+    stratified_grouped_k_fold,
+    stratified_k_fold,
     stratified_split,
 )
 
@@ -188,6 +191,95 @@ def test_k_folds_validate_every_example_once():
     for folds in (1, 11):
         with pytest.raises(ValueError, match="k_fold: expected 2 to 10 folds"):
             k_fold(jax.random.key(0), 10, folds)
+
+
+FOLDS = {  # by (key, labels, groups)
+    "plain": lambda key, y, g, folds: k_fold(key, len(y), folds),
+    "stratified": lambda key, y, g, folds: stratified_k_fold(key, y, folds),
+    "grouped": lambda key, y, g, folds: grouped_k_fold(key, g, folds),
+    "both": stratified_grouped_k_fold,
+}
+
+
+def patients(seed, n=400, classes=3, groups=60):
+    """Groups of unequal size, whose examples mostly have a class that they prefer."""
+    rng = np.random.default_rng(seed)
+    g = rng.choice(groups, n, p=rng.dirichlet(np.ones(groups)))
+    y = np.where(rng.random(n) < 0.6, g % classes, rng.integers(classes, size=n))
+    return y, g
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_folds_hold_every_example_once_and_follow_from_their_key(name):
+    y, g = patients(0)
+    once, again, other = (FOLDS[name](jax.random.key(s), y, g, 5) for s in (0, 0, 1))
+    assert sorted(np.concatenate([valid for _, valid in once]).tolist()) == list(range(len(y)))
+    for train, valid in once:
+        assert len(valid) and sorted([*train.tolist(), *valid.tolist()]) == list(range(len(y)))
+    assert all((a[1] == b[1]).all() for a, b in zip(once, again, strict=True))
+    assert any(set(a[1].tolist()) != set(b[1].tolist()) for a, b in zip(once, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["grouped", "both"])
+def test_no_group_is_in_two_folds(name):
+    y, g = patients(1)
+    folds = [set(g[valid].tolist()) for _, valid in FOLDS[name](jax.random.key(0), y, g, 5)]
+    assert sum(map(len, folds)) == len(set(g.tolist()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stratified_folds_differ_by_one_example_of_a_class(seed):
+    y, _ = patients(seed)
+    counts = [np.bincount(y[v], minlength=3) for _, v in stratified_k_fold(jax.random.key(0), y, 7)]
+    assert np.ptp(counts, axis=0).max() <= 1 and np.ptp(np.sum(counts, axis=1)) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_grouped_folds_differ_by_a_group_at_most(seed):
+    y, g = patients(seed)
+    sizes = [len(valid) for _, valid in grouped_k_fold(jax.random.key(0), g, 5)]
+    assert np.ptp(sizes) <= np.bincount(g).max()
+
+
+def unevenness(folds, y):
+    """Standard deviation of the shares of the classes over the folds."""
+    counts = np.array([np.bincount(y[valid], minlength=y.max() + 1) for _, valid in folds])
+    return (counts / counts.sum(axis=0)).std(axis=0).mean()
+
+
+def test_stratified_groups_are_as_even_as_those_of_scikit_learn():
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    ours, theirs, unstratified = [], [], []
+    for seed in range(10):
+        y, g = patients(seed)
+        sklearn = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(y, y, g)
+        ours.append(unevenness(stratified_grouped_k_fold(jax.random.key(seed), y, g, 5), y))
+        theirs.append(unevenness(sklearn, y))
+        unstratified.append(unevenness(grouped_k_fold(jax.random.key(seed), g, 5), y))
+    assert np.mean(ours) < 1.1 * np.mean(theirs) and np.mean(ours) < 0.8 * np.mean(unstratified)
+
+
+def test_groups_of_one_class_each_leave_no_fold_empty():
+    y = np.repeat([0, 1], 20)
+    g = np.repeat(np.arange(8), 5)
+    for folds in (2, 4, 8):
+        made = stratified_grouped_k_fold(jax.random.key(0), y, g, folds)
+        assert all(len(valid) for _, valid in made)
+    made = stratified_grouped_k_fold(jax.random.key(0), y, g, 4)
+    assert [np.bincount(y[valid]).tolist() for _, valid in made] == [[5, 5]] * 4
+
+
+def test_folds_that_cannot_be_are_refused():
+    g = np.array([0, 0, 1, 1])
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="grouped_k_fold: expected 2 to 2 folds of 2 groups, got"):
+        grouped_k_fold(key, g, 3)
+    with pytest.raises(ValueError, match="stratified_k_fold: expected at most 1 folds, the exam"):
+        stratified_k_fold(key, np.arange(4), 2)
+    for folds in (0, 1, True):
+        with pytest.raises(ValueError, match="k_fold: expected"):
+            k_fold(key, 4, folds)
 
 
 def test_class_weights_give_every_class_the_same_part():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fnn import testing
+from fnn.dtypes import cast_floats
 from fnn.testing.optimizer_laws import _train
 from fnn.testing.quadratic import example_params
-from fnn.tree import cast_floats
 from tests import registry
 from tests.registry.rows import normal
 
@@ -55,6 +55,7 @@ def drawn(shapes):
     return jax.tree.unflatten(structure, draws)
 
 
+@pytest.mark.sampled(3)
 @over(registry.MODELS, lambda row: row.name not in QUICK_MODELS)
 def test_a_model_has_all_transforms(row):
     model, key = row.make(), jax.random.key(0)

@@ -95,7 +95,7 @@ def test_whitening_makes_outputs_that_are_uncorrelated_and_of_one_size():
     rough = np.random.default_rng(0).normal(size=(40, 12, 12, 3))
     x = jnp.asarray(rough + np.roll(rough, 1, 1) + np.roll(rough, 1, 2) + 0.5, jnp.float32)
     kernel = cifar_speedrun.whitening(x, eps=0.0)
-    y = layers.patches(x, 2).reshape(-1, 12) @ kernel.reshape(12, 24)
+    y = layers.patches(x, (2, 2)).reshape(-1, 12) @ kernel.reshape(12, 24)
     half = np.asarray(y[:, :12], np.float64)
     # An eigenvalue is right to 1e-6 of the largest, and they differ by a factor of 50.
     np.testing.assert_allclose(half.T @ half / len(half), np.eye(12), atol=1e-3)
@@ -154,7 +154,7 @@ def test_the_slow_weights_meet_the_fast_ones():
 
 
 WRONG = {
-    cifar_resnet: {"--lr": "0", "--depths": "2", "--examples": "9", "--warmup-share": "1"},
+    cifar_resnet: {"--lr": "0", "--depths": "2", "--examples": "9", "--warmup-fraction": "1"},
     cifar_speedrun: {"--lr": "-1", "--epochs": "0", "--momentum": "1", "--train-examples": "3"},
 }
 

@@ -51,7 +51,7 @@ def test_the_diffusion_model_samples_every_label_and_draws(tmp_path):
     )
     lines = said_by(diffusion, config)
     assert sum(line.startswith("100 samples, guidance") for line in lines) == 2
-    assert f"picture: {out}" in lines[-1] and out.read_bytes().startswith(b"\x89PNG")
+    assert f"figure: {out}" in lines[-1] and out.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_judge_knows_the_training_pictures_themselves():

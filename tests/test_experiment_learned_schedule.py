@@ -27,7 +27,7 @@ def test_it_compares_with_the_cosine_on_its_own_seeds_and_on_others(said):
     lines, out = said
     assert sum("over 2 seeds" in line for line in lines) == 2
     assert sum(line.startswith("  test loss") for line in lines) == 2
-    assert out.read_bytes().startswith(b"\x89PNG") and f"picture: {out}" in lines[-1]
+    assert out.read_bytes().startswith(b"\x89PNG") and f"figure: {out}" in lines[-1]
 
 
 def test_what_is_learned_is_never_worse_on_the_validation_part(said):

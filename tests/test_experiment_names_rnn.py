@@ -59,16 +59,15 @@ def test_the_loss_is_minus_the_logarithm_of_the_probability_of_the_name():
         -np.log(p[0, 0, 1] * p[0, 1, 2] * p[0, 2, 0]),
         -np.log(p[1, 0, 1] * p[1, 1, 1] * p[1, 2, 2] * p[1, 3, 0]),
     ]
-    config = names_rnn.Config()
+    config = names_rnn.Config(**TINY)
     recipe = names_rnn.make_recipe(config, names_rnn.make_model(config, LETTERS))(config.hyper)
-    found = recipe.loss(jnp.asarray(logits), jnp.asarray(y))
-    np.testing.assert_allclose(
-        (found.values * found.weights).sum(axis=1), expected, rtol=1e-5
-    )  # float32, sums of four logarithms
-    np.testing.assert_allclose(found.mean(), sum(expected) / 7, rtol=1e-5)  # 5 letters, 2 ends
+    losses = recipe.loss(jnp.asarray(logits), jnp.asarray(y))
+    # float32, a sum of seven logarithms; 2 + 3 letters and 2 ends
+    np.testing.assert_allclose(losses.sum(), sum(expected), rtol=1e-5)
+    np.testing.assert_allclose(losses.mean(), sum(expected) / 7, rtol=1e-5)
 
 
-def test_every_name_is_in_one_part_and_1000_are_kept_back_for_each():
+def test_every_name_is_in_one_part_and_1000_are_held_out_for_each():
     examples, test, letters = names_rnn.load(jax.random.key(0), NAMES)
     assert letters.symbols == ".ab"
     assert [len(part.y) for part in (examples.train, examples.valid, test)] == [400, 1000, 1000]

@@ -19,11 +19,12 @@ def script(monkeypatch, *arguments: str) -> None:
     runpy.run_path(str(FILE), run_name="__main__")
 
 
-def test_a_table_and_two_pictures_are_made(monkeypatch, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_table_and_two_figures_are_made(monkeypatch, tmp_path, capsys):
     out = tmp_path / "new" / "sweep"
-    script(monkeypatch, *TINY, "--out", str(out), "--picture", str(tmp_path / "map.png"))
+    script(monkeypatch, *TINY, "--out", str(out), "--figure", str(tmp_path / "map.png"))
     said = capsys.readouterr().out
-    assert "12 runs of 4 steps" in said and f"table and pictures: {out}" in said
+    assert "12 runs of 4 steps" in said and f"table and figures: {out}" in said
     with open(out / "sweep.csv") as file:
         rows = list(csv.DictReader(file))
     assert len({(row["lr"], row["weight_decay"]) for row in rows}) == 6

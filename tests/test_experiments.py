@@ -171,7 +171,7 @@ def test_the_table_and_the_picture_of_optimizers_are_made(monkeypatch, tmp_path,
     out = tmp_path / "new" / "paths.png"
     script(monkeypatch, "optimizers", "--only", "sgd", *sizes, "--out", str(out))
     said = capsys.readouterr().out
-    assert said.split("\n")[1].startswith("sgd ") and f"picture: {out}" in said
+    assert said.split("\n")[1].startswith("sgd ") and f"figure: {out}" in said
     assert out.read_bytes().startswith(b"\x89PNG")
 
 

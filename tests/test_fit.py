@@ -70,7 +70,7 @@ def test_a_second_fit_of_the_same_recipe_compiles_nothing():
 
 
 def test_patience_stops_and_restores_the_best_weights():
-    scores = iter([3.0, 1.0, 2.0, 1.5, 0.0])
+    scores = iter([0.0, 3.0, 1.0, 2.0, 1.5, 0.0])  # the first call checks it
     result = fit_tiny(patience=2, score=lambda valid: next(scores))
     assert result.stop is Stop.PATIENCE
     assert result.best_step == 2 * EVERY and result.state.step == 2 * EVERY
@@ -134,7 +134,7 @@ def stop_at_step(step: int, store: RunDir) -> None:
 
 def test_resume_continues_the_patience_that_was_spent(tmp_path):
     store = RunDir(tmp_path)
-    scores = iter([1.0, 2.0, 3.0, 4.0])
+    scores = iter([0.0, 1.0, 2.0, 3.0, 4.0])  # the first call checks it
     score = lambda valid: next(scores)  # noqa: E731
     fit_tiny(steps=2 * EVERY, store=store, score=score)
     result = fit_tiny(store=store, resume=True, patience=2, score=score)
@@ -200,10 +200,11 @@ ENDLESS = """
 import sys
 from tests.tiny import *
 from fnn.checkpoint import RunDir
-from fnn.train import fit
+from fnn.train import exit_code, fit
 result = fit(recipe, DATA, key=KEY, hyper=HYPER, steps=10**9, batch_size=16, eval_every=1000,
              store=RunDir(sys.argv[1]))
 print("ended", result.stop.name, int(result.state.step))
+sys.exit(exit_code(result))
 """
 
 
@@ -219,7 +220,7 @@ def test_a_signal_ends_a_fit_cleanly_with_everything_saved(tmp_path, number, who
         time.sleep(0.05)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == 128 + number
     name, step = output.splitlines()[-1].split()[1:]
     assert name == "INTERRUPTED"
     state, meta = RunDir(tmp_path).load("last", whole.state)

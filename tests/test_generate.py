@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.generate import generate, sample
+from fnn.generate import _is_kept, generate, sample
 from fnn.models import gpt, gpt2, gpt_decoder, llama
 from fnn.types import Decoder
 
@@ -74,6 +74,7 @@ def test_generation_equals_decoding_without_the_cache(name):
     assert len(np.unique(tokens)) > 3  # it says something
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["llama, scanned", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_pieces_of_any_lengths_give_the_logits_of_the_whole(name):
     params, decoder = params_of(name), DECODERS[name]
@@ -165,6 +166,65 @@ def test_tokens_are_drawn_with_the_probabilities_that_the_filters_leave(filters,
     assert (shares[np.asarray(expected) == 0] == 0).all()
 
 
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize(
+    ("logits", "filters", "kept"),
+    [
+        (np.zeros(2), {"top_k": 1}, [0]),
+        (np.zeros(10), {"top_k": 3}, [0, 1, 2]),
+        (np.array([1, 3, 3, 3, 2.0]), {"top_k": 2}, [1, 2]),
+        (np.array([1, 3, 3, 3, 2.0]), {"top_k": 4}, [1, 2, 3, 4]),
+        (np.zeros(10), {"top_p": 0.1}, [0]),
+        (np.zeros(10), {"top_p": 0.7}, range(7)),  # seven times 0.1, rounded, is less than 0.7
+        (np.zeros(10), {"top_p": 0.71}, range(8)),
+        (np.zeros(10), {"top_p": 1.0}, range(10)),
+        (np.zeros(10), {"top_k": 4, "top_p": 0.5}, [0, 1]),  # half of the four
+        (np.log([0.2, 0.4, 0.2, 0.2]), {"top_p": 0.6}, [0, 1]),
+        (np.array([0, -np.inf, 0.0]), {"top_k": 3}, [0, 2]),
+        (np.array([np.inf, 0.0, np.inf]), {"top_k": 1}, [0]),
+    ],
+)
+def test_of_equal_logits_no_more_are_kept_than_asked_for(logits, filters, kept):
+    found = _is_kept(jnp.asarray(logits, jnp.float32), **{"top_k": None, "top_p": None, **filters})
+    expected = set(kept) | set(np.flatnonzero(found & np.isneginf(logits)))  # which no draw gives
+    assert set(np.flatnonzero(found)) == expected
+    if np.isfinite(logits).all():
+        keys = jax.random.split(key(4), 200)
+        drawn = jax.vmap(lambda k: sample(k, jnp.asarray(logits, jnp.float32), **filters))(keys)
+        assert set(np.asarray(drawn)) == set(kept)
+
+
+def test_filters_keep_what_torch_and_numpy_say():
+    logits = np.round(np.random.default_rng(5).normal(size=(50, 12)), 1).astype(np.float32)
+    for row in logits:
+        order = np.argsort(-row, kind="stable")
+        p = np.exp(row.astype(np.float64))[order]
+        for top_p in (0.05, 0.3, 0.77, 0.95):
+            size = 1 + (np.cumsum(p / p.sum()) < top_p).sum()
+            found = _is_kept(jnp.asarray(row), None, top_p)
+            assert set(np.flatnonzero(found)) == set(order[:size])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prompt_that_fills_the_context_gets_its_next_token(name):
+    params = params_of(name)
+    prompt = np.arange(32, dtype=np.int32).reshape(2, 16) % 11
+    new = generate(DECODERS[name], params, prompt, key(), max_tokens=1, temperature=0.0)
+    logits, _ = gpt(CONFIGS[name]).apply(params, (), jnp.asarray(prompt))
+    np.testing.assert_array_equal(new[:, 0], logits[:, -1].argmax(axis=-1))
+
+
+def test_the_last_tokens_of_a_full_context_are_those_of_a_longer_one():
+    room = gpt2(**{**SIZES, "max_length": 20}, num_layers=1)
+    params, _ = gpt(room).init(key(1), PROMPT)
+    params = jax.tree.map(lambda leaf: 10 * leaf if leaf.ndim > 1 else leaf, params)
+    cut = {**params, "positions": {"table": params["positions"]["table"][:16]}}
+    settings = {"max_tokens": 13, "lengths": LENGTHS, "temperature": 0.0}
+    full = generate(DECODERS["gpt2"], cut, PROMPT, key(), **settings)
+    longer = generate(gpt_decoder(room), params, PROMPT, key(), **settings)
+    np.testing.assert_array_equal(full, longer)
+
+
 def test_after_the_stop_token_a_row_is_filled_with_it():
     free = np.asarray(generate(FADING, TABLE, PROMPT, key(2), max_tokens=8))
     stop = int(free[0, 2])
@@ -180,14 +240,14 @@ def test_after_the_stop_token_a_row_is_filled_with_it():
     [
         ({"prompt": PROMPT[0]}, r"expected a prompt of shape \(batch, time\)"),
         ({"prompt": PROMPT[:, :0]}, "with at least one token"),
-        ({"max_tokens": 0}, "expected max_tokens of at least 1, got 0"),
+        ({"max_tokens": 0}, "expected max_tokens to be a whole number above 0, got 0"),
         ({"lengths": np.array([4, 0, 2])}, r"expected lengths of shape \(3,\) in \[1, 4\]"),
         ({"lengths": np.array([4, 5, 2])}, r"in \[1, 4\], got \[4, 5, 2\]"),
-        ({"temperature": -1.0}, "expected temperature at least 0, got -1.0"),
-        ({"top_k": 0}, "expected top_k at least 1, got 0"),
+        ({"temperature": -1.0}, "expected temperature .*, got -1.0"),
+        ({"top_k": 0}, "expected top_k .* got 0"),
         ({"top_p": 0.0}, r"expected top_p in \(0, 1\], got 0.0"),
         ({"top_p": 1.1}, r"expected top_p in \(0, 1\], got 1.1"),
-        ({"max_tokens": 13}, "expected at most max_length = 16 tokens, got 17"),
+        ({"max_tokens": 14}, "expected at most max_length = 16 tokens, got 17"),
     ],
 )
 def test_impossible_requests_are_refused(arguments, message):

@@ -189,7 +189,7 @@ def test_fit_and_run_in_parts_give_the_same_bits(trained):
 
 
 def test_seeds_in_parts_may_be_mapped(trained):
-    keys = jnp.stack([KEY, jax.random.key(1)])
+    keys = jnp.stack([jax.random.clone(KEY), jax.random.key(1)])
     _, history = jax.jit(jax.vmap(make_run(in_parts, **RUN), (0, None, None)))(keys, HYPER, DATA)
     # A batched product sums in another order than a single one.
     np.testing.assert_allclose(

@@ -110,6 +110,7 @@ def memory(steps: int, eval_every: int | None = None) -> int:
     return program.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_gradient_grows_with_the_root_of_the_steps_and_of_the_evaluations():
     few, many, evaluated = memory(72), memory(288), memory(288, eval_every=12)
     # The root of 4 is 2. The plain scan grows 3.8 times here, from a level 4 times as high.

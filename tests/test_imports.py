@@ -10,10 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1] / "fnn"
 # fmt: off
 ROWS = {
-    1: ["types", "tree", "keys", "xla", "autodiff", "expect", "text"],
+    1: [
+        "types", "weighted", "show", "dtypes", "tree", "keys", "xla", "autodiff", "expect",
+        "advice", "arguments", "text",
+    ],
     2: [
-        "initializers", "activations", "losses", "metrics", "measures", "recipe", "schedules",
-        "order",
+        "initializers", "activations", "losses", "metrics", "measures", "recipe_check", "recipe",
+        "schedules", "order", "scaling",
     ],
     3: ["layers", "optim"],
     4: ["combinators", "models"],

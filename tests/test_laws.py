@@ -41,11 +41,13 @@ def over(rows, slow=()):
     return pytest.mark.parametrize("row", params)
 
 
+@pytest.mark.sampled(3)
 @over(registry.MODELS)
 def test_the_laws_of_models_hold_for(row):
     testing.check_model(row.make(), row.x, noisy=row.noisy, rowwise=row.rowwise, smooth=row.smooth)
 
 
+@pytest.mark.sampled(3)
 @over(registry.OPTIMIZERS, SLOW_OPTIMIZERS)
 def test_the_laws_of_optimizers_hold_for(row):
     testing.check_optimizer(
@@ -63,6 +65,7 @@ def test_the_laws_of_transforms_hold_for(row):
     testing.check_transform(row.make, row.scalars, leafwise=row.leafwise, draws=row.draws)
 
 
+@pytest.mark.sampled(2)
 @over(registry.LOSSES)
 def test_the_laws_of_losses_hold_for(row):
     testing.check_loss(
@@ -91,6 +94,7 @@ def test_the_laws_of_initializers_hold_for(row):
     testing.check_initializer(row.initializer, row.shape, std=row.std, random=row.random)
 
 
+@pytest.mark.sampled(2)
 @over(registry.SCHEDULES)
 def test_the_laws_of_schedules_hold_for(row):
     testing.check_schedule(row.make, row.scalars, row.values)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from fnn import losses, models, optim, schedules
+from fnn.dtypes import is_float
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_step
-from fnn.tree import is_float
 from tests import registry
 from tests.registry.rows import normal
 

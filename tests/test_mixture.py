@@ -159,7 +159,7 @@ def test_far_steps_agree_with_integers_without_limit(batch_size):
         ((3, 4), (1, -1), 1, "mixture: expected finite weights of at least 0, not all 0"),
         ((3, 4), (0, 0), 1, "mixture: expected finite weights of at least 0, not all 0"),
         ((3, 4), (1, math.inf), 1, "mixture: expected finite weights of at least 0, not all 0"),
-        ((3, 4), (1, 1), 0, "mixture: expected batch_size of at least 1, got 0"),
+        ((3, 4), (1, 1), 0, "mixture: expected batch_size to be a whole number above 0, got 0"),
     ],
 )
 def test_impossible_mixtures_are_refused(sizes, weights, batch_size, message):

@@ -383,7 +383,7 @@ def test_the_losses_of_the_players_are_those_of_the_paper():
         ),
         (
             lambda: models.ddim(lambda x, t: x, X, schedule=models.cosine_noise, steps=0),
-            "ddim: expected steps of at least 1, got 0",
+            "ddim: expected steps to be a whole number above 0, got 0",
         ),
         (
             lambda: models.dit(DIT).init(key(), INPUTS[:2]),

@@ -209,7 +209,7 @@ def test_the_model_keeps_the_losses_of_the_last_training_batch_in_its_state():
 
 @pytest.mark.parametrize("top_k", [0, E + 1])
 def test_a_number_of_routes_that_does_not_fit_is_refused(top_k):
-    with pytest.raises(ValueError, match=f"moe: expected top_k from 1 to 4, .* got {top_k}"):
+    with pytest.raises(ValueError, match=f"moe: expected top_k .*, got {top_k}; "):
         layers.moe(PARAMS, jnp.asarray(X), top_k=top_k)
 
 

@@ -397,6 +397,7 @@ def test_decay_without_a_gradient_shrinks_the_marked_leaves_alone(name):
         np.testing.assert_allclose(step["bias"], [bias], rtol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row):
     grads = GRADS[:20].copy()

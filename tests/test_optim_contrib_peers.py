@@ -121,6 +121,7 @@ OPTAX = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_updates_are_those_of_optax(name):
     ours, theirs, lr, factor = OPTAX[name]

@@ -320,12 +320,12 @@ def rates(losses, **settings):
 def test_a_plateau_is_read_from_means_over_steps():
     flat = [2.0] * 12
     np.testing.assert_allclose(
-        rates(flat, every_steps=3, factor=0.5, patience=2)[[0, 7, 8, 11]], [LR, LR, LR / 2, LR / 2]
+        rates(flat, every_steps=3, factor=0.5, patience=1)[[0, 7, 8, 11]], [LR, LR, LR / 2, LR / 2]
     )
     # Means of 3, 2 and 1 fall; the losses themselves rise and fall.
     falling = [1, 5, 0, 4, -1, 3]
-    np.testing.assert_allclose(rates(falling, every_steps=2, factor=0.5, patience=1), LR)
-    assert rates(falling, every_steps=1, factor=0.5, patience=1)[1] == np.float32(LR) / 2
+    np.testing.assert_allclose(rates(falling, every_steps=2, factor=0.5, patience=0), LR)
+    assert rates(falling, every_steps=1, factor=0.5, patience=0)[1] == np.float32(LR) / 2
 
 
 def test_a_plateau_is_that_of_optax_at_the_end_of_a_chain():
@@ -337,7 +337,7 @@ def test_a_plateau_is_that_of_optax_at_the_end_of_a_chain():
         for loss in noise:
             updates, state = see(loss, state)
             expected.append(LR * updates["w"][0])
-    ours = rates(noise, every_steps=3, factor=0.7, patience=2, cooldown=1)
+    ours = rates(noise, every_steps=3, factor=0.7, patience=1, cooldown=1)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
     assert len(set(ours.tolist())) > 3
 

@@ -111,7 +111,9 @@ def test_lbfgs_without_a_search_needs_no_objective():
 
 @pytest.mark.parametrize("memory", [0, -1])
 def test_lbfgs_wants_a_memory(memory):
-    with pytest.raises(ValueError, match="lbfgs: expected memory of at least 1, got"):
+    with pytest.raises(
+        ValueError, match="lbfgs: expected memory to be a whole number above 0, got"
+    ):
         optim.lbfgs(memory=memory)
 
 

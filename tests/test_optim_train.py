@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
-from fnn.recipe import Recipe
-from fnn.train import make_evaluate, make_init, make_run, make_step
+from fnn import losses, models, optim, schedules, tree
+from fnn.recipe import Recipe, whole_batch
+from fnn.train import (
+    make_evaluate,
+    make_init,
+    make_run,
+    make_step,
+    microbatches,
+    private_gradient,
+)
 from fnn.types import Data
 from tests.tiny import KEY, assert_same_bits
 
@@ -104,6 +111,64 @@ def test_between_the_updates_of_an_accumulation_nothing_moves():
     assert state.step == 3
 
 
+def lrs_of(optimizer, steps):
+    """What the schedule 0, 1, 2, ... gives at each step."""
+
+    def recipe(hyper):
+        def counting(step):
+            return jnp.asarray(step, jnp.float32)
+
+        return Recipe(models.dense(1), losses.mean_squared_error, optimizer, counting)
+
+    state, step = make_init(recipe)(KEY, {}, X), jax.jit(make_step(recipe))
+    lrs = []
+    for _ in range(steps):
+        state, metrics = step(state, (X, Y), KEY, {})
+        lrs.append(metrics["lr"].item())
+    return lrs
+
+
+WRAPPED = {
+    "accumulate": lambda: optim.accumulate(optim.sgd(), steps=2),
+    "chain": lambda: optim.chain(
+        optim.clip_by_global_norm(1.0), optim.accumulate(optim.sgd(), steps=2)
+    ),
+    "ema": lambda: optim.ema(optim.accumulate(optim.sgd(), steps=2)),
+    "freeze": lambda: optim.freeze(optim.accumulate(optim.sgd(), steps=2), "bias"),
+    "decoupled_decay": lambda: optim.decoupled_decay(optim.accumulate(optim.sgd(), steps=2), 0.1),
+    "dynamic_loss_scale": lambda: optim.dynamic_loss_scale(optim.accumulate(optim.sgd(), steps=2)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_schedule_counts_the_updates_of_an_accumulation(name):
+    assert lrs_of(WRAPPED[name](), 5) == [0, 0, 1, 1, 2]
+
+
+def test_accumulations_inside_each_other_multiply():
+    inner = optim.accumulate(optim.sgd(), steps=2)
+    assert optim.accumulate(inner, steps=3).steps_per_update == 6
+
+
+def test_scheduled_hyperparameters_count_updates_too():
+    def make(factor):
+        return optim.accumulate(optim.chain(optim.add_l2(factor), optim.sgd()), steps=2)
+
+    opt = optim.scheduled(make, factor=lambda step: jnp.float32(step))
+    params, zero = {"w": jnp.ones(1)}, {"w": jnp.zeros(1)}
+    state, updates = opt.init(params), []
+    for _ in range(6):
+        update, state = opt.update(zero, state, params, 1.0)
+        updates.append(update["w"].item())
+    assert updates == [0, 0, 0, -1, 0, -2]
+
+
+def test_groups_that_update_at_different_steps_are_refused():
+    several = {"kernel": optim.sgd(), "*": optim.accumulate(optim.sgd(), steps=2)}
+    with pytest.raises(ValueError, match=r"groups: .* one update in \[1, 2\] steps"):
+        optim.groups(several)
+
+
 def test_a_step_without_a_loss_scale_is_the_step_that_it_was():
     """A loss scale of 1 multiplies and divides, and gives the same bits as none."""
     one = optim.adam()._replace(loss_scale=lambda state: 1.0)
@@ -126,3 +191,74 @@ def test_training_without_a_schedule_is_evaluated_at_the_mean_of_its_steps():
     np.testing.assert_array_equal(
         evaluate(state, DATA.valid, {"lr": LR})["loss"], history.valid["loss"][-1]
     )
+
+
+def deep_recipe(optimizer, **fields):
+    """Three layers of which the body is most of the work."""
+    config = models.MLPConfig(widths=(64, 64), out_features=1, activation=jnp.tanh)
+
+    def recipe(hyper):
+        schedule = schedules.constant(LR)
+        return Recipe(models.mlp(config), losses.mean_squared_error, optimizer, schedule, **fields)
+
+    return recipe
+
+
+def flops(recipe):
+    state = make_init(recipe)(KEY, {}, X)
+    step = jax.jit(make_step(recipe)).lower(state, (X, Y), KEY, {})
+    return step.compile().cost_analysis()["flops"]
+
+
+PARAMS = make_init(deep_recipe(optim.sgd()))(KEY, {}, X).params
+BODY = [path for path in tree.paths(PARAMS) if not path.startswith("head")]
+FROZEN = {
+    "freeze": lambda: optim.freeze(optim.adam(), *BODY),
+    "groups": lambda: optim.groups({**{path: optim.frozen() for path in BODY}, "*": optim.adam()}),
+    "partition": lambda: optim.partition(
+        {"body": optim.frozen(), "head": optim.adam()},
+        lambda path, leaf: "body" if path in BODY else "head",
+    ),
+    "wrapped": lambda: optim.ema(
+        optim.chain(optim.clip_by_global_norm(1e3), optim.freeze(optim.adam(), *BODY))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_no_gradient_is_computed_for_what_is_frozen(name):
+    """What is left is the forward pass and the gradient of the head."""
+    forward = flops(deep_recipe(optim.frozen()))
+    whole = flops(deep_recipe(optim.adam()))
+    assert flops(deep_recipe(FROZEN[name]())) < forward + 0.3 * (whole - forward)
+
+
+@pytest.mark.parametrize("gradient", [whole_batch, microbatches(3), private_gradient(1e6, 0.0)])
+def test_the_norm_of_the_gradient_is_that_of_what_trains(gradient):
+    recipe = deep_recipe(optim.freeze(optim.sgd(), *BODY), gradient=gradient)
+    state = make_init(recipe)(KEY, {}, X)
+    after, metrics = jax.jit(make_step(recipe))(state, (X, Y), KEY, {})
+    moved = jax.tree.map(jnp.subtract, state.params, after.params)
+    # The update of gradient descent is lr times the gradient, up to the rounding of p - lr g.
+    np.testing.assert_allclose(metrics["grad_norm"], tree.global_norm(moved) / LR, rtol=1e-4)
+    for path in BODY:
+        assert dict(zip(tree.paths(moved), jax.tree.leaves(moved), strict=True))[path].sum() == 0
+
+
+def test_a_penalty_moves_nothing_that_is_frozen():
+    def penalty(params, model_state):
+        return losses.l2_penalty(params)
+
+    recipe = deep_recipe(optim.freeze(optim.sgd(), *BODY), penalty=penalty, measures=(seen,))
+    state = make_init(recipe)(KEY, {}, X)
+    _, metrics = jax.jit(make_step(recipe))(state, (X, Y), KEY, {})
+    assert metrics["of the body"] == 0 and metrics["of the head"] > 0
+
+
+def seen(view):
+    of = dict(zip(tree.paths(view.grads), jax.tree.leaves(view.grads), strict=True))
+    head = [g for path, g in of.items() if path not in BODY]
+    return {
+        "of the body": tree.global_norm([of[path] for path in BODY]),
+        "of the head": tree.global_norm(head),
+    }

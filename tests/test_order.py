@@ -126,10 +126,10 @@ def test_an_order_that_favours_some_is_found():
     ("n", "batch_size", "message"),
     [
         (0, 1, "order: expected at least one example, got an empty dataset"),
-        (-1, 1, "order: expected at least one example"),
+        (-1, 1, "order: expected n to be a whole number of at least 0, got -1"),
         (2**30 + 1, 1, "order: expected at most 1073741824 examples, got 1073741825"),
         (5, 6, "order: expected batch_size from 1 to the 5 examples, got 6"),
-        (5, 0, "order: expected batch_size from 1 to the 5 examples, got 0"),
+        (5, 0, "order: expected batch_size to be a whole number above 0, got 0"),
     ],
 )
 def test_impossible_sizes_are_refused(n, batch_size, message):

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
-from fnn import losses, models, optim, schedules
-from fnn.combinators import sequential
+from fnn import initializers, losses, models, optim, schedules
+from fnn.activations import relu, sigmoid
+from fnn.combinators import sequential, stack
 from fnn.recipe import Recipe
 from fnn.train import overfit_one_batch
 from fnn.types import Batch, Data, Model, Optimizer
@@ -198,3 +200,165 @@ def test_bad_arguments_are_refused_as_a_fit_refuses_them():
         overfit_one_batch(recipe, data(), key=KEY, hyper={"lr": 1.0}, batch_size=25)
     with pytest.raises(ValueError, match="expected steps to be a whole number above 0"):
         overfit(steps=0)
+
+
+# Failures planted in a network on handwritten digits; what each is, and what it must not be taken
+# for. The first advice is the cause.
+
+DIGITS = load_digits()
+IMAGES = ((DIGITS.data - DIGITS.data.mean()) / DIGITS.data.std()).astype(np.float32)
+LABELS = DIGITS.target.astype(np.int32)
+
+
+def layers(depth, activation=jnp.tanh, kernel_init=initializers.he_normal(), width=32, **options):
+    hidden = [models.dense(width, kernel_init=kernel_init, **options), activation]
+    return sequential(*hidden * depth, models.dense(10, kernel_init=kernel_init))
+
+
+def planted(model, x=IMAGES, y=LABELS, optimizer=optim.adam(), lr=1e-2, steps=80, **changes):
+    def recipe(hyper):
+        schedule = schedules.constant(hyper["lr"])
+        return Recipe(model, losses.cross_entropy, optimizer, schedule, **changes)
+
+    data = Data(train=Batch(x, y), valid=Batch(x[:32], y[:32]))
+    hyper = {"lr": lr}
+    return overfit_one_batch(recipe, data, key=KEY, hyper=hyper, batch_size=32, steps=steps)
+
+
+def rnn_that_explodes():
+    """One pixel after another, with recurrent kernels far above what is stable."""
+    cell = models.rnn(64, recurrent_init=initializers.normal(0.4))
+    return sequential(lambda x: x.reshape(-1, 64, 1), cell, models.last_step(), models.dense(10))
+
+
+def scaled(scale):
+    return initializers.constant(scale) if scale in (0.0, 0.5) else initializers.normal(scale)
+
+
+STACK = stack(sequential(models.dense(32, kernel_init=initializers.normal(0.1)), sigmoid), 12)
+FAILURES = {
+    "healthy": (lambda: planted(layers(2)), None, ()),
+    "lr x 100": (lambda: planted(layers(2), lr=3.0), "The lr is too high", ("vanish", "constant")),
+    "lr x 1e-4": (lambda: planted(layers(2), lr=1e-6), "The lr is too low", ("vanish",)),
+    "zeros": (
+        lambda: planted(layers(2, relu, scaled(0.0))),
+        "The units of 0/kernel, 2/kernel, 4/kernel start with the same weights",
+        ("dead", "stop_gradient", "momentum"),
+    ),
+    "a constant": (
+        lambda: planted(layers(2, relu, scaled(0.5))),
+        "The units of 0/kernel, 2/kernel",
+        ("dead", "stop_gradient"),
+    ),
+    "std 0.001": (
+        lambda: planted(layers(3, relu, scaled(0.001)), steps=40),
+        "The kernels 0/kernel, 2/kernel, 4/kernel, 6/kernel start too small",
+        ("dead", "momentum", "stop_gradient"),
+    ),
+    "14 sigmoids": (
+        lambda: planted(layers(14, sigmoid, width=8), steps=20),
+        "The gradient vanishes on its way back: ",
+        ("freezes", "dead", "same weights"),
+    ),
+    "sigmoids in a stack": (
+        lambda: planted(sequential(models.dense(32), STACK, models.dense(10)), steps=20),
+        "The gradient vanishes on its way back: ",
+        ("freezes", "dead", "same weights"),
+    ),
+    "dead relu": (
+        lambda: planted(layers(2, relu, bias_init=initializers.constant(-100.0))),
+        "No gradient reaches 0/bias, 0/kernel, 2/bias, 2/kernel, 4/kernel, and the prediction",
+        ("same weights", "stop_gradient"),
+    ),
+    "inputs x 1000": (
+        lambda: planted(layers(1, relu), 1000 * IMAGES, optimizer=optim.sgd(), lr=0.1),
+        "Inputs go up to",
+        ("near zero in",),
+    ),
+    "an exploding rnn": (
+        lambda: planted(rnn_that_explodes(), optimizer=optim.sgd(), lr=0.1, steps=40),
+        "The gradient explodes: its norm is",
+        ("has vanished",),
+    ),
+    "one label": (
+        lambda: planted(layers(1), y=np.zeros_like(LABELS)),
+        "All targets of the batch are the same, so that a constant guess learns it too",
+        (),
+    ),
+    "std 10": (
+        lambda: planted(layers(2, relu, scaled(10.0)), lr=1.0),
+        "The first loss is",
+        ("vanished",),
+    ),
+}  # fmt: skip
+
+
+OFTEN = ("healthy", "zeros", "dead relu", "sigmoids in a stack", "an exploding rnn", "one label")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in OFTEN)) for n in FAILURES]
+)
+def test_a_planted_failure_is_named_first_and_for_no_other(name):
+    overfitted, first, not_said = FAILURES[name]
+    result = overfitted()
+    said = "\n".join(result.advice)
+    if first is None:
+        assert result.passed and not said
+    else:
+        assert result.advice and result.advice[0].startswith(first), result
+    for other in not_said:
+        assert other not in said, result
+    assert result.passed == (name in ("healthy", "one label", "std 10"))
+
+
+def test_a_bad_start_does_not_pass_by_getting_to_chance():
+    result = planted(layers(1, relu), 1000 * IMAGES, optimizer=optim.sgd(), lr=0.1)
+    e = result.evidence
+    assert e.last_loss < 0.02 * e.first_loss  # which once counted as near zero
+    assert not result.passed and e.goal == pytest.approx(0.02 * e.constant_loss)
+    counts = np.bincount(LABELS[list(e.indices)])
+    part = counts[counts > 0] / counts.sum()
+    assert e.constant_loss <= -(part * np.log(part)).sum() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "guess"),
+    [
+        (losses.mean_squared_error, "values", lambda y: y.var(axis=0).mean()),
+        (losses.mean_absolute_error, "values", lambda y: np.abs(y - np.median(y, 0)).mean()),
+        (losses.binary_cross_entropy, "bits", lambda y: -np.mean(
+            [np.mean(y, 0) * np.log(np.mean(y, 0)) + np.mean(1 - y, 0) * np.log(np.mean(1 - y, 0))]
+        )),
+    ],
+    ids=["squares", "absolute", "binary"],
+)  # fmt: skip
+def test_the_constant_guess_is_the_best_one_of_each_loss(loss, y, guess):
+    targets = (X[:, :2] if y == "values" else (X[:, :2] > 0.3)).astype(np.float32)
+    made = lambda hyper: recipe(hyper)._replace(model=models.dense(2), loss=loss)  # noqa: E731
+    evidence = overfit(made, data(y=targets), steps=2).evidence
+    batch = targets[list(evidence.indices)].astype(np.float64)
+    assert evidence.constant_loss == pytest.approx(guess(batch), rel=1e-4)  # float32
+
+
+def test_nothing_is_concluded_on_the_structure_from_a_trial_that_passed():
+    result = planted(layers(2), lr=1e-5)
+    assert min(result.evidence.last_losses.values()) < result.evidence.goal
+    assert all("lr" in text for text in result.advice), result
+
+
+def test_layers_of_a_stack_are_named_apart():
+    cut = lambda x: jax.lax.stop_gradient(x)  # noqa: E731
+    model = sequential(
+        blocks=stack(sequential(models.dense(FEATURES), jnp.tanh), 3), cut=cut, head=models.dense(3)
+    )
+    result = overfit(with_changes(model=model), data=data(np.ones_like(X)), steps=3)
+    assert result.evidence.without_gradient == tuple(
+        f"blocks/0/{name}[{i}]" for name in ("bias", "kernel") for i in range(3)
+    )
+
+
+def test_a_batch_of_one_example_is_judged_by_its_first_loss():
+    made = lambda hyper: recipe(hyper)  # noqa: E731
+    result = overfit_one_batch(made, data(), key=KEY, hyper={"lr": 1.0}, batch_size=1, steps=100)
+    assert result.passed and result.evidence.constant_loss is None

@@ -70,7 +70,7 @@ def test_symmetric_padding_is_torchs_own():
         return y.movedim(1, -1)
 
     pairs = ((1, 1), (1, 1))
-    case = lambda x: layers.average_pool(x, 3, stride=2, padding=pairs)  # noqa: E731
+    case = lambda x: layers.average_pool(x, (3, 3), stride=2, padding=pairs)  # noqa: E731
     expect_like_torch({"average": (case, reference)}, normal(2, 5, 6, 2))
 
 
@@ -106,7 +106,7 @@ def test_of_equal_entries_the_first_has_the_gradient_as_in_torch(window):
             lambda x: torch_pool("max", x, window, 1, ((0, 0), (0, 0))),
         ),
         "adaptive": (
-            lambda x: layers.adaptive_max_pool(x, 2),
+            lambda x: layers.adaptive_max_pool(x, (2, 2)),
             lambda x: F.adaptive_max_pool2d(x.movedim(-1, 1), 2).movedim(1, -1),
         ),
     }
@@ -117,34 +117,34 @@ def test_of_equal_entries_the_first_has_the_gradient_as_in_torch(window):
 
 def test_nan_wins_over_every_number():
     x = jnp.array([1.0, jnp.nan, 3.0, 2.0, 0.0]).reshape(1, 5, 1)
-    assert np.isnan(layers.max_pool(x, 3, stride=1)).ravel().tolist() == [True, True, False]
+    assert np.isnan(layers.max_pool(x, (3,), stride=1)).ravel().tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("size", [4, 5])
 def test_a_constant_stays_what_it_is_under_every_padding(size):
     pools = (layers.max_pool, layers.average_pool)
     choices = [(pool, stride, p) for pool in pools for stride in (1, 2) for p in Padding]
-    every = jax.jit(lambda x: [f(x, 3, stride=s, padding=p) for f, s, p in choices])
+    every = jax.jit(lambda x: [f(x, (3,), stride=s, padding=p) for f, s, p in choices])
     for y, choice in zip(every(jnp.full((1, size, 2), 3.0)), choices, strict=True):
         assert y.size and (np.asarray(y) == 3.0).all(), choice
 
 
 def test_half_precision_is_summed_in_single():
     x = jnp.array([256, 1, 1], jnp.bfloat16).reshape(1, 3, 1)
-    y = layers.sum_pool(x, 3)
+    y = layers.sum_pool(x, (3,))
     assert y.dtype == jnp.bfloat16 and y.item() == 258  # in bfloat16, 256 + 1 is 256
 
 
 def test_the_stride_is_the_window_unless_it_is_given():
     x = jnp.arange(6.0).reshape(1, 6, 1)
-    assert layers.max_pool(x, 3).ravel().tolist() == [2.0, 5.0]
-    assert layers.max_pool(x, 3, stride=1).ravel().tolist() == [2.0, 3.0, 4.0, 5.0]
+    assert layers.max_pool(x, (3,)).ravel().tolist() == [2.0, 5.0]
+    assert layers.max_pool(x, (3,), stride=1).ravel().tolist() == [2.0, 3.0, 4.0, 5.0]
 
 
 def test_no_pool_uses_a_window_reduction_which_is_slow_on_a_cpu():
     def total(x):
         pools = (layers.max_pool, layers.average_pool, layers.sum_pool)
-        return sum(pool(x, 3, stride=2, padding=Padding.SAME).sum() for pool in pools)
+        return sum(pool(x, (3, 3), stride=2, padding=Padding.SAME).sum() for pool in pools)
 
     text = jax.jit(jax.grad(total)).lower(jnp.zeros((1, 5, 5, 1))).as_text()
     assert "reduce_window" not in text and "select_and_scatter" not in text
@@ -158,14 +158,15 @@ def refused(match, pool, *args, **kwargs):
 
 def test_bad_input_is_refused_with_what_was_expected():
     x = jnp.ones((1, 4, 4, 2))
-    refused("batch, .window", layers.max_pool, x, (2,))
-    refused("window to be a positive", layers.max_pool, x, 0)
-    refused("stride to be a positive", layers.average_pool, x, 2, stride=(1, 0))
-    refused("at least", layers.sum_pool, x, 5)
-    refused("padding below the window", layers.max_pool, x, 2, padding=((2, 0), (0, 0)))
-    refused("one pair", layers.average_pool, x, 2, padding=((1, 0),))
-    refused("longer than their padding", layers.max_pool, x[:, :1], 3, padding=Padding.REFLECT)
+    refused("1 window axis", layers.max_pool, x, (2,))
+    refused("window to be a positive", layers.max_pool, x, (0, 2))
+    refused("stride to be a positive", layers.average_pool, x, (2, 2), stride=(1, 0))
+    refused("at least", layers.sum_pool, x, (5, 5))
+    refused("padding below the window", layers.max_pool, x, (2, 2), padding=((2, 0), (0, 0)))
+    refused("one pair", layers.average_pool, x, (2, 2), padding=((1, 0),))
+    refused("longer than their padding", layers.max_pool, x[:, :1], (3, 3), padding=Padding.REFLECT)
     refused("no axis", layers.global_average_pool, jnp.ones((2, 3)))
     refused("no axis", layers.global_max_pool, jnp.ones((2, 3)))
-    refused("no axis", layers.adaptive_max_pool, jnp.ones((2, 3)), 2)
-    refused("places to be a positive", layers.adaptive_average_pool, x, (1, 2, 3))
+    refused("2 window axes", layers.adaptive_max_pool, jnp.ones((2, 3)), (2, 2))
+    refused("3 window axes", layers.adaptive_average_pool, x, (1, 2, 3))
+    refused("places to be a positive", layers.adaptive_average_pool, x, (1, 0))

@@ -54,5 +54,42 @@ def test_the_bar_shows_step_rate_loss_and_validation(capsys):
     assert "4/10" in text and "loss 0.2500" in text and "valid loss 0.4000" in text
 
 
+@pytest.mark.parametrize("columns", [9, 12, 20, 30, 40, 50, 60, 70, 80, 100, 200])
+def test_the_bar_stays_on_one_line_and_never_cuts_the_step(columns, capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with progress.bar(1500) as show:
+        show(Report(1200, 1500, 846.0, 0.001, {"loss": 0.0123, "accuracy": 0.9876}))
+    [line] = capsys.readouterr().out.strip("\n").split("\n")
+    assert "1200/1500" in line and len(line.rstrip()) <= columns and "\u2026" not in line
+    assert ("loss 0.0010" in line) == (columns >= 30)
+    assert ("valid loss 0.0123" in line) == (columns >= 50)
+    assert ("accuracy 0.9876" in line) == (columns >= 80)
+
+
+def test_a_terminal_that_cannot_overwrite_a_line_gets_plain_lines(capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # what a pipe is to rich otherwise
+    with progress.bar(10) as show:
+        show(report(4, {"loss": 0.4}))
+    assert capsys.readouterr().out == line_of(report(4, {"loss": 0.4}))
+
+
+def line_of(shown):
+    return progress.line(shown) + "\n"
+
+
+def test_no_color_means_no_escape_code_of_a_color(capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    for no_color in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", no_color)
+        with progress.bar(10) as show:
+            show(report(4, {"loss": 0.4}))
+        assert ("m\u2501" in capsys.readouterr().out) == (no_color == "")
+
+
 def test_no_time_is_left_to_tell_before_the_rate_is_known():
     assert Report(1, 10, 0.0, 0.5, {}).seconds_left == 0.0

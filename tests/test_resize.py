@@ -40,9 +40,9 @@ def test_scaling_up_and_its_gradients_are_those_of_torch():
         return lambda x: call(x).movedim(1, -1)
 
     cases = {
-        "nearest": (lambda x: layers.upsample_nearest(x, 3), reference("nearest")),
+        "nearest": (lambda x: layers.upsample_nearest(x, (3, 3)), reference("nearest")),
         "linear": (
-            lambda x: layers.upsample_linear(x, 3),
+            lambda x: layers.upsample_linear(x, (3, 3)),
             reference("bilinear", align_corners=False),
         ),
     }
@@ -51,9 +51,9 @@ def test_scaling_up_and_its_gradients_are_those_of_torch():
 
 def test_shuffling_pixels_is_that_of_torch():
     first = lambda f: lambda x: f(x.movedim(-1, 1), 2).movedim(1, -1)  # noqa: E731
-    cases = {"shuffle": (lambda x: layers.pixel_shuffle(x, 2), first(F.pixel_shuffle))}
+    cases = {"shuffle": (lambda x: layers.pixel_shuffle(x, (2, 2)), first(F.pixel_shuffle))}
     expect_like_torch(cases, normal(2, 2, 3, 8))
-    cases = {"unshuffle": (lambda x: layers.pixel_unshuffle(x, 2), first(F.pixel_unshuffle))}
+    cases = {"unshuffle": (lambda x: layers.pixel_unshuffle(x, (2, 2)), first(F.pixel_unshuffle))}
     expect_like_torch(cases, normal(2, 4, 6, 3))
 
 
@@ -79,7 +79,7 @@ def test_tiles_are_the_patches_that_do_not_overlap(block):
 
 def test_a_line_stays_a_line_between_the_outer_entries():
     x = jnp.arange(5.0).reshape(1, 5, 1)
-    y = np.asarray(layers.resize_linear(x, 15)).ravel()
+    y = np.asarray(layers.resize_linear(x, (15,))).ravel()
     # Steps of 1/3 where both neighbours exist; float32 rounds numbers below 4 to 2.4e-7.
     np.testing.assert_allclose(np.diff(y[1:-1]), 1 / 3, atol=1e-6)
     assert y[0] == y[1] - y[1] and y[-1] == 4.0
@@ -99,11 +99,11 @@ def refused(match, function, *args):
 
 def test_bad_input_is_refused_with_what_was_expected():
     x = jnp.ones((1, 4, 4, 3))
-    refused("batch, .sizes", layers.resize_nearest, jnp.ones((2, 3)), 4)
+    refused("1 window axis", layers.resize_nearest, jnp.ones((2, 3)), (4,))
     refused("positive number", layers.resize_linear, x, (4, 0))
-    refused("positive number", layers.upsample_linear, x, (2, 2, 2))
-    refused("positive number", layers.upsample_nearest, x, 0)
-    refused("that 4 divides", layers.pixel_shuffle, x, 2)
-    refused("that the tile", layers.pixel_unshuffle, x, 3)
-    refused("that the tile", layers.patchify, x, 3)
-    refused("that 4 divides", layers.unpatchify, x, 2)
+    refused("3 window axes", layers.upsample_linear, x, (2, 2, 2))
+    refused("positive number", layers.upsample_nearest, x, (0, 2))
+    refused("that 4 divides", layers.pixel_shuffle, x, (2, 2))
+    refused("that the tile", layers.pixel_unshuffle, x, (3, 3))
+    refused("that the tile", layers.patchify, x, (3, 3))
+    refused("that 4 divides", layers.unpatchify, x, (2, 2))

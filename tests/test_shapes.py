@@ -6,9 +6,10 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from fnn.initializers import normal
-from fnn.layers import dropout
+from fnn.keys import fold_name
 from fnn.losses import cross_entropy
 from fnn.optim import adam
+from fnn.train.range_curve import smooth
 
 
 def test_an_argument_of_the_wrong_rank_is_found():
@@ -17,13 +18,13 @@ def test_an_argument_of_the_wrong_rank_is_found():
 
 
 def test_an_argument_of_the_wrong_dtype_is_found():
-    with pytest.raises(TypeCheckError, match="x"):
-        dropout(jax.random.key(0), jnp.arange(3), 0.5)
+    with pytest.raises(TypeCheckError, match="losses"):
+        smooth(jnp.arange(3), 0.5)
 
 
 def test_a_legacy_key_is_found():
     with pytest.raises(TypeCheckError, match="key"):
-        dropout(jax.random.key_data(jax.random.key(0)), jnp.ones(3), 0.5)
+        fold_name(jax.random.key_data(jax.random.key(0)), "init")
 
 
 def test_an_int_may_stand_for_a_float():

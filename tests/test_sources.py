@@ -1,9 +1,12 @@
 """Files of data sets: the formats, where they are looked for, and the real ones where they are."""
 
 import gzip
+import io
 import os
 import pickle
+import shutil
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnn import data
+from fnn.data.files import unpack
 
 ROOT = Path(os.environ.get("FNN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PICTURES = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)
@@ -110,6 +114,103 @@ def test_sheets_of_pictures_are_cut_in_rows(tmp_path):
         data.read_sheets(tmp_path, "sheet_*.png", "labels")
     with pytest.raises(ValueError, match="expected sheets none_"):
         data.read_sheets(tmp_path, "none_*.png", "labels")
+
+
+def damaged(content):
+    """A file cut at several lengths, one with bytes changed, and one of another format."""
+    for keep in (0, 1, 3, 10, len(content) // 2, len(content) - 1):
+        yield content[:keep]
+    yield content[: len(content) // 2] + b"\xff" * 8 + content[len(content) // 2 + 8 :]
+    yield b"<html>not found</html>"
+
+
+def tar_of(name, content):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+NOISE = np.random.default_rng(0).integers(256, size=5000).astype(np.uint8)
+PICKLE = pickle.dumps({b"data": NOISE[:3072][None], b"labels": [7]}, 2)
+READERS = {  # a whole file, and what reads it
+    "idx": (idx(NOISE, 8), data.read_idx),
+    "idx.gz": (gzip.compress(idx(NOISE, 8)), data.read_idx),
+    "csv.gz": (gzip.compress(b"a,b\n" + b"1,2\n" * 99), data.read_csv),
+    "cifar.bin": (bytes([7]) + NOISE[:3072].tobytes(), data.read_cifar_binary),
+    "cifar.pickle": (PICKLE, data.read_cifar_python),
+    "tar.gz": (tar_of("in/a", NOISE.tobytes()), lambda p: unpack(p, "in", p.parent / "out")),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_refused_by_its_name(tmp_path, name):
+    whole, reader = READERS[name]
+    file = tmp_path / name
+    file.write_bytes(whole)
+    reader(file)
+    refused = 0
+    for content in damaged(whole):
+        file.write_bytes(content)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        try:
+            reader(file)  # bytes that have no checksum may be any
+        except ValueError as error:
+            assert str(file) in str(error)
+            refused += 1
+    assert refused >= 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]  # nothing half unpacked
+
+
+def test_a_damaged_vocabulary_is_refused_by_its_name(tmp_path):
+    pytest.importorskip("tokenizers")
+    file = tmp_path / "vocabulary.json"
+    data.train_subwords("low lower lowest", 260).save(file)
+    for content in damaged(file.read_bytes()):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f"Subwords.load: .*{file}"):
+            data.Subwords.load(file)
+
+
+def test_an_idx_header_of_nonsense_is_refused(tmp_path):
+    for shape in [(2**31 - 1,) * 3, (-1, -5), (0, 7, -1)]:
+        header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}i", *shape)
+        (tmp_path / "a").write_bytes(header + bytes(5))
+        with pytest.raises(ValueError, match="read_idx: expected .* bytes of numbers"):
+            data.read_idx(tmp_path / "a")
+
+
+FORGED = {
+    "labels above 9": {b"data": planes(PICTURES), b"labels": [3, 10]},
+    "too few labels": {b"data": planes(PICTURES), b"labels": [3]},
+    "floats": {b"data": planes(PICTURES) * 1.5, b"labels": [3, 7]},
+    "objects": {b"data": np.array([[None]]), b"labels": [3]},
+    "no data": {b"labels": [3]},
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_pickle_of_other_pictures_or_labels_is_refused(tmp_path, name):
+    (tmp_path / "a").write_bytes(pickle.dumps(FORGED[name]))
+    with pytest.raises(ValueError, match=f"read_cifar_python: .*{tmp_path / 'a'}"):
+        data.read_cifar_python(tmp_path / "a")
+
+
+def test_a_forged_dtype_does_not_reach_numpy(tmp_path):
+    class Forged:
+        def __reduce__(self):
+            return np.dtype, ("V8", False, True), (3, "|", None, None, None, 8, 1, 63)
+
+    whole = pickle.dumps({b"data": Forged(), b"labels": [1]}, 2)
+    (tmp_path / "a").write_bytes(whole)
+    with pytest.raises(ValueError, match="read_cifar_python: expected a pickled dict"):
+        data.read_cifar_python(tmp_path / "a")
+    for content in (b"N" + b"r" + (2**27).to_bytes(4, "little") + b"0}.", b"\x8e" + b"\xff" * 7):
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(ValueError, match="read_cifar_python: expected a pickled dict"):
+            data.read_cifar_python(tmp_path / "a")
 
 
 CSV = "age, work, sex\n39, 1.5, F\n?, x, M\n17,, F\n"

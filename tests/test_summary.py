@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models
-from fnn.combinators import sequential, stack
+from fnn import models, optim
+from fnn.activations import relu
+from fnn.combinators import cast, remat, residual, sequential, stack
 from fnn.train import compile_cache, summary
-from fnn.train.summary import count_flops
+from fnn.train.flops import count_flops
 from fnn.types import Model
 
 MLP = models.mlp(models.MLPConfig(widths=(8, 8), out_features=3, norm=models.batch_norm), rate=0.5)
@@ -92,18 +93,163 @@ def test_models_of_trees_integers_and_no_parameters_have_a_summary():
     assert "parameters: 0 (0 B)" in str(empty)
 
 
-def test_the_table_has_a_line_for_each_leaf_and_the_totals():
-    text = str(summary(MLP, X)).splitlines()
-    assert text[0].split() == ["params", "shape", "dtype", "count", "bytes"]
-    assert "head/kernel  " in "\n".join(text) and "model_state" in text
-    assert [line.split(":")[0] for line in text[-5:]] == [
-        "parameters",
-        "input",
-        "output",
-        "forward",
-        "forward and backward",
+def layers_by_path(model, x):
+    return {layer.path: layer for layer in summary(model, x).layers}
+
+
+B, T, E, H = 4, 6, 16, 24
+WORDS = SPEC((B, T), jnp.int32)
+SERIES = SPEC((B, T, E), jnp.float32)
+IMAGES = SPEC((B, 8, 8, 3), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "kind", "output", "count", "products"),
+    [
+        (models.dense(H), SERIES, "dense", (B, T, H), E * H + H, 2 * B * T * E * H),
+        (models.conv(H, (3, 3)), IMAGES, "conv", (B, 8, 8, H), 27 * H + H, 2 * B * 64 * 27 * H),
+        (models.conv(H, (3, 3), stride=2, bias=False), IMAGES, "conv", (B, 4, 4, H), 27 * H,
+         2 * B * 16 * 27 * H),
+        (models.depthwise_conv((3, 3)), SPEC((B, 8, 8, H), jnp.float32), "depthwise_conv",
+         (B, 8, 8, H),
+         9 * H + H, 2 * B * 64 * 9 * H),
+        (models.self_attention(2), SERIES, "self_attention", (B, T, E), 4 * (E * E + E),
+         4 * 2 * B * T * E * E + 2 * 2 * B * T * T * E),
+        (models.lstm(H), SERIES, "lstm", (B, T, H), 4 * H * (E + H) + 4 * H,
+         2 * B * T * 4 * H * (E + H)),
+        (models.embedding(100, E), WORDS, "embedding", (B, T, E), 100 * E, 0),
+        (models.layer_norm(), SERIES, "layer_norm", (B, T, E), 2 * E, 0),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_the_numbers_of_a_layer_are_those_by_hand(model, x, kind, output, count, products):
+    [layer] = summary(model, x).layers
+    assert (layer.kind, layer.output, layer.count) == (kind, str(output), count)
+    # Biases, gates, normalizations and softmax: a few dozen operations for an element.
+    elements = 40 * B * T * H if kind not in ("conv", "depthwise_conv") else B * 64 * H
+    if kind == "self_attention":
+        elements += 12 * B * 2 * T * T
+    assert products <= layer.flops <= products + elements
+    if kind == "dense":
+        assert layer.flops == products + B * T * H
+
+
+def test_layers_have_kinds_shapes_and_sums_that_agree_with_the_totals():
+    table = summary(MLP, X)
+    found = {layer.path: (layer.kind, layer.output, layer.count) for layer in table.layers}
+    assert found == {
+        "hidden/0/linear": ("dense", "(4, 8)", 40),
+        "hidden/0/norm": ("batch_norm", "(4, 8)", 16),
+        "hidden/0/activation": ("relu", "(4, 8)", 0),
+        "hidden/1/linear": ("dense", "(4, 8)", 64),
+        "hidden/1/norm": ("batch_norm", "(4, 8)", 16),
+        "hidden/1/activation": ("relu", "(4, 8)", 0),
+        "head": ("dense", "(4, 3)", 27),
+    }
+    assert sum(layer.count for layer in table.layers) == table.count
+    assert sum(layer.flops for layer in table.layers) == table.forward_flops
+
+
+BLOCK = residual(
+    sequential(norm=models.layer_norm(), up=models.dense(32), act=jnp.tanh, down=models.dense(16))
+)
+PER_BLOCK = 2 * 16 + 16 * 32 + 32 + 32 * 16 + 16
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_stack_is_one_line_with_the_layers_of_one_below(scan):
+    model = sequential(models.dense(16), stack(BLOCK, 12, scan=scan), models.dense(3))
+    table = summary(model, X)
+    _, blocks, head, *other = table.layers
+    assert (blocks.times, blocks.count) == (12, 12 * PER_BLOCK)
+    assert [layer.kind for layer in blocks.layers] == ["layer_norm", "dense", "tanh", "dense"]
+    assert [layer.count for layer in blocks.layers] == [32, 16 * 32 + 32, 0, 32 * 16 + 16]
+    assert blocks.flops == 12 * sum(layer.flops for layer in blocks.layers)
+    assert head.count == 16 * 3 + 3 and [layer.kind for layer in other] == ["(other)"]
+    assert sum(layer.count for layer in table.layers) == table.count
+    lines = str(table).splitlines()
+    assert sum(" x 12 " in line for line in lines) == 1
+    assert sum(line.startswith("  ") for line in lines) == 4
+
+
+def test_blocks_of_a_list_that_are_alike_are_one_line():
+    table = summary(sequential(*[models.dense(5)] * 3, models.dense(3)), X)
+    assert [(layer.path, layer.times, layer.count) for layer in table.layers] == [
+        ("0-2", 3, 3 * 30),
+        ("3", 1, 18),
     ]
-    assert len({len(line) for line in text if "float32 " in line}) == 1  # aligned to the right
+    config = models.gpt2(vocabulary=11, max_length=6, features=8, num_layers=3, num_heads=2)
+    [blocks] = [layer for layer in summary(models.gpt(config), WORDS).layers if layer.layers]
+    assert (blocks.path, blocks.times) == ("blocks/0-2", 3)
+    assert [layer.path.split("/")[-1] for layer in blocks.layers] == [
+        "attention_norm", "attention", "mlp_norm", "mlp",
+    ]  # fmt: skip
+
+
+def test_layers_of_any_function_are_found_with_what_is_not_used_and_what_is_in_none():
+    def init(key, x):
+        draw = lambda *shape: jnp.ones(shape)  # noqa: E731
+        return {"a": {"w": draw(5, 7)}, "b": {"w": draw(7, 2)}, "c": {"w": draw(9)}}, ()
+
+    def project(params, x):
+        return x @ params["w"]
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        h = project(params["a"], x)
+        return project(params["b"], h * h), model_state
+
+    found = layers_by_path(Model(init, apply), X)
+    assert [(p, layer.kind, layer.output, layer.count) for p, layer in found.items()] == [
+        ("a", "project", "(4, 7)", 35),
+        ("b", "project", "(4, 2)", 14),
+        ("c", "(unused)", "", 9),
+        ("", "(other)", "", 0),
+    ]
+    assert found["a"].flops == 2 * 4 * 5 * 7 and found[""].flops == 4 * 7
+
+
+def test_parameters_that_two_layers_share_are_counted_once():
+    config = models.gpt2(vocabulary=11, max_length=6, features=8, num_layers=1, num_heads=2)
+    table = summary(models.gpt(config), WORDS)
+    kinds = [layer.kind for layer in table.layers if layer.path == "tokens"]
+    assert kinds == ["embedding", "unembed"]
+    assert sum(layer.count for layer in table.layers) == table.count
+
+
+@pytest.mark.parametrize(
+    "wrap", [remat, jax.jit, lambda m: cast(m, jnp.bfloat16)], ids=["remat", "jit", "cast"]
+)
+def test_layers_are_found_inside_of_what_computes_them_in_another_way(wrap):
+    model = sequential(models.dense(8), relu, models.dense(3))
+    wrapped = (
+        Model(model.init, jax.jit(model.apply, static_argnames="train"))
+        if wrap is jax.jit
+        else wrap(model)
+    )
+    plain, found = summary(model, X), summary(wrapped, X)
+    assert [(a.path, a.kind, a.count) for a in found.layers if a.kind[0] != "("] == [
+        (a.path, a.kind, a.count) for a in plain.layers
+    ]
+
+
+def test_the_state_of_the_optimizer_is_counted_in_bytes():
+    table = summary(MLP, X, optimizer=optim.adam())
+    assert sum(leaf.bytes for leaf in table.opt_state) == 2 * table.bytes + 4
+    assert "optimizer state: " in str(table) and "optimizer state" not in str(summary(MLP, X))
+
+
+def test_the_table_is_aligned_and_has_at_most_80_columns():
+    lines = str(summary(MLP, X)).splitlines()
+    rule = next(i for i, line in enumerate(lines) if set(line) == {"-"})
+    assert lines[0].split() == ["layer", "kind", "output", "params", "FLOPs"]
+    assert len({len(line) for line in lines[: rule + 1]}) == 1  # aligned to the right
+    assert [line.split(":")[0] for line in lines[rule + 1 :]] == [
+        "parameters", "model state", "input", "output", "FLOPs of the batch",
+    ]  # fmt: skip
+    long = {f"a_name_that_is_as_long_as_it_can_be_{i}": models.dense(10**6) for i in range(2)}
+    nested = sequential(outer_part_with_a_long_name=sequential(**long))
+    lines = str(summary(nested, SPEC((1024, 10**6), jnp.float32))).splitlines()
+    assert max(map(len, lines)) <= 80 and any("..." in line for line in lines)
 
 
 CACHED = """

@@ -17,8 +17,8 @@ from fnn.recipe import Recipe
 from fnn.train import halving, make_run, search, silent, sweep
 from fnn.train.sweeps.chunk import choose_layout
 from fnn.train.sweeps.halving import rung_ends, survivors
-from fnn.train.sweeps.result import SweepTable
-from fnn.types import Batch, Data
+from fnn.train.sweeps.result import SweepResult, SweepTable
+from fnn.types import Batch, Data, History
 from tests.shapes import unchecked
 from tests.tiny import BATCH, DATA, EVERY, HYPER, assert_same_bits, recipe
 
@@ -416,3 +416,81 @@ def test_bad_input_is_refused_before_any_training(message):
 def test_a_space_that_is_none_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def made_up(losses, reached=None, died=None, **metrics):
+    """A result with these final losses (settings, keys), as if trained for `reached` steps."""
+    losses = np.asarray(losses, np.float32)
+    reached = np.full(losses.shape, 10) if reached is None else np.asarray(reached)
+    died = np.zeros(losses.shape, bool) if died is None else np.asarray(died)
+    steps = np.broadcast_to([5, 10], (*losses.shape, 2))
+    values = {"loss": losses, **{name: np.asarray(v, np.float32) for name, v in metrics.items()}}
+    return SweepResult(
+        settings={"lr": [0.1 * i for i in range(len(losses))]},
+        history=History(
+            train={"loss": np.zeros((*losses.shape, 10))},
+            eval_steps=steps,
+            valid={name: np.stack([v, v], axis=-1) for name, v in values.items()},
+        ),
+        made=reached - died,
+        reached=reached,
+        kept=[np.arange(losses.size).reshape(losses.shape)],
+        interrupted=bool((reached == 0).any()),
+    )
+
+
+NAN = np.nan
+
+
+@pytest.mark.parametrize(
+    ("found", "index", "value"),
+    [
+        (made_up([[3, 3], [1, 2], [2, 2]]), 1, 1.5),  # the mean, not the lowest of all
+        (made_up([[2, 2], [1, 3], [2, 2]]), 0, 2.0),  # the first of equal ones
+        (made_up([[2, 2], [NAN, 0]]), 0, 2.0),  # one that is NaN comes after whole settings
+        (made_up([[NAN, 2], [NAN, 1], [NAN, NAN]]), 1, 1.0),  # unless there is none
+        (made_up([[2, 2], [0, 0]], died=[[0, 0], [0, 1]]), 0, 2.0),
+        (made_up([[2, 2], [0, np.inf]]), 0, 2.0),
+        (made_up([[2, 2], [0, 0]], reached=[[10, 10], [5, 5]]), 0, 2.0),  # dropped by halving
+        (made_up([[2, 2], [0, NAN]], reached=[[10, 10], [10, 0]]), 0, 2.0),  # interrupted
+        (made_up([[-1.0], [-3.0], [0.0]]), 1, -3.0),
+    ],
+)
+def test_the_best_setting_is_that_of_the_best_mean(found, index, value):
+    best = found.best()
+    assert (best.index, best.value) == (index, value)
+    assert best.setting == {"lr": found.settings["lr"][index]}
+    assert f"setting {index} (lr=" in repr(found)
+
+
+def test_the_best_by_a_metric_has_to_say_which_way():
+    found = made_up([[1], [2], [3]], accuracy=[[0.5], [0.9], [0.9]])
+    best = found.best("accuracy", highest=True)
+    assert (best.index, best.value) == (1, pytest.approx(0.9))
+    assert found.best("accuracy", highest=False).index == 0
+    assert found.best("loss", highest=True).index == 2
+    with pytest.raises(ValueError, match="best: expected highest=True or highest=False"):
+        found.best("accuracy")
+    with pytest.raises(ValueError, match="best: expected one of .'accuracy', 'loss'., got 'acc'"):
+        found.best("acc")
+    with pytest.raises(ValueError, match="best: expected a member with a finite 'loss', got none"):
+        made_up([[NAN, np.inf]]).best()
+    assert "no member has a finite loss" in repr(made_up([[NAN]]))
+
+
+def test_the_index_of_a_row_finds_its_member_after_sorting_too(whole):
+    table = whole.table().sorted("loss mean")
+    first = table.head(1).rows[0]
+    best = whole.best()
+    assert table.columns[0] == "setting" and first["setting"] == best.index
+    assert first["loss mean"] == pytest.approx(best.value, rel=1e-12)
+    assert first["lr"] == best.setting["lr"] == pytest.approx(float(LRS[best.index]))
+    finals = whole.history.valid["loss"][best.index, :, -1]
+    assert best.value == pytest.approx(np.asarray(finals, np.float64).mean(), rel=1e-12)
+    assert whole.member(best.index, 1).step == SHORT["steps"]
+
+
+def test_hyperparameters_named_as_columns_are_refused():
+    named = lambda hyper: line({"lr": hyper["setting"]})  # noqa: E731
+    with pytest.raises(ValueError, match="with other names than .'setting'., which are columns"):
+        sweep(named, LINE, {"setting": LRS}, KEYS, **SHORT)

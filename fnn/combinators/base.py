@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from fnn.advice import advice, foreign, makes, name_of, refuse
 from fnn.types import Model, ModelState, Params
 
 Layer = Model | Callable[[Any], Any]  # a plain function of x is a layer without parameters
@@ -19,26 +20,32 @@ def lift(function: Callable[[Any], Any]) -> Model:
     """
 
     def apply(params, model_state, x, *, key=None, train=False):
-        return function(x), model_state
+        y = function(x)
+        if isinstance(y, Model):
+            where = f"layer {name_of(function)}"
+            refuse(where, "a function of x that returns arrays", y, "call it, as in dense(128)")
+        return y, model_state
 
     return Model(init=lambda key, x: ({}, ()), apply=apply)
 
 
-def as_model(layer: Layer) -> Model:
+def as_model(layer: Layer, where: str = "as_model") -> Model:
     """`layer` itself if it is a model, lifted if it is a plain function.
 
-    Raises: ValueError for anything else.
+    Args:
+      where: how the message begins.
+
+    Raises: ValueError for anything else, such as a constructor that was not called.
 
     >>> as_model(jnp.tanh).init(None, None)
     ({}, ())
     """
     if isinstance(layer, Model):
         return layer
-    if not callable(layer):
-        raise ValueError(
-            f"as_model: expected a Model or a function of x, got {layer!r}; "
-            "call the layer's constructor first, as in dense(128)"
-        )
+    if not callable(layer) or makes(layer, Model) or foreign(layer) or isinstance(layer, type):
+        hint = advice(layer, Model) if callable(layer) else ""
+        hint = hint or "call the layer's constructor first, as in dense(128)"
+        refuse(where, "a Model or a function of x", layer, hint)
     return lift(layer)
 
 

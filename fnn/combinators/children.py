@@ -4,8 +4,9 @@ from typing import Any
 
 import jax
 
+from fnn.expect import in_layer
 from fnn.keys import fold_name
-from fnn.types import PRNGKey
+from fnn.types import Model, ModelState, Params, PRNGKey
 
 Address = tuple[str | int, ...]
 
@@ -64,6 +65,46 @@ def gathered(parts: dict[Address, Any], empty: Any) -> Any:
     return found
 
 
+def init_child(model: Model, at: Address, key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
+    """Parameters and state of a child; an error in it gets a note with its address.
+
+    >>> from fnn.combinators import lift
+    >>> init_child(lift(jnp.tanh), ('act',), jax.random.key(0), jnp.zeros((1, 2)))
+    ({}, ())
+    """
+    with in_layer(at, x):
+        return model.init(child_key(key, at), x)
+
+
+def apply_child(
+    model: Model,
+    at: Address,
+    params: Params,
+    model_state: ModelState,
+    x: Any,
+    *,
+    key: PRNGKey | None,
+    train: bool,
+) -> tuple[Any, ModelState]:
+    """A child's outputs and new state, by its part of the parent's parameters, state and noise.
+
+    An error in it gets a note with its address and x; its operations are named by the address.
+
+    >>> from fnn.combinators import lift
+    >>> y, _ = apply_child(lift(jnp.abs), ('act',), {}, (), jnp.array(-1.0), key=None, train=False)
+    >>> y.item()
+    1.0
+    """
+    with in_layer(at, x), scope(at):
+        return model.apply(
+            child(params, at, {}),
+            child(model_state, at, ()),
+            x,
+            key=child_key(key, at),
+            train=train,
+        )
+
+
 def is_empty(part: Any) -> bool:
     """Whether there is nothing in a part: {} or ().
 
@@ -71,3 +112,15 @@ def is_empty(part: Any) -> bool:
     (True, True, False)
     """
     return isinstance(part, (dict, tuple)) and not part
+
+
+def scope(address: Address) -> Any:
+    """A name scope for the operations of a child: profiles and `train.summary` show it.
+
+    >>> def block(x):
+    ...     with scope(('blocks', 1)):
+    ...         return jnp.sin(x)
+    >>> print(jax.make_jaxpr(block)(0.0).eqns[0].source_info.name_stack)
+    blocks/1
+    """
+    return jax.named_scope("/".join(map(str, address)))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.combinators.base import Layer, as_model
-from fnn.tree import cast_floats, is_float
+from fnn.dtypes import cast_floats, is_float
 from fnn.types import Model
 
 Policy = Callable[..., Any]  # says which intermediate values are saved; see jax.checkpoint_policies
@@ -27,7 +27,7 @@ def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveabl
     >>> remat(jnp.sin).apply({}, (), jnp.zeros((1, 1)))[0].tolist()
     [[0.0]]
     """
-    model = as_model(layer)
+    model = as_model(layer, "remat")
 
     def apply(params, model_state, x, *, key=None, train=False):
         def forward(params, model_state, x, key):
@@ -62,7 +62,7 @@ def cast(layer: Layer, dtype: Any) -> Model:
         raise ValueError(
             f"cast: expected a floating dtype, got {dtype}; give it one such as jnp.bfloat16"
         )
-    model = as_model(layer)
+    model = as_model(layer, "cast")
 
     def apply(params, model_state, x, *, key=None, train=False):
         y, new_state = model.apply(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fnn.combinators.base import Layer, as_model, output_of
-from fnn.combinators.children import Address, child, child_key, gathered
-from fnn.expect import spec
+from fnn.combinators.children import Address, apply_child, gathered, init_child
+from fnn.expect import in_layer, spec
 from fnn.tree import unstack
 from fnn.types import Model, PRNGKey
 from fnn.xla import draw_each
@@ -40,8 +40,9 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
         for model, run in _runs(models):
             while run:
                 at, *run = run
-                params[at], state[at] = model.init(child_key(key, at), x)
-                before, x = x, output_of(model, params[at], state[at], x)
+                params[at], state[at] = init_child(model, at, key, x)
+                with in_layer(at, x):
+                    before, x = x, output_of(model, params[at], state[at], x)
                 by_index = isinstance(at[0], int) and len(run) >= _MANY
                 if by_index and jax.tree.map(spec, before) == jax.tree.map(spec, x):
                     made = _init_each(model, key, [int(at[0]) for at in run], x)
@@ -53,13 +54,7 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
     def apply(params, model_state, x, *, key=None, train=False):
         state = {}
         for at, model in models.items():
-            x, state[at] = model.apply(
-                child(params, at, {}),
-                child(model_state, at, ()),
-                x,
-                key=child_key(key, at),
-                train=train,
-            )
+            x, state[at] = apply_child(model, at, params, model_state, x, key=key, train=train)
         return x, gathered(state, ())
 
     return Model(init=init, apply=apply)
@@ -96,18 +91,14 @@ def parallel(
     def init(key, x):
         params, state = {}, {}
         for at, model in models.items():
-            params[at], state[at] = model.init(child_key(key, at), x)
+            params[at], state[at] = init_child(model, at, key, x)
         return gathered(params, {}), gathered(state, ())
 
     def apply(params, model_state, x, *, key=None, train=False):
         outputs, state = {}, {}
         for at, model in models.items():
-            outputs[at[0]], state[at] = model.apply(
-                child(params, at, {}),
-                child(model_state, at, ()),
-                x,
-                key=child_key(key, at),
-                train=train,
+            outputs[at[0]], state[at] = apply_child(
+                model, at, params, model_state, x, key=key, train=train
             )
         return combine(outputs if named else list(outputs.values())), gathered(state, ())
 
@@ -123,7 +114,7 @@ def residual(layer: Layer) -> Model:
     >>> residual(jnp.cos).apply({}, (), jnp.zeros((1, 2)))[0].tolist()
     [[1.0, 1.0]]
     """
-    model = as_model(layer)
+    model = as_model(layer, "residual")
 
     def apply(params, model_state, x, *, key=None, train=False):
         y, model_state = model.apply(params, model_state, x, key=key, train=train)
@@ -147,7 +138,7 @@ def _children(
             "give at least one, and all in the same way"
         )
     given: dict[Any, Layer] = {**named} if named else dict(enumerate(layers))
-    return {(name,): as_model(layer) for name, layer in given.items()}
+    return {(name,): as_model(layer, f"{where}: layer {name!r}") for name, layer in given.items()}
 
 
 def _runs(models: dict[Address, Model]) -> list[tuple[Model, list[Address]]]:

@@ -8,6 +8,7 @@ from jax import lax
 
 from fnn import tree
 from fnn.combinators.base import Layer, as_model, output_of
+from fnn.combinators.children import scope
 from fnn.combinators.compute import Policy
 from fnn.expect import spec
 from fnn.types import Model, ModelState, Params
@@ -40,7 +41,7 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
     """
     if n < 1:
         raise ValueError(f"stack: expected n of at least 1, got {n}; leave the stack out instead")
-    model = as_model(block)
+    model = as_model(block, "stack")
 
     def init(key, x):
         params, state = draw_each(lambda key: model.init(key, x), key, jnp.arange(n))
@@ -79,7 +80,8 @@ def _unrolled(
 ) -> tuple[Any, ModelState]:
     states = []
     for i, own in enumerate(tree.unstack((params, model_state), n)):
-        x, state = layer(x, i, *own)
+        with scope((i,)):
+            x, state = layer(x, i, *own)
         states.append(state)
     return x, tree.stack(states)
 

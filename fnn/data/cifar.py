@@ -3,11 +3,13 @@
 import io
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fnn.data.contents import read_bytes
 from fnn.types import Batch
 
 CLASSES = (
@@ -20,7 +22,8 @@ def read_cifar_binary(*paths: str | Path) -> Batch:
     """The records of `data_batch_1.bin` and its like, one file after another.
 
     Returns: Batch of uint8 pictures (n, 32, 32, 3) and int32 labels (n,).
-    Raises: ValueError for a file whose size is no multiple of a record's 3,073 bytes.
+    Raises: ValueError for no files, one whose size is no multiple of a record's 3,073 bytes, or a
+      label above 9.
     Source: Krizhevsky 2009, and the data set's page.
 
     >>> import tempfile
@@ -30,15 +33,17 @@ def read_cifar_binary(*paths: str | Path) -> Batch:
     >>> x.shape, y.tolist()
     ((1, 32, 32, 3), [7])
     """
+    _expect_paths("read_cifar_binary", paths)
     parts = []
     for path in paths:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(read_bytes("read_cifar_binary", path), np.uint8)
         if data.size == 0 or data.size % _ROW:
             raise ValueError(
                 f"read_cifar_binary: expected records of {_ROW} bytes, got {data.size} bytes in "
                 f"{path}; fetch it again"
             )
         parts.append(data.reshape(-1, _ROW))
+        _expect_classes("read_cifar_binary", path, parts[-1][:, 0])
     rows = np.concatenate(parts)
     return Batch(_pictures(rows[:, 1:]), rows[:, 0].astype(np.int32))
 
@@ -46,10 +51,12 @@ def read_cifar_binary(*paths: str | Path) -> Batch:
 def read_cifar_python(*paths: str | Path) -> Batch:
     """The pickled dicts of `data_batch_1` and its like; nothing in them is run.
 
-    Only what a dict of arrays needs is unpickled; a file that asks for more is refused.
+    Only what a dict of arrays needs is unpickled, by Python and not by NumPy; a file that asks for
+    more is refused.
 
     Returns: Batch of uint8 pictures (n, 32, 32, 3) and int32 labels (n,).
-    Raises: ValueError for a file that is no such dict or asks to run code.
+    Raises: ValueError for no files, one that is no such dict or asks to run code, and for pictures
+      and labels of other shapes or dtypes.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / 'batch'
@@ -59,10 +66,9 @@ def read_cifar_python(*paths: str | Path) -> Batch:
     >>> x.shape, y.tolist()
     ((1, 32, 32, 3), [7])
     """
-    parts = [_unpickle(path) for path in paths]
-    pictures = np.concatenate([np.asarray(part[b"data"], np.uint8) for part in parts])
-    labels = np.concatenate([np.asarray(part[b"labels"], np.int32) for part in parts])
-    return Batch(_pictures(pictures), labels)
+    _expect_paths("read_cifar_python", paths)
+    pictures, labels = zip(*[_unpickle(path) for path in paths], strict=True)
+    return Batch(_pictures(np.concatenate(pictures)), np.concatenate(labels).astype(np.int32))
 
 
 def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
@@ -74,8 +80,8 @@ def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
       labels: name of the file of labels.
 
     Returns: Batch of uint8 pictures (n, 32, 32, 3) and int32 labels (n,).
-    Raises: ValueError for no sheets, or labels that are not as many; ModuleNotFoundError without
-      pillow.
+    Raises: ValueError for no sheets, a damaged one or one of another size, or labels that are not
+      as many; ModuleNotFoundError without pillow.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -99,13 +105,25 @@ def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
         )
     parts = []
     for path in sheets:
-        with Image.open(path) as image:
-            sheet = np.asarray(image.convert("RGB"))
-        down, across = sheet.shape[0] // 32, sheet.shape[1] // 32
+        try:
+            with Image.open(path) as image:
+                sheet = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # which pillow raises of a bad file
+            raise ValueError(
+                f"read_sheets: expected an image at {path}, got a damaged or foreign file "
+                f"({error}); fetch it again"
+            ) from error
+        (down, rest), (across, beyond) = (divmod(side, 32) for side in sheet.shape[:2])
+        if rest or beyond:
+            raise ValueError(
+                f"read_sheets: expected sides that 32 divides, got {sheet.shape[:2]} in {path}; "
+                "check the folder"
+            )
         tiles = sheet.reshape(down, 32, across, 32, 3).swapaxes(1, 2)
         parts.append(tiles.reshape(-1, 32, 32, 3))
     x = np.concatenate(parts)
-    y = np.fromfile(Path(folder) / labels, np.uint8).astype(np.int32)
+    raw = read_bytes("read_sheets", Path(folder) / labels)
+    y = np.frombuffer(raw, np.uint8).astype(np.int32)
     if len(x) != len(y):
         raise ValueError(
             f"read_sheets: expected a label for each of {len(x)} pictures, got {len(y)} in "
@@ -119,33 +137,100 @@ def _pictures(planes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-class _ArraysOnly(pickle.Unpickler):
+def _expect_paths(where: str, paths: Sequence[Any]) -> None:
+    if not paths:
+        raise ValueError(f"{where}: expected at least one file, got none; name the files")
+
+
+def _expect_classes(where: str, path: str | Path, labels: np.ndarray) -> None:
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(CLASSES):
+        raise ValueError(
+            f"{where}: expected labels in [0, {len(CLASSES)}), got {labels.min()} to "
+            f"{labels.max()} in {path}; fetch it again"
+        )
+
+
+class _Dtype:
+    """What a pickle says of a dtype. NumPy's own would take over any state that a file gives it."""
+
+    def __init__(self, name: Any, *_: Any):
+        self.name = name.decode() if isinstance(name, bytes) else name
+        self.order = "="
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1]
+        self.order = order.decode() if isinstance(order, bytes) else order
+
+    def made(self) -> np.dtype:
+        if not re.fullmatch("[iu][1248]|f[48]", self.name) or self.order not in "<>=|":
+            raise pickle.UnpicklingError(f"it has numbers of dtype {self.name!r}")
+        return np.dtype(self.name).newbyteorder(self.order)  # type: ignore[arg-type]
+
+
+class _Array:
+    """What a pickle says of an array."""
+
+    def __init__(self, *_: Any):
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        self.array = _from_buffer(content, dtype, shape, "F" if fortran else "C").array
+
+
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    made = _Array()
+    flat = np.frombuffer(content, dtype.made())
+    made.array = flat.reshape(shape, order="F" if order in ("F", b"F") else "C")
+    return made
+
+
+def _as_encoded(text: str, encoding: str) -> bytes:
+    return text.encode(encoding)
+
+
+_KNOWN: dict[str, dict[str, Any]] = {
+    r"numpy(\.(_core|core)(\.multiarray)?)?": {
+        "_reconstruct": _Array, "ndarray": _Array, "dtype": _Dtype,
+    },
+    r"numpy\.(_core|core)\.numeric": {"_frombuffer": _from_buffer},
+    "_codecs": {"encode": _as_encoded},  # how newer pickles spell bytes
+}  # fmt: skip
+
+
+class _ArraysOnly(pickle._Unpickler):  # in Python: no file makes it read or write beyond its memory
     """Knows the few names that a pickled array is made of, and no other."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if re.fullmatch(r"numpy(\.(_core|core)(\.multiarray)?)?", module):
-            if name == "_reconstruct":
-                return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-            if name in ("ndarray", "dtype"):
-                return getattr(np, name)
-        if re.fullmatch(r"numpy\.(_core|core)\.numeric", module) and name == "_frombuffer":
-            return np._core.numeric._frombuffer  # type: ignore[attr-defined]
-        if (module, name) == ("_codecs", "encode"):  # how newer pickles spell bytes
-            return lambda text, encoding: text.encode(encoding)
+        for pattern, names in _KNOWN.items():
+            if re.fullmatch(pattern, module) and name in names:
+                return names[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _unpickle(path: str | Path) -> dict[bytes, Any]:
+def _unpickle(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (n, 3072) and labels (n,) of a file."""
     try:
-        made = _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="bytes").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
+        content = read_bytes("read_cifar_python", path)
+        made = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(made, dict) or not {b"data", b"labels"} <= made.keys():
+            raise ValueError(f"{type(made).__name__} without data and labels")
+        data, labels = (_array(made[name]) for name in (b"data", b"labels"))
+        if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1:
+            raise ValueError(f"data of dtype {data.dtype} and shape {data.shape}")
+        if labels.dtype.kind not in "iu" or labels.shape != data.shape[:1]:
+            raise ValueError(f"labels of dtype {labels.dtype} and shape {labels.shape}")
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle may ask for anything
         raise ValueError(
-            f"read_cifar_python: expected a pickled dict of arrays, got {path}, which was not "
-            f"read: {error}; fetch it again"
+            f"read_cifar_python: expected a pickled dict of arrays, data (n, {_ROW - 1}) and "
+            f"labels (n,), at {path}, got another file ({error}); fetch it again, and name "
+            "data_batch_1 to 5 or test_batch"
         ) from error
-    if not isinstance(made, dict) or not {b"data", b"labels"} <= made.keys():
-        raise ValueError(
-            f"read_cifar_python: expected a dict with data and labels, got {type(made).__name__} "
-            f"in {path}; name data_batch_1 to 5 or test_batch"
-        )
-    return made
+    _expect_classes("read_cifar_python", path, labels)
+    return data, labels
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.array if isinstance(value, _Array) else np.asarray(value)

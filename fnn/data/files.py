@@ -1,10 +1,14 @@
 """Where the files of published data sets are: in a folder, or fetched into the user's cache."""
 
+import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from fnn.data.contents import read_bytes
 
 Root = str | Path | None
 
@@ -84,14 +88,34 @@ def fetch(name: str, remote: Remote, to: Path) -> None:
 
 
 def fetch_archive(name: str, remote: Remote, inside: str) -> Path:
-    """The folder `inside` a .tar.gz archive, fetched and unpacked into the user's cache."""
+    """The folder `inside` a .tar.gz archive, fetched and unpacked into the user's cache.
+
+    Raises: ValueError for an archive that is damaged, or does not have the folder.
+    """
     cache = _cache() / name
     archive = cache / remote.url.rsplit("/", 1)[-1]
     if not (cache / inside).is_dir():
         fetch(name, remote, archive)
-        with tarfile.open(archive) as tar:
-            tar.extractall(cache, filter="data")  # nothing outside of the folder
+        unpack(archive, inside, cache / inside)
     return cache / inside
+
+
+def unpack(archive: Path, inside: str, to: Path) -> None:
+    """The folder `inside` an archive as the folder `to`, whole or not at all.
+
+    Raises: ValueError for an archive that is damaged, or does not have the folder.
+    """
+    content = io.BytesIO(read_bytes("data.load", archive))  # checked to the end, as a stream is not
+    with tempfile.TemporaryDirectory(dir=to.parent) as temporary:
+        try:
+            with tarfile.open(fileobj=content) as tar:
+                tar.extractall(temporary, filter="data")  # nothing outside of the folder
+            os.replace(Path(temporary) / inside, to)
+        except (tarfile.TarError, FileNotFoundError) as error:
+            raise ValueError(
+                f"data.load: expected a whole archive with {inside} at {archive}, got a damaged or "
+                f"foreign one ({error}); delete it and call again"
+            ) from error
 
 
 def not_found(name: str, files: Iterable[str], root: Root) -> str:

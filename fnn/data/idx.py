@@ -1,9 +1,11 @@
 """The idx format, in which MNIST and Fashion-MNIST are published."""
 
-import gzip
+import math
 from pathlib import Path
 
 import numpy as np
+
+from fnn.data.contents import read_bytes
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -12,7 +14,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     """The array in an idx file, plain or compressed by gzip.
 
     Returns: an array of the file's shape and dtype, in the machine's byte order.
-    Raises: ValueError for a file that is not idx, or shorter or longer than its header says.
+    Raises: ValueError for a file that is not idx, shorter or longer than its header says, or
+      damaged in its compression.
 
     Source: the description on the page of MNIST: two zero bytes, a type, the number of axes, the
       sizes as big-endian int32, then the numbers in C order.
@@ -23,19 +26,17 @@ def read_idx(path: str | Path) -> np.ndarray:
     >>> read_idx(file).tolist()
     [7, 8, 9]
     """
-    data = Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES:
+    data = read_bytes("read_idx", path)
+    axes = data[3] if len(data) > 3 else 0
+    start = 4 + 4 * axes
+    if len(data) < max(start, 4) or data[:2] != b"\0\0" or data[2] not in _DTYPES:
         raise ValueError(
             f"read_idx: expected an idx file, got one that begins with {data[:4]!r}; check {path}"
         )
-    axes = data[3]
-    start = 4 + 4 * axes
     shape = np.frombuffer(data[4:start], ">i4").tolist()
     dtype = np.dtype(_DTYPES[data[2]])
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(data) - start != size:
+    size = math.prod(shape) * dtype.itemsize
+    if len(data) - start != size or min(shape, default=0) < 0:
         raise ValueError(
             f"read_idx: expected {size} bytes of numbers for the shape {tuple(shape)}, got "
             f"{len(data) - start}; fetch {path} again"

@@ -1,10 +1,12 @@
 """Sequences of many lengths in rows of one length, several to a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Integer
+
+from fnn.data.arrays import name_of
 
 Rows = Int[np.ndarray, "rows length"]
 Places = Int[np.ndarray, " pieces"]
@@ -67,9 +69,16 @@ def pack(sequences: Sequence[np.ndarray], length: int, *, padding: int = 0) -> P
     >>> packed.segments.tolist(), packed.positions.tolist()
     ([[1, 1, 1, 2], [1, 1, 0, 0]], [[0, 1, 2, 0], [0, 1, 0, 0]])
     """
+    if isinstance(sequences, str) or not isinstance(sequences, Iterable):
+        raise ValueError(f"pack: expected a list of sequences, got {name_of(sequences)}")
     sequences = [np.asarray(sequence) for sequence in sequences]
     _check(sequences, length)
     stream = np.concatenate([sequence for sequence in sequences if sequence.size])
+    if stream.dtype.kind not in "iu":  # uint64 beside int64
+        raise ValueError(
+            f"pack: expected sequences of dtypes with a common integer dtype, got {stream.dtype}; "
+            "convert them to np.int64"
+        )
     sizes = _pieces(np.array([len(sequence) for sequence in sequences]), length)
     row, start, segment = _best_fit(sizes, length)
     within = np.arange(len(stream)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -96,7 +105,7 @@ def _check(sequences: list[np.ndarray], length: int) -> None:
         if sequence.ndim != 1 or (sequence.size and sequence.dtype.kind not in "iu"):
             raise ValueError(
                 f"pack: expected sequences of integers of shape (tokens,), got {sequence.dtype} "
-                f"of shape {sequence.shape} at {i}"
+                f"of shape {sequence.shape} at {i}; encode texts first, by Characters or Subwords"
             )
 
 

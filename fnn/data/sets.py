@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fnn.data import cifar
+from fnn.data.contents import read_text
+from fnn.data.csv import read_csv
 from fnn.data.files import Remote, Root, fetch_archive, find_folder, find_or_fetch, not_found
 from fnn.data.idx import read_idx
-from fnn.data.tables import read_csv
 from fnn.types import Batch
 
 
@@ -173,12 +174,13 @@ _NAMES = {
 
 
 def _tiny_shakespeare(root: Root) -> str:
-    return (find_or_fetch("tinyshakespeare", _SHAKESPEARE, root) / "input.txt").read_text()
+    folder = find_or_fetch("tinyshakespeare", _SHAKESPEARE, root)
+    return read_text("data.load", folder / "input.txt")
 
 
 def _names(root: Root) -> tuple[str, ...]:
-    text = (find_or_fetch("makemore-names", _NAMES, root) / "names.txt").read_text()
-    return tuple(text.split())
+    folder = find_or_fetch("makemore-names", _NAMES, root)
+    return tuple(read_text("data.load", folder / "names.txt").split())
 
 
 LOADERS: dict[str, Callable[[Root], Any]] = {

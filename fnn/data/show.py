@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fnn.data.arrays import expect_native
 from fnn.data.tables import Table
 from fnn.report.figure import GRID, INK, figure
 from fnn.types import Pair
@@ -41,6 +42,8 @@ def show(
     5
     """
     x, y = batch
+    for name, part in (("x", x), ("y", y)):
+        expect_native(f"data.show: expected {name}", part)
     if len(x) == 0:
         raise ValueError("data.show: expected at least one example, got an empty batch")
     labels = [_label(y, i, classes) for i in range(min(len(x), max(_PICTURES, _ROWS)))]

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Num
 
-from fnn.autodiff import safe_sqrt
-from fnn.tree import at_least_float32
+from fnn.autodiff import magnitude, safe_sqrt
+from fnn.data.arrays import expect_numbers
+from fnn.dtypes import at_least_float32
 
 
 @jax.tree_util.register_dataclass
@@ -22,7 +24,7 @@ class Standardiser:
     """
 
     mean: Float[Array, "..."]  # of the rank of the data; an axis that was averaged over has size 1
-    std: Float[Array, "..."]  # 1 where the data do not vary
+    std: Float[Array, "..."]  # 1 where the data do not vary by more than their rounding
 
     def apply(self, x: Num[Array, "batch *features"]) -> Float[Array, "batch *features"]:
         """(x - mean) / std.
@@ -41,6 +43,7 @@ class Standardiser:
         return z.astype(self.mean.dtype) * self.std + self.mean
 
     def _expect_features(self, name: str, x: Array) -> None:
+        expect_numbers(f"Standardiser.{name}: expected x", x)
         alike = x.ndim == self.mean.ndim and all(
             m in (1, n) for m, n in zip(self.mean.shape, x.shape, strict=True)
         )
@@ -58,7 +61,8 @@ def fit_standardiser(
 
         mean = sum_i x_i / n        std = sqrt(sum_i (x_i - mean)^2 / n)
 
-    Fit it on the training part alone: what it learns from the other parts is a leak.
+    Fit it on the training part alone: what it learns from the other parts is a leak. A deviation
+    within the rounding of the data, max |x| eps, is none: std is 1 there, as it is for a constant.
 
     Args:
       x: the batch axis first; integers and narrow floats are taken as float32.
@@ -66,22 +70,26 @@ def fit_standardiser(
         channel of images (N, H, W, C), None for a single mean and std of all.
 
     Returns: Standardiser, in at least float32. NaN in x makes its statistics NaN.
-    Raises: ValueError for no examples.
+    Raises: ValueError for no examples, and for what is no array of numbers.
 
     >>> s = fit_standardiser(jnp.array([[1.0, 5.0], [3.0, 5.0]]))   # the second does not vary
     >>> s.mean.tolist(), s.std.tolist()
     ([[2.0, 5.0]], [[1.0, 1.0]])
     """
+    expect_numbers("fit_standardiser: expected x", x)
     if x.ndim < 1 or x.size == 0:
         raise ValueError(
             f"fit_standardiser: expected at least one example, got shape {x.shape}; check the split"
         )
     floating = jnp.issubdtype(x.dtype, jnp.floating)
-    wide = x.astype(at_least_float32(x) if floating else jnp.float32)
+    wide = jnp.asarray(x).astype(at_least_float32(x) if floating else jnp.float32)
     averaged = np.arange(x.ndim) if axis is None else np.arange(x.ndim)[np.atleast_1d(axis)]
     # Measured from one of its values a constant is exactly 0, and large numbers do not cancel.
     origin = wide[tuple(slice(1 if a in averaged else None) for a in range(x.ndim))]
-    shifted = wide - origin
+    scale = magnitude(wide - origin, axis)  # so that no sum and no square overflows
+    shifted = (wide - origin) / scale
     mean = shifted.mean(axis=axis, keepdims=True)
     std = safe_sqrt(jnp.square(shifted - mean).mean(axis=axis, keepdims=True))
-    return Standardiser(mean=origin + mean, std=jnp.where(std == 0, 1, std))
+    largest = jnp.abs(lax.stop_gradient(wide)).max(axis=axis, keepdims=True)
+    constant = scale * std <= largest * jnp.finfo(wide.dtype).eps
+    return Standardiser(mean=origin + scale * mean, std=jnp.where(constant, 1, scale * std))

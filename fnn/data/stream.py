@@ -9,6 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from fnn import tree
+from fnn.data.arrays import expect_key, expect_native, expect_numbers
+from fnn.data.columns import columns
 from fnn.train.upcoming import placed, upcoming
 from fnn.types import PRNGKey
 
@@ -121,7 +124,9 @@ def stream(
     ...     bool((next(batches) == epoch[1]).all())
     True
     """
+    data = columns("stream", data)
     n = _examples(data)
+    expect_key("stream", key)
     if not 1 <= batch_size <= n:
         raise ValueError(
             f"stream: expected batch_size from 1 to the {n} examples, got {batch_size}; "
@@ -142,14 +147,22 @@ def stream(
     return Stream(_Fetch(data, key, n, batch_size, own), start_step, ahead)
 
 
-class Streamed(NamedTuple):
+class _Pair(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Streamed(_Pair):
     """Examples that stay on the host, or on its disk, as the `train` of what `fit` takes.
 
     `fit` then gets its batches from a `stream`, and gives the bits that it gives for the same
     arrays on the device.
 
     Args:
-      x, y: as the data of `stream`.
+      x, y: as the data of `stream`; also lists of numbers, which become arrays, tensors of PyTorch,
+        and what has a length and rows but no shape, such as a column of Hugging Face datasets.
+
+    Raises: ValueError for rows of unequal length or of text.
 
     >>> from fnn.types import Data
     >>> x = np.zeros((10, 3), np.float32)            # np.load('x.npy', mmap_mode='r'), say
@@ -159,8 +172,8 @@ class Streamed(NamedTuple):
     (5, 3)
     """
 
-    x: Any
-    y: Any
+    def __new__(cls, x: Any, y: Any) -> "Streamed":
+        return super().__new__(cls, *(columns(f"Streamed.{n}", v) for n, v in (("x", x), ("y", y))))
 
     def batches(self, key: PRNGKey, batch_size: int, start_step: int) -> Stream:
         """The batches of the steps from `start_step` on, fetched ahead by a thread."""
@@ -201,6 +214,11 @@ def _rows(array: Any, indices: Indices) -> np.ndarray:
 
 
 def _examples(data: Any) -> int:
+    for path, leaf in zip(tree.paths(data), jax.tree.leaves(data), strict=True):
+        where = f"stream: expected data{f'[{path!r}]' if path else ''}"
+        expect_native(where, leaf)
+        if isinstance(leaf, np.ndarray | jax.Array) or not hasattr(leaf, "shape"):
+            expect_numbers(where, leaf)
     lengths = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(

@@ -1,20 +1,25 @@
-"""Tables: columns of numbers and of categories, read from CSV, with what is missing in them."""
+"""Tables: columns of numbers and of categories, with what is missing in them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fnn.data.arrays import is_masked, name_of
+
 Column = np.ndarray  # float64 with NaN where missing, or str with '' where missing
+_EXACT = 2**53  # integers up to here are float64 numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Named columns of one length: float64 numbers, or strings.
 
-    What is missing is NaN among the numbers and '' among the strings.
+    What is missing is NaN among the numbers and '' among the strings. Columns of integers and bools
+    become float64, so that the kind of a column does not hang on whether a number is missing.
+
+    Raises: ValueError for columns of unequal length, or of neither numbers nor strings.
 
     >>> table = Table(columns={'age': np.array([39.0, np.nan]), 'sex': np.array(['F', 'M'])})
     >>> len(table), table.numeric, table.categorical
@@ -24,13 +29,22 @@ class Table:
     """
 
     columns: Mapping[str, Column]
+    # What the file has for each number, for an encoder that has categories in this column.
+    written: Mapping[str, Column] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in self.columns.items()}
+        if not isinstance(self.columns, Mapping):
+            raise ValueError(
+                f"Table: expected columns={{name: array}}, got {name_of(self.columns)}; "
+                "give {name: frame[name].to_numpy() for name in frame}"
+            )
+        columns = {name: _column(name, column) for name, column in self.columns.items()}
+        lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(
                 f"Table: expected columns of one length, got {lengths}; check where they come from"
             )
+        object.__setattr__(self, "columns", columns)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -47,67 +61,138 @@ class Table:
 
     def take(self, rows: Any) -> "Table":
         """The table of some rows, by their indices."""
-        return Table(columns={name: column[rows] for name, column in self.columns.items()})
+        return self._with(lambda columns: {name: c[rows] for name, c in columns.items()})
 
     def without(self, *names: str) -> "Table":
-        """The table without some columns."""
-        kept = {name: column for name, column in self.columns.items() if name not in names}
-        return Table(columns=kept)
+        """The table without some columns.
+
+        Raises: ValueError for a name that is no column.
+        """
+        self._expect("without", names)
+        return self._with(lambda columns: {n: c for n, c in columns.items() if n not in names})
+
+    def with_kinds(self, kinds: Mapping[str, str]) -> "Table":
+        """The table with some columns as 'number' or as 'category', whatever they look like.
+
+        Numbers that were read from a file become the text that the file has for them.
+
+        Raises: ValueError for a name that is no column, for another kind, for a column that has
+          entries that are no numbers, or numbers of which no text is known.
+
+        >>> table = Table(columns={'size': np.array(['36', '', '38'])})
+        >>> table.with_kinds({'size': 'number'}).columns['size'].tolist()
+        [36.0, nan, 38.0]
+        """
+        self._expect("with_kinds", kinds)
+        columns, written = dict(self.columns), dict(self.written)
+        for name, kind in kinds.items():
+            if kind == "number":
+                columns[name] = self.numbers(name)
+                written.setdefault(name, self.columns[name])
+            elif kind == "category":
+                columns[name] = self.categories(name)
+                written.pop(name, None)
+            else:
+                raise ValueError(
+                    f"Table.with_kinds: expected 'number' or 'category' for column {name!r}, got "
+                    f"{kind!r}"
+                )
+        return Table(columns=columns, written=written)
+
+    def numbers(self, name: str) -> Column:
+        """A column as float64, NaN where an entry is missing.
+
+        Raises: ValueError for an entry that is no number.
+        """
+        column = self.columns[name]
+        if column.dtype.kind == "f":
+            return column
+        numbers = [to_number(entry) if entry else np.nan for entry in column.tolist()]
+        for row, number in enumerate(numbers):
+            if number is None:
+                raise ValueError(
+                    f"Table: expected numbers in column {name!r}, got {column[row].item()!r} in "
+                    f"row {row}; correct it, or add it to missing="
+                )
+        return np.array(numbers, np.float64)
+
+    def categories(self, name: str) -> Column:
+        """A column as strings, '' where an entry is missing.
+
+        Raises: ValueError for numbers of which no text is known.
+        """
+        column = self.columns[name]
+        if column.dtype.kind != "f":
+            return column
+        if name not in self.written:
+            raise ValueError(
+                f"Table: expected categories in column {name!r}, got numbers; give strings, such "
+                "as column.astype(int).astype(str)"
+            )
+        return self.written[name]
+
+    def _with(self, change: Any) -> "Table":
+        return Table(columns=change(self.columns), written=change(self.written))
+
+    def _expect(self, where: str, names: Any) -> None:
+        absent = [name for name in names if name not in self.columns]
+        if absent:
+            raise ValueError(
+                f"Table.{where}: expected names among {list(self.columns)}, got {absent}"
+            )
 
 
-def read_csv(
-    path: str | Path,
-    *,
-    names: Sequence[str] | None = None,
-    missing: Sequence[str] = ("", "?", "NA", "NaN"),
-    separator: str = ",",
-    comment: str | None = None,
-) -> Table:
-    """The table in a CSV file.
+_CHARACTERS = frozenset("0123456789+-.eEinfatyINFATY")
 
-    A column whose every entry is a number or missing becomes numbers, every other one strings,
-    with the blanks around them taken away.
 
-    Args:
-      names: of the columns, if the first line does not hold them.
-      missing: entries that stand for nothing.
-      separator: between the entries of a line.
-      comment: the character that begins a line, or the rest of one, that is no data.
+def to_number(entry: str) -> float | None:
+    """The number that an entry is, None if it is none. Neither '1_000' nor '٣' is one.
 
-    Raises: ValueError for a file without rows, or one whose rows do not fit the names;
-      ModuleNotFoundError without pandas.
-
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / 'tiny.csv'
-    >>> _ = file.write_text('age, sex\\n39, F\\n?, M\\n')
-    >>> read_csv(file).columns['age'].tolist()
-    [39.0, nan]
+    >>> to_number('1e3'), to_number('1_000'), to_number('inf')
+    (1000.0, None, inf)
     """
+    if not _CHARACTERS.issuperset(entry):
+        return None
     try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "read_csv: needs pandas; pip install 'fnn[data]'", name="pandas"
-        ) from error
-    try:
-        frame = pandas.read_csv(
-            path,
-            names=None if names is None else list(names),
-            na_values=list(missing),
-            keep_default_na=False,
-            sep=separator,
-            comment=comment,
-            skipinitialspace=True,
-            index_col=False,
+        return float(entry)
+    except ValueError:
+        return None
+
+
+def _column(name: str, column: Any) -> Column:
+    if not isinstance(column, np.ndarray) or is_masked(column) or column.dtype.kind not in "iufbUO":
+        raise ValueError(
+            f"Table: expected column {name!r} as a NumPy array of numbers or strings, got "
+            f"{name_of(column)}; give {_advice(column)}"
         )
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
-        raise ValueError(f"read_csv: expected a table in {path}, got none: {error}") from error
-    if len(frame) == 0:
-        raise ValueError(f"read_csv: expected rows in {path}, got none; check the file")
-    return Table(columns={str(name).strip(): _column(frame[name]) for name in frame})
+    if column.ndim != 1:
+        raise ValueError(f"Table: expected column {name!r} of shape (n,), got {column.shape}")
+    if column.dtype.kind == "O":
+        return _of_objects(name, column)
+    if column.dtype.kind == "U":
+        return column
+    if column.dtype.kind in "iu" and len(column):
+        largest = max(int(column.max()), -int(column.min()))
+        if largest > _EXACT:
+            raise ValueError(
+                f"Table: expected integers up to 2^53 in column {name!r}, got {largest}, which "
+                "float64 may round; give column.astype(str) for categories"
+            )
+    return column.astype(np.float64)
 
 
-def _column(series: Any) -> Column:
-    if series.dtype.kind in "iufb":
-        return series.to_numpy(np.float64)
-    return series.fillna("").astype(str).str.strip().to_numpy(np.str_)
+def _advice(column: Any) -> str:
+    if hasattr(column, "to_numpy"):
+        return "column.to_numpy(), of strings column.fillna('').to_numpy(str)"
+    return "column.filled(np.nan)" if is_masked(column) else "np.asarray(column, float), or str"
+
+
+def _of_objects(name: str, column: np.ndarray) -> Column:
+    for row, entry in enumerate(column):
+        if not isinstance(entry, str):
+            raise ValueError(
+                f"Table: expected column {name!r} as numbers or strings, got an object array with "
+                f"{entry!r} in row {row}; give column.astype(np.float64), or strings with '' where "
+                "one is missing"
+            )
+    return column.astype(np.str_)

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from fnn.data.arrays import expect_text, expect_tokens
+from fnn.data.contents import read_text
+
 Tokens = Int[np.ndarray, " tokens"]
 
 
@@ -16,6 +19,7 @@ def encode_bytes(text: str) -> Tokens:
     >>> encode_bytes('aé').tolist()
     [97, 195, 169]
     """
+    text = expect_text("encode_bytes: expected a text", text)
     return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
 
@@ -25,7 +29,8 @@ def decode_bytes(tokens: Any) -> str:
     >>> decode_bytes(encode_bytes('aé'))
     'aé'
     """
-    return bytes(np.asarray(tokens, np.uint8)).decode(errors="replace")
+    tokens = expect_tokens("decode_bytes", tokens, 256)
+    return tokens.astype(np.uint8).tobytes().decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Characters:
     @classmethod
     def of(cls, text: str) -> "Characters":
         """Those that occur in a text, sorted."""
-        return cls("".join(sorted(set(text))))
+        return cls("".join(sorted(set(expect_text("Characters.of: expected a text", text)))))
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -54,6 +59,7 @@ class Characters:
 
         Raises: ValueError for a character that is not among the symbols.
         """
+        text = expect_text("Characters.encode: expected a text", text)
         places = {symbol: i for i, symbol in enumerate(self.symbols)}
         unknown = sorted(set(text) - places.keys())
         if unknown:
@@ -65,7 +71,8 @@ class Characters:
 
     def decode(self, tokens: Any) -> str:
         """The text of some tokens: a list, or an array of NumPy or JAX."""
-        return "".join(self.symbols[token] for token in np.asarray(tokens, int))
+        tokens = expect_tokens("Characters.decode", tokens, len(self))
+        return "".join(self.symbols[token] for token in tokens)
 
 
 class Subwords:
@@ -83,11 +90,13 @@ class Subwords:
 
     def encode(self, text: str) -> Tokens:
         """int32 in [0, len)."""
+        text = expect_text("Subwords.encode: expected a text", text)
         return np.asarray(self._tokenizer.encode(text).ids, np.int32)
 
     def decode(self, tokens: Any) -> str:
         """The text of some tokens: a list, or an array of NumPy or JAX."""
-        return self._tokenizer.decode(np.asarray(tokens, int).tolist())
+        tokens = expect_tokens("Subwords.decode", tokens, len(self))
+        return self._tokenizer.decode(tokens.tolist())
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON, in the format of the package tokenizers."""
@@ -95,8 +104,20 @@ class Subwords:
 
     @classmethod
     def load(cls, path: str | Path) -> "Subwords":
-        """What `save` wrote."""
-        return cls(_tokenizers("Subwords.load").Tokenizer.from_file(str(path)))
+        """What `save` wrote.
+
+        Raises: ValueError for a file that is damaged, or of another format.
+        """
+        content = read_text("Subwords.load", path)
+        try:
+            return cls(_tokenizers("Subwords.load").Tokenizer.from_str(content))
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # the package raises no other class
+            raise ValueError(
+                f"Subwords.load: expected a vocabulary of the package tokenizers at {path}, got a "
+                f"damaged or foreign file ({error}); make it again by train_subwords"
+            ) from error
 
 
 def train_subwords(text: str, vocabulary: int) -> Subwords:
@@ -113,6 +134,7 @@ def train_subwords(text: str, vocabulary: int) -> Subwords:
     >>> len(tokens), subwords.decode(tokens)
     (2, 'slow')
     """
+    text = expect_text("train_subwords: expected a text", text)
     if vocabulary < 256:
         raise ValueError(
             f"train_subwords: expected at least the 256 bytes as vocabulary, got {vocabulary}"

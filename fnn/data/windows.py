@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Integer
 
+from fnn.data.arrays import expect_numbers
 from fnn.types import Batch
 
 
@@ -27,6 +28,7 @@ def windows(
     >>> windows(np.arange(7), 3, stride=1).x.shape
     (4, 3)
     """
+    expect_numbers("windows: expected tokens", tokens)
     stride = length if stride is None else stride
     if length < 1 or stride < 1 or tokens.ndim != 1 or len(tokens) <= length:
         raise ValueError(

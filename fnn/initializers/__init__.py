@@ -1,5 +1,6 @@
 """Initial values of parameters: `initializer(key, shape, dtype) -> array`."""
 
+from fnn.arguments import check_exports
 from fnn.initializers import presets as presets
 from fnn.initializers.base import Fan as Fan
 from fnn.initializers.base import Initializer as Initializer
@@ -23,3 +24,14 @@ from fnn.initializers.scaling import he_normal as he_normal
 from fnn.initializers.scaling import he_uniform as he_uniform
 from fnn.initializers.scaling import lecun_normal as lecun_normal
 from fnn.initializers.scaling import lecun_uniform as lecun_uniform
+
+# fmt: off
+__all__ = [
+    "Fan", "Initializer", "Shape", "blockwise", "constant", "delta_orthogonal", "dirac", "fans",
+    "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "identity", "lecun_normal",
+    "lecun_uniform", "normal", "ones", "orthogonal", "presets", "scaled_residual",
+    "truncated_normal", "uniform", "zeros",
+]
+# fmt: on
+
+check_exports(__name__)

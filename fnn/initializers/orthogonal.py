@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Initializer, Shape, fans
 from fnn.initializers.fixed import middle
-from fnn.tree import at_least_float32
 from fnn.types import PRNGKey, Scalar
 
 
@@ -78,12 +78,14 @@ def blockwise(initializer: Initializer) -> Initializer:
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        if len(shape) != 2 or shape[1] % shape[0]:
+        if len(shape) != 2 or shape[1] % max(shape[0], 1):
             raise ValueError(
                 f"initializers.blockwise: expected a kernel (rows, n * rows), got {shape}; "
                 "use the initializer itself"
             )
         rows, columns = shape
+        if not rows * columns:
+            return jnp.zeros(shape, dtype)
         blocks = [
             initializer(jax.random.fold_in(key, block), (rows, rows), dtype)
             for block in range(columns // rows)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.initializers.base import Initializer, Shape
 from fnn.types import PRNGKey, Scalar
 from fnn.xla import draw_flat
@@ -21,13 +23,15 @@ def normal(std: Scalar = 1.0) -> Initializer:
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
         def draw(key: PRNGKey, shape: Shape) -> Array:
-            return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+            return jnp.asarray(std, wide) * jax.random.normal(key, shape, wide)
 
-        return draw_flat(draw, key, shape)
+        wide = at_least_float32(dtype)
+        return draw_flat(draw, key, shape).astype(dtype)
 
     return init
 
 
+@within(cut="(0, inf)")
 def truncated_normal(std: Scalar = 1.0, *, cut: float = 2.0) -> Initializer:
     """Normal with mean 0, drawn again where it is more than `cut * std` from it.
 
@@ -43,16 +47,17 @@ def truncated_normal(std: Scalar = 1.0, *, cut: float = 2.0) -> Initializer:
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
         def draw(key: PRNGKey, shape: Shape) -> Array:
-            scale = jnp.asarray(std, dtype)
-            return scale * jax.random.truncated_normal(key, -cut, cut, shape, dtype)
+            scale = jnp.asarray(std, wide)
+            return scale * jax.random.truncated_normal(key, -cut, cut, shape, wide)
 
-        return draw_flat(draw, key, shape)
+        wide = at_least_float32(dtype)
+        return draw_flat(draw, key, shape).astype(dtype)
 
     return init
 
 
 def uniform(low: Scalar, high: Scalar) -> Initializer:
-    """Uniform in [low, high).
+    """Uniform in [low, high), drawn in at least float32; in 16 bits, rounding may give high.
 
     >>> draws = uniform(-0.05, 0.05)(jax.random.key(0), (300,))
     >>> bool((draws >= -0.05).all() & (draws < 0.05).all())
@@ -60,12 +65,13 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        bounds = [jnp.asarray(bound, dtype) for bound in (low, high)]
+        wide = at_least_float32(dtype)
+        bounds = [jnp.asarray(bound, wide) for bound in (low, high)]
 
         def draw(key: PRNGKey, shape: Shape) -> Array:
-            return jax.random.uniform(key, shape, dtype, *bounds)
+            return jax.random.uniform(key, shape, wide, *bounds)
 
-        return draw_flat(draw, key, shape)
+        return draw_flat(draw, key, shape).astype(dtype)
 
     return init
 
@@ -85,13 +91,10 @@ def scaled_residual(n_layers: int, base: Initializer = normal(0.02)) -> Initiali
     >>> scaled_residual(8, base=normal(1.0))(jax.random.key(0), (1000,)).std().round(2).item()
     0.25
     """
-    if n_layers < 1:
-        raise ValueError(
-            f"initializers.scaled_residual: expected n_layers of at least 1, got {n_layers}; "
-            "count the layers that add to the residual stream"
-        )
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        return base(key, shape, dtype) / jnp.asarray(math.sqrt(2 * n_layers), dtype)
+        wide = at_least_float32(dtype)
+        drawn = base(key, shape, wide) / jnp.asarray(math.sqrt(2 * n_layers), wide)
+        return drawn.astype(dtype)
 
     return init

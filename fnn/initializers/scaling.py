@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Fan, Initializer, Shape, fans
 from fnn.types import PRNGKey
 from fnn.xla import draw_flat
@@ -19,8 +20,10 @@ def _variance_scaling(scale: float, fan: Fan, draw: Callable[..., Array]) -> Ini
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
         fan_in, fan_out = fans(shape)
         n = {Fan.IN: fan_in, Fan.OUT: fan_out, Fan.AVERAGE: (fan_in + fan_out) / 2}[fan]
-        variance = jnp.asarray(scale / n, dtype)
-        return draw_flat(lambda key, shape: draw(key, shape, variance), key, shape)
+        # Drawn in at least float32: bfloat16 has 128 numbers in [0.5, 1). Without inputs, n is 0.
+        variance = jnp.asarray(scale / max(n, 1), at_least_float32(dtype))
+        drawn = draw_flat(lambda key, shape: draw(key, shape, variance), key, shape)
+        return drawn.astype(dtype)
 
     return init
 

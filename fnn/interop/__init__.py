@@ -12,3 +12,10 @@ from fnn.interop.rules import Layout as Layout
 from fnn.interop.rules import Rule as Rule
 from fnn.interop.rules import conversion as conversion
 from fnn.interop.rules import repeat as repeat
+
+# fmt: off
+__all__ = [
+    "Conversion", "Layout", "Rule", "conversion", "export", "huggingface", "layouts", "optax",
+    "repeat", "safetensors", "torch", "torchvision",
+]
+# fmt: on

@@ -21,7 +21,7 @@ from jax.export import Exported
 
 from fnn.types import Model, ModelState, Params
 
-PLATFORMS = ("cpu", "cuda", "tpu")
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def predictor(
@@ -38,7 +38,8 @@ def predictor(
       x: an example batch, arrays or ShapeDtypeStructs; all axes but the first are fixed.
       platforms: where it will run.
 
-    Raises: ValueError for a model that computes with the number of examples.
+    Raises: jax's InconclusiveDimensionOperation for a model of your own that compares the number of
+      examples with another number while it is traced; its note names the layer.
 
     >>> from fnn.models import dense
     >>> model, x = dense(2), jnp.ones((1, 3))

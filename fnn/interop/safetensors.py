@@ -23,7 +23,8 @@ def write(path: str | Path, values: PyTree, meta: Mapping[str, str] | None = Non
     Args:
       meta: strings by name, in the head of the file.
 
-    Raises: ValueError for two leaves of one name, as {'a': {'b': ...}, 'a.b': ...} has them.
+    Raises: ValueError for two leaves of one name, as {'a': {'b': ...}, 'a.b': ...} has them, and
+      for a leaf of a dtype that the format lacks, such as int4.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'model.safetensors'
@@ -31,6 +32,7 @@ def write(path: str | Path, values: PyTree, meta: Mapping[str, str] | None = Non
     >>> {name: array.tolist() for name, array in read(path).items()}
     {'layers.0.bias': [0.0, 1.0]}
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays: dict[str, np.ndarray] = {}
@@ -41,13 +43,21 @@ def write(path: str | Path, values: PyTree, meta: Mapping[str, str] | None = Non
                 f"{name!r}; rename the one whose key holds a '.'"
             )
         arrays[name] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))  # not (1,) for ()
-    save_file(arrays, path, metadata=dict(meta) if meta else None)
+    try:
+        save_file(arrays, path, metadata=dict(meta) if meta else None)
+    except SafetensorError as error:
+        raise ValueError(
+            "safetensors.write: expected arrays of dtypes that the format has, got "
+            f"{sorted({array.dtype.name for array in arrays.values()})} ({error}); convert them, "
+            "or use fnn.checkpoint"
+        ) from error
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a file, by name; what a conversion's `to_fnn` takes.
 
-    Raises: ValueError for a file that is damaged, or of another format.
+    Raises: ValueError for a file that is damaged, of another format, or with a dtype that NumPy and
+      JAX lack.
 
     >>> read(__file__)
     Traceback (most recent call last):
@@ -58,12 +68,38 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        try:
+            return load_file(path)
+        except AttributeError:  # a dtype that only JAX has
+            return _narrow(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, KeyError, OSError) as error:  # OSError: of a directory
         raise ValueError(
             f"safetensors.read: expected a safetensors file at {path}, got one that is damaged or "
             f"of another format ({error}); fetch it again"
         ) from error
+
+
+_NARROW = {
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+
+
+def _narrow(content: bytes) -> dict[str, np.ndarray]:
+    from safetensors import deserialize
+    from safetensors.numpy import _TYPES
+
+    dtypes: dict[str, Any] = {**_TYPES, **{name: jnp.dtype(ours) for name, ours in _NARROW.items()}}
+    return {
+        name: np.frombuffer(found["data"], dtypes[found["dtype"]]).reshape(found["shape"])
+        for name, found in deserialize(content)
+    }
 
 
 def load(path: str | Path, like: PyTree) -> PyTree:

@@ -12,13 +12,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.activations import softmax
-from fnn.tree import at_least_float32
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.types import Scalar
 
 # attend(query, key, value, mask=mask, bias=bias) -> (B, T, H, features of the values)
 Attend = Callable[..., Float[Array, "batch queries heads value_features"]]
 
 
+@within(softcap="(0, inf)")
 def dot_product_attention(
     query: Float[Array, "batch queries heads features"],
     key: Float[Array, "..."],
@@ -69,6 +71,7 @@ def dot_product_attention(
     return _swap_time_and_heads(y).astype(query.dtype)
 
 
+@within(softcap="(0, inf)")
 def attention_weights(
     query: Float[Array, "batch queries heads features"],
     key: Float[Array, "..."],
@@ -104,7 +107,6 @@ def _logits(
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     logits = jnp.asarray(scale, logits.dtype) * logits
     if softcap is not None:
-        _expect_positive(softcap)
         cap = jnp.asarray(softcap, logits.dtype)
         logits = cap * jnp.tanh(logits / cap)
     if bias is not None:
@@ -129,13 +131,6 @@ def _grouped_product(rows: Array, matrices: Array) -> Array:
         preferred_element_type=at_least_float32(rows),
     )
     return product.reshape(batch, heads, length, outer)
-
-
-def _expect_positive(softcap: Scalar) -> None:
-    if isinstance(softcap, (int, float)) and softcap <= 0:
-        raise ValueError(
-            f"dot_product_attention: expected a softcap above 0, got {softcap}; None leaves it out"
-        )
 
 
 def _expect_fitting(

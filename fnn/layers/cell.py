@@ -138,7 +138,7 @@ def _unroll_cotangents(cell: Cell, saved: Any, g: Any) -> Any:
 
     steps = (dhidden, slopes, None if valid is None else valid.T)
     dcarry, (dproducts, dothers) = jax.lax.scan(step, dcarry, steps, reverse=True)
-    x, dy = (array.reshape(-1, array.shape[-1]) for array in (before, dproducts))
+    x, dy = (jax.lax.collapse(array, 0, 2) for array in (before, dproducts))
     dkernel = jax.lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
     # An input that is added to the product has the gradient of the product.
     return dkernel, dcarry, (*jnp.split(dproducts, cell.blocks, axis=-1), *dothers)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.axes import Size, Sizes, expect_axes, stated
 from fnn.layers.convolve import convolve
-from fnn.layers.window import Padding, Size, extend, make_window
+from fnn.layers.linear import add_bias
+from fnn.layers.window import Padding, extend, make_window
 from fnn.types import Params, PRNGKey
 
 
@@ -16,7 +17,7 @@ def conv_init(
     key: PRNGKey,
     in_features: int,
     out_features: int,
-    window: Sequence[int],
+    window: Sizes,
     *,
     groups: int = 1,
     bias: bool = True,
@@ -33,7 +34,7 @@ def conv_init(
 
     Returns: {'kernel': (*window, in_features / groups, out_features), 'bias': (out_features,)},
       float32.
-    Raises: ValueError if groups does not divide the features.
+    Raises: ValueError if groups does not divide the features, or the window is one number.
 
     >>> params = conv_init(jax.random.key(0), 4, 6, (3, 3), groups=2)
     >>> params['kernel'].shape, params['bias'].shape
@@ -44,7 +45,7 @@ def conv_init(
             f"conv_init: expected groups to divide {in_features} input and {out_features} output "
             f"features, got {groups}; every group needs as many of each"
         )
-    shape = (*window, in_features // groups, out_features)
+    shape = (*stated("conv_init", "window", window), in_features // groups, out_features)
     params = {"kernel": kernel_init(fold_name(key, "kernel"), shape)}
     if bias:
         params["bias"] = bias_init(fold_name(key, "bias"), (out_features,))
@@ -95,7 +96,7 @@ def conv(
 def depthwise_conv_init(
     key: PRNGKey,
     features: int,
-    window: Sequence[int],
+    window: Sizes,
     *,
     multiplier: int = 1,
     bias: bool = True,
@@ -152,7 +153,7 @@ def separable_conv_init(
     key: PRNGKey,
     in_features: int,
     out_features: int,
-    window: Sequence[int],
+    window: Sizes,
     *,
     multiplier: int = 1,
     bias: bool = True,
@@ -217,28 +218,18 @@ def separable_conv(
     return conv(params["pointwise"], x)
 
 
-def add_bias(params: Params, y: Array) -> Array:
-    """y plus the bias over its last axis, if there is one.
-
-    >>> add_bias({'bias': jnp.array([1.0])}, jnp.zeros((1, 2, 1))).ravel().tolist()
-    [1.0, 1.0]
-    """
-    if "bias" not in params:
-        return y
-    return y + jnp.expand_dims(params["bias"], tuple(range(y.ndim - 1)))
-
-
 def expect_fit(where: str, x: Array, kernel: Array, groups: int) -> None:
     """Raise a ValueError, which begins with `where`, unless x suits the kernel.
 
     >>> expect_fit('conv', jnp.ones((1, 5, 4)), jnp.ones((3, 2, 6)), 2)
     """
+    expect_axes(where, x, kernel.ndim - 2)
     features = kernel.shape[-2] * groups
-    if x.ndim != kernel.ndim or x.shape[-1] != features or kernel.shape[-1] % groups:
+    if x.shape[-1] != features or kernel.shape[-1] % groups:
         raise ValueError(
-            f"{where}: expected x of shape (batch, {kernel.ndim - 2} window axes, {features}), got "
-            f"{x.shape}; the kernel is {kernel.shape} with groups={groups}: give it the inputs "
-            "that it was made for"
+            f"{where}: expected x with {features} features in its last axis, got shape {x.shape}; "
+            f"the kernel is {kernel.shape} with groups={groups}: give it the inputs that it was "
+            "made for"
         )
     if x.dtype != kernel.dtype:
         raise ValueError(

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.initializers import Initializer, lecun_normal, zeros
-from fnn.layers.conv import add_bias, conv_init, expect_fit
+from fnn.layers.axes import Size, Sizes
+from fnn.layers.conv import conv_init, expect_fit
 from fnn.layers.convolve import convolve_transposed
-from fnn.layers.window import Padding, Pairs, Size, Window, explicit_pairs, make_window
+from fnn.layers.linear import add_bias
+from fnn.layers.window import Padding, Pairs, Window, explicit_pairs, make_window
 from fnn.types import Params, PRNGKey
 
 
@@ -16,7 +19,7 @@ def conv_transpose_init(
     key: PRNGKey,
     in_features: int,
     out_features: int,
-    window: Sequence[int],
+    window: Sizes,
     *,
     groups: int = 1,
     bias: bool = True,
@@ -93,9 +96,9 @@ def conv_transpose(
 
 def _swap_features(kernel: Array, groups: int) -> Array:
     """(*window, in / groups, out) to (*window, out / groups, in)."""
-    split = kernel.reshape(*kernel.shape[:-1], groups, -1)
+    split = kernel.reshape(*kernel.shape[:-1], groups, kernel.shape[-1] // groups)
     swapped = jnp.swapaxes(split, -1, -3)
-    return swapped.reshape(*swapped.shape[:-2], -1)
+    return lax.collapse(swapped, swapped.ndim - 2)
 
 
 def _outputs(

@@ -17,9 +17,10 @@ from jax import lax
 from jaxtyping import Array
 
 from fnn.autodiff import apply_transpose, varying_like
+from fnn.dtypes import at_least_float32
 from fnn.layers.window import Pairs, Window, output_sizes, views
 from fnn.layers.winograd import winograd, winograd_kernel_gradient
-from fnn.tree import at_least_float32
+from fnn.xla import is_symbolic
 
 # Measured: a larger buffer is fetched from the system anew at every step, which costs more than
 # the product that it is made for; and narrower products than this are slow.
@@ -110,9 +111,9 @@ def _in_groups(dense: Callable[[Array, Array], Array], groups: int, a: Array, b:
     """`dense` of each group of features, which come last in x, kernel and g."""
     if groups == 1:
         return dense(a, b)
-    a, b = (array.reshape(*array.shape[:-1], groups, -1) for array in (a, b))
+    a, b = (x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups) for x in (a, b))
     y = jax.vmap(dense, in_axes=-2, out_axes=-2)(a, b)
-    return y.reshape(*y.shape[:-2], -1)
+    return lax.collapse(y, y.ndim - 2)
 
 
 def _xla_is_quick(
@@ -137,7 +138,7 @@ def _suits_winograd(window: Window, zeros: Pairs, x: Array, features: int) -> bo
     batch = x.shape[0]
     if window != _THREE or x.dtype not in (jnp.float32, jnp.float64):
         return False
-    if not isinstance(batch, int):  # of an exported program, which takes any
+    if is_symbolic(batch):
         return False
     places = output_sizes("convolve", x.shape[1:-1], window, zeros)
     tiles = math.prod(-(-n // 2) for n in places)
@@ -173,9 +174,9 @@ def _input_gradient(
 def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
     if _suits_winograd(window, zeros, x, g.shape[-1]):
         return winograd_kernel_gradient(zeros, x, g)
-    batch, places = len(x), g.shape[1:-1]
+    batch, places = x.shape[0], g.shape[1:-1]
     some = max(_EXAMPLES, _ENTRIES // math.prod(places))
-    if batch <= some:
+    if is_symbolic(batch) or batch <= some:
         return _kernel_gradient_of_some(window, zeros, x, g)
     parts = -(-batch // some)
     some = -(-batch // parts)
@@ -257,22 +258,24 @@ def _taps(window: Window, zeros: Pairs, x: Array) -> tuple[list[Array], jnp.dtyp
 
 
 def _taps_per_product(tap: Array) -> int:
-    wide_enough = -(-_COLUMNS // tap.shape[-1])
+    wide_enough = -(-_COLUMNS // max(tap.shape[-1], 1))
+    if is_symbolic(tap.size):
+        return wide_enough
     small_enough = _BUFFER_BYTES // max(tap.size * tap.dtype.itemsize, 1)
     return max(wide_enough, small_enough)
 
 
 def _product(taps: list[Array], weights: Array) -> Array:
     columns = jnp.concatenate(taps, axis=-1)
-    rows = columns.reshape(-1, columns.shape[-1])
-    y = rows @ weights.reshape(-1, weights.shape[-1])
-    return y.reshape(*columns.shape[:-1], -1)
+    rows = lax.collapse(columns, 0, columns.ndim - 1)
+    y = rows @ lax.collapse(weights, 0, weights.ndim - 1)
+    return y.reshape(*columns.shape[:-1], y.shape[-1])
 
 
 def _depthwise(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
     # With one feature to a group no product of matrices is left: XLA fuses the sum to one loop.
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
     taps, wide = _taps(window, zeros, x)
-    weights = kernel.astype(wide).reshape(len(taps), *(1,) * (x.ndim - 1), -1)
+    weights = kernel.astype(wide).reshape(len(taps), *(1,) * (x.ndim - 1), kernel.shape[-1])
     scaled = (tap * weight for tap, weight in zip(taps, weights, strict=True))
     return functools.reduce(jnp.add, scaled).astype(x.dtype)

@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_floats, within
 from fnn.types import PRNGKey, Scalar
+from fnn.xla import Dim
 
 
+@within(rate="[0, 1]")
 def dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "*n"]:
     """Each element becomes 0 with probability `rate`, and x / (1 - rate) otherwise.
 
@@ -25,9 +29,10 @@ def dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "
     >>> sorted(set(y.tolist()))
     [0.0, 2.0]
     """
-    return _drop("dropout", key, x, rate, x.shape)
+    return _drop(key, x, rate, x.shape)
 
 
+@within(rate="[0, 1]")
 def spatial_dropout(
     key: PRNGKey, x: Float[Array, "*batch features"], rate: Scalar
 ) -> Float[Array, "*batch features"]:
@@ -54,9 +59,10 @@ def spatial_dropout(
             f"spatial_dropout: expected x of shape (batch, ..., features), got {x.shape}; "
             "use dropout for single numbers"
         )
-    return _drop("spatial_dropout", key, x, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
+    return _drop(key, x, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
 
 
+@within(rate="[0, 1]")
 def drop_path(key: PRNGKey, x: Float[Array, "batch *n"], rate: Scalar) -> Float[Array, "batch *n"]:
     """Each example becomes 0 as a whole, or x / (1 - rate): stochastic depth, for a branch.
 
@@ -77,11 +83,11 @@ def drop_path(key: PRNGKey, x: Float[Array, "batch *n"], rate: Scalar) -> Float[
     >>> sorted(set(y.sum(axis=1).tolist()))
     [0.0, 6.0]
     """
-    return _drop("drop_path", key, x, rate, (x.shape[0], *(1,) * (x.ndim - 1)))
+    return _drop(key, x, rate, (x.shape[0], *(1,) * (x.ndim - 1)))
 
 
-def keep_mask(key: PRNGKey, keep: Float[Array, ""], shape: tuple[int, ...]) -> Bool[Array, "*n"]:
-    """True with probability `keep`, drawn in float32 whatever the dtype of the probability.
+def keep_mask(key: PRNGKey, keep: Float[Array, ""], shape: tuple[Dim, ...]) -> Bool[Array, "*n"]:
+    """True with probability `keep`, in float32: in bfloat16, 1 - 0.001 is 1.
 
     >>> keep_mask(jax.random.key(0), jnp.ones(()), (2,)).tolist()
     [True, True]
@@ -89,22 +95,9 @@ def keep_mask(key: PRNGKey, keep: Float[Array, ""], shape: tuple[int, ...]) -> B
     return jax.random.uniform(key, shape, jnp.float32) < keep.astype(jnp.float32)
 
 
-def expect_rate(where: str, rate: Scalar) -> None:
-    """Check a drop probability that is known while tracing.
-
-    Raises: ValueError, which begins with `where`, for a plain number outside [0, 1].
-
-    >>> expect_rate('dropout', 0.5)
-    """
-    if isinstance(rate, (int, float)) and not 0 <= rate <= 1:
-        raise ValueError(f"{where}: expected rate in [0, 1], got {rate}; it is a drop probability")
-
-
-def _drop(
-    where: str, key: PRNGKey, x: Array, rate: Scalar, shape: tuple[int, ...]
-) -> Float[Array, "*n"]:
-    expect_rate(where, rate)
-    keep = 1 - jnp.asarray(rate, x.dtype)
+def _drop(key: PRNGKey, x: Array, rate: Scalar, shape: tuple[Dim, ...]) -> Float[Array, "*n"]:
+    expect_floats("dropout", x)
+    keep = 1 - jnp.asarray(rate, at_least_float32(x))
     # At rate 1 nothing is kept; dividing by 1 there keeps 0 / 0 out of the gradient.
-    scaled = x / jnp.where(keep > 0, keep, 1)
-    return jnp.where(keep_mask(key, keep, shape), scaled, 0)
+    scaled = x.astype(keep.dtype) / jnp.where(keep > 0, keep, 1)
+    return jnp.where(keep_mask(key, keep, shape), scaled, 0).astype(x.dtype)

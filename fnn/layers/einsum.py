@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.linear import plus_row
 from fnn.types import Params, PRNGKey
+from fnn.xla import Dim
 
 _TERM = r"([a-zA-Z]*(?:\.{3})?[a-zA-Z]*)"
 _EQUATION = re.compile(rf"{_TERM},([a-zA-Z]+)->{_TERM}")
@@ -85,6 +88,7 @@ def einsum(params: Params, equation: str, x: Float[Array, "..."]) -> Float[Array
     >>> einsum(params, '...d,dhk->...hk', jnp.ones((5, 3))).shape
     (5, 2, 4)
     """
+    expect_floats("einsum", x)
     axes = _parse(equation)
     kernel = params["kernel"]
     known = sizes_of_axes(equation, x.shape)
@@ -100,10 +104,10 @@ def einsum(params: Params, equation: str, x: Float[Array, "..."]) -> Float[Array
         return y
     names = _name_axes(axes.y, y.ndim)
     shape = [n if name in axes.kernel else 1 for name, n in zip(names, y.shape, strict=True)]
-    return y + params["bias"].reshape(shape)
+    return plus_row(y, params["bias"].reshape(shape))
 
 
-def sizes_of_axes(equation: str, shape: Sequence[int]) -> dict[str, int]:
+def sizes_of_axes(equation: str, shape: Sequence[Dim]) -> dict[str, Dim]:
     """The sizes of the axes of x that the equation names.
 
     Raises: ValueError if x has too few axes, or too many, for the equation.

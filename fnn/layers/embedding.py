@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
+from fnn.dtypes import at_least_float32, indices
 from fnn.expect import spec
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
@@ -26,7 +27,7 @@ def unit_rows(
     >>> jnp.linalg.norm(unit_rows(jax.random.key(0), (1000, 16)), axis=1).mean().round(1).item()
     1.0
     """
-    return normal(1 / math.sqrt(shape[-1]))(key, shape, dtype)
+    return normal(1 / math.sqrt(max(shape[-1], 1)))(key, shape, dtype)
 
 
 def embedding_init(
@@ -56,8 +57,11 @@ def embedding(params: Params, ids: Integer[Array, "*batch"]) -> Float[Array, "*b
     [[3.0, 4.0], [1.0, 2.0], [nan, nan]]
     """
     expect_ids("embedding", ids)
-    rows = params["table"].at[ids]
-    return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    table = params["table"]
+    # Read in at least float32, so that the gradient, a sum over equal ids, is summed in it.
+    rows = table.astype(at_least_float32(table)).at[indices(ids)]
+    rows = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return rows.astype(table.dtype)
 
 
 def expect_ids(where: str, ids: Any) -> None:
@@ -131,7 +135,7 @@ def learned_positions(
     >>> learned_positions({'table': jnp.array([[1.0], [2.0], [3.0]])}, 2, start=1).tolist()
     [[2.0], [3.0]]
     """
-    first = 0 if isinstance(start, jax.Array) else start
+    first = 0 if isinstance(start, jax.Array) else int(start)
     rows = len(params["table"])
     if first < 0 or first + length > rows:
         raise ValueError(

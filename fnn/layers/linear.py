@@ -1,8 +1,13 @@
 """The linear layer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.types import Params, PRNGKey
@@ -43,19 +48,53 @@ def linear(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch
       x: (..., in_features); any number of leading axes.
 
     Returns: (..., out_features), in the dtype of x and the kernel.
-    Raises: ValueError if the last axis of x does not fit the kernel.
+    Raises: ValueError if the last axis of x does not fit the kernel, or x holds no floats.
 
     >>> spam = {'kernel': jnp.array([[0.2], [0.5]]), 'bias': jnp.array([-0.4])}
     >>> linear(spam, jnp.array([[3.0, 1.0]])).round(3).tolist()
     [[0.699999988079071]]
     """
+    expect_floats("linear", x)
     kernel = params["kernel"]
     if x.ndim < 1 or x.shape[-1] != kernel.shape[0]:
         raise ValueError(
             f"linear: expected x with {kernel.shape[0]} features in its last axis, got shape "
             f"{x.shape}; the kernel is {kernel.shape}: give it the inputs that it was made for"
         )
-    y = rows_times(x, kernel)
-    if "bias" not in params:
-        return y
-    return y + jnp.expand_dims(params["bias"], tuple(range(y.ndim - 1)))
+    return add_bias(params, rows_times(x, kernel))
+
+
+def add_bias(params: Params, y: Array) -> Float[Array, "..."]:
+    """y + params['bias'] over the last axes, or y where there is none.
+
+    Added in at least float32, so that the gradient of the bias, a sum over the other axes, is
+    summed in it; the result has the dtype of y.
+
+    >>> add_bias({'bias': jnp.array([1.0, 2.0])}, jnp.zeros((1, 2))).tolist()
+    [[1.0, 2.0]]
+    """
+    return plus_row(y, params["bias"]) if "bias" in params else y
+
+
+def plus_row(y: Any, row: Any) -> Array:
+    """y + row over the last axes of y, in the dtype of y and computed in at least float32.
+
+    >>> plus_row(jnp.zeros((1, 2)), jnp.array([1.0, 2.0])).tolist()
+    [[1.0, 2.0]]
+    """
+    return broadcast(jnp.add, y, jnp.expand_dims(row, tuple(range(y.ndim - row.ndim))))
+
+
+def broadcast(
+    function: Callable[..., Any], x: Float[Array, "..."], *smaller: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """`function(x, *smaller)`, computed in at least float32, in the dtype of x.
+
+    For elementwise functions of arrays that are broadcast to x: their gradients are sums, which
+    are taken in it too.
+
+    >>> broadcast(jnp.multiply, jnp.ones((2, 2)), jnp.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
+    """
+    wide = at_least_float32(x)
+    return function(*(array.astype(wide) for array in (x, *smaller))).astype(x.dtype)

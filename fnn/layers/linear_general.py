@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.linear import add_bias
 from fnn.types import Params, PRNGKey
 
 
@@ -61,6 +63,7 @@ def linear_general(
     >>> linear_general(params, jnp.ones((5, 2, 3)), axes=(-2, -1)).shape
     (5, 4)
     """
+    expect_floats("linear_general", x)
     kernel = params["kernel"]
     given = (axes,) if isinstance(axes, int) else tuple(axes)
     if any(not -x.ndim <= axis < x.ndim for axis in given) or len(given) > kernel.ndim:
@@ -77,7 +80,7 @@ def linear_general(
             f"{kernel.shape}"
         )
     y = lax.dot_general(x, kernel, ((summed, tuple(range(len(summed)))), ((), ())))
-    return _add(y, params)
+    return add_bias(params, y)
 
 
 def bilinear_init(
@@ -126,6 +129,8 @@ def bilinear(
     >>> bilinear(params, jnp.array([[2.0]]), jnp.array([[3.0]])).tolist()
     [[6.0]]
     """
+    expect_floats("bilinear", left)
+    expect_floats("bilinear", right)
     kernel = params["kernel"]
     lead = left.shape[:-1]
     if left.shape != (*lead, kernel.shape[0]) or right.shape != (*lead, kernel.shape[1]):
@@ -135,11 +140,4 @@ def bilinear(
             f"that the kernel {kernel.shape} was made for"
         )
     half = lax.dot_general(left, kernel, (((left.ndim - 1,), (0,)), ((), ())))
-    return _add(jnp.einsum("...jo,...j->...o", half, right), params)
-
-
-def _add(y: Array, params: Params) -> Array:
-    if "bias" not in params:
-        return y
-    bias = params["bias"]
-    return y + jnp.expand_dims(bias, tuple(range(y.ndim - bias.ndim)))
+    return add_bias(params, jnp.einsum("...jo,...j->...o", half, right))

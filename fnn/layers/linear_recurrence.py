@@ -9,11 +9,11 @@ from jaxtyping import Array, Float, Integer
 
 from fnn.activations import sigmoid
 from fnn.autodiff import linear_call
+from fnn.dtypes import at_least_float32
 from fnn.initializers import Initializer, lecun_normal, ones, zeros
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
 from fnn.layers.unroll import expect_carry, keep_real, real_steps
-from fnn.tree import at_least_float32
 from fnn.types import Params, PRNGKey
 
 

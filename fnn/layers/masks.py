@@ -7,9 +7,11 @@ Every mask is (batch, heads, queries, keys) with 1 for the axes that it does not
 import functools
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Integer
 
-Position = int | Int[Array, ""]
+from fnn.dtypes import indices
+
+Position = int | Integer[Array, ""]
 
 
 def causal_mask(
@@ -68,7 +70,9 @@ def _distance(query_length: int, key_length: int | None, offset: Position) -> Ar
     return jnp.arange(key_length, dtype=jnp.int32)[None, :] - queries[:, None]
 
 
-def padding_mask(lengths: Int[Array, " batch"], key_length: int) -> Bool[Array, "batch 1 1 keys"]:
+def padding_mask(
+    lengths: Integer[Array, " batch"], key_length: int
+) -> Bool[Array, "batch 1 1 keys"]:
     """All queries see the first `lengths[b]` keys of example b, and not the padding after them.
 
     Args:
@@ -77,13 +81,14 @@ def padding_mask(lengths: Int[Array, " batch"], key_length: int) -> Bool[Array, 
     >>> padding_mask(jnp.array([1, 3]), 3)[:, 0, 0].astype(int).tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
-    places = jnp.arange(key_length, dtype=lengths.dtype)
+    lengths = indices(lengths)
+    places = jnp.arange(key_length, dtype=jnp.int32)
     return (places[None, :] < lengths[:, None])[:, None, None]
 
 
 def segment_mask(
-    query_segments: Int[Array, "batch queries"],
-    key_segments: Int[Array, "_ keys"] | None = None,
+    query_segments: Integer[Array, "batch queries"],
+    key_segments: Integer[Array, "_ keys"] | None = None,
 ) -> Bool[Array, "batch 1 queries keys"]:
     """Each query sees the keys of its own segment: several documents packed into one row.
 
@@ -102,17 +107,19 @@ def segment_mask(
             f"segment_mask: expected the keys in {query_segments.shape[0]} examples, got "
             f"{key_segments.shape[0]}; give each example the segments of its own keys"
         )
+    if query_segments.dtype != key_segments.dtype:
+        query_segments, key_segments = indices(query_segments), indices(key_segments)
     return (query_segments[:, :, None] == key_segments[:, None, :])[:, None]
 
 
-def combine_masks(*masks: Bool[Array, "..."] | None) -> Bool[Array, "..."] | None:
+def combine_masks(*masks: Array | None) -> Bool[Array, "..."] | None:
     """What every one of the masks shows; None shows all.
 
     Args:
       masks: of four axes each, which agree or are 1.
 
     Returns: the masks' axes broadcast together, or None if there is no mask among them.
-    Raises: ValueError if a mask does not have four axes.
+    Raises: ValueError if a mask does not have four axes, or is not of bools.
 
     >>> both = combine_masks(causal_mask(3), padding_mask(jnp.array([2]), 3), None)
     >>> both[0, 0].astype(int).tolist()
@@ -124,5 +131,10 @@ def combine_masks(*masks: Bool[Array, "..."] | None) -> Bool[Array, "..."] | Non
             raise ValueError(
                 "combine_masks: expected masks of shape (batch, heads, queries, keys), got "
                 f"{mask.shape}; add axes of 1"
+            )
+        if mask.dtype != bool:
+            raise ValueError(
+                f"combine_masks: expected masks of bools, True where a query sees a key, got "
+                f"{mask.dtype}; compare it with something, or add numbers as bias="
             )
     return functools.reduce(jnp.logical_and, given) if given else None

@@ -7,6 +7,7 @@ quarter more rows than there are, as much as the usual capacity of 1.25, and an 
 depends on what else is in the batch or comes later in the sequence.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,15 @@ from jaxtyping import Array, Float
 
 from fnn.activations import silu, softmax
 from fnn.autodiff import linear_call, varying_like
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
-from fnn.tree import at_least_float32
 from fnn.types import Params, PRNGKey
+from fnn.xla import Dim, is_symbolic
+
+_ROWS_OF_ANY = 16  # in a block, where the number of tokens is not known
 
 
 def moe_init(
@@ -117,8 +122,9 @@ def moe(
     >>> y.shape, sorted(aux), sorted(aux['load'].tolist())
     ((2, 5, 3), ['load', 'load_balance', 'router_z'], [0.0, 0.0, 0.5, 0.5])
     """
+    expect_floats("moe", x)
     _expect_routes(params, top_k)
-    rows = x.reshape(-1, x.shape[-1])  # (N, in)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (N, in)
     wide = rows.astype(at_least_float32(rows))
     router = jax.tree.map(lambda kernel: kernel.astype(wide.dtype), params["router"])
     logits = linear(router, wide)  # (N, E)
@@ -126,8 +132,8 @@ def moe(
     chosen, expert = lax.top_k(probabilities, top_k)  # (N, k)
     y = _run_experts(params["experts"], rows, expert, activation)  # (N, k, out)
     weights = chosen if gates is None else gates(chosen)
-    y = (weights[:, :, None].astype(y.dtype) * y).sum(axis=1)
-    return y.reshape(*x.shape[:-1], -1), _auxiliary(logits, probabilities, expert)
+    y = (weights[:, :, None] * y.astype(weights.dtype)).sum(axis=1).astype(y.dtype)
+    return y.reshape(*x.shape[:-1], y.shape[-1]), _auxiliary(logits, probabilities, expert)
 
 
 def _expect_routes(params: Params, top_k: int) -> None:
@@ -141,10 +147,12 @@ def _expect_routes(params: Params, top_k: int) -> None:
 
 def _auxiliary(logits: Array, probabilities: Array, expert: Array) -> dict[str, Array]:
     num_experts = logits.shape[1]
-    load = _counts(expert.ravel(), num_experts).astype(logits.dtype) / expert.size
+    tokens = jnp.maximum(jnp.asarray(logits.shape[0], logits.dtype), 1)
+    routes = tokens * expert.shape[1]
+    load = _counts(expert.ravel(), num_experts).astype(logits.dtype) / routes
     return {
-        "load_balance": num_experts * (load * probabilities.mean(axis=0)).sum(),
-        "router_z": jnp.square(jax.nn.logsumexp(logits, axis=1)).mean(),
+        "load_balance": num_experts * (load * probabilities.sum(axis=0) / tokens).sum(),
+        "router_z": jnp.square(jax.nn.logsumexp(logits, axis=1)).sum() / tokens,
         "load": load,
     }
 
@@ -161,8 +169,10 @@ def _run_experts(
     place, block_expert, block_size = _plan(expert.ravel(), num_experts)
     # Gathered by the token of each place, where padding reads past the end, and thus zeros.
     token = jnp.arange(expert.size, dtype=jnp.int32) // expert.shape[1]
-    token = jnp.full(block_expert.size * block_size, len(rows), jnp.int32).at[place].set(token)
-    x = rows.at[token].get(mode="fill", fill_value=0).reshape(-1, block_size, rows.shape[1])
+    token = jnp.full(block_expert.size * block_size, rows.shape[0], jnp.int32).at[place].set(token)
+    # In at least float32, in which the gradients of a token's experts are then added.
+    x = rows.astype(at_least_float32(rows)).at[token].get(mode="fill", fill_value=0)
+    x = x.astype(rows.dtype).reshape(block_expert.size, block_size, rows.shape[1])
 
     def project(name: str, x: Array) -> Array:
         return _blockwise(x, params[name]["kernel"], block_expert)
@@ -172,13 +182,13 @@ def _run_experts(
     else:
         hidden = activation(project("up", x))
     y = project("down", hidden)
-    y = y.reshape(-1, y.shape[-1])[place]
-    return y.reshape(*expert.shape, -1)
+    y = lax.collapse(y, 0, 2).at[place].get(mode="promise_in_bounds", unique_indices=True)
+    return y.reshape(*expert.shape, y.shape[-1])
 
 
 def _plan(expert: Array, num_experts: int) -> tuple[Array, Array, int]:
     """Where each row goes: its place among the blocks, the expert of each block, a block's size."""
-    size = max(1, -(-expert.size // (4 * num_experts)))
+    size = _block_size(expert.size, num_experts)
     most = (expert.size + num_experts * (size - 1)) // size  # blocks, for the worst split
     blocks = jnp.arange(most, dtype=jnp.int32)
     counts = _counts(expert, num_experts)
@@ -192,6 +202,12 @@ def _plan(expert: Array, num_experts: int) -> tuple[Array, Array, int]:
     rank = jnp.zeros_like(rank).at[order].set(rank)  # of each row among those of its expert
     place = (ends - of_expert)[expert] * size + rank
     return place, jnp.minimum(block_expert, num_experts - 1), size
+
+
+def _block_size(rows: Dim, num_experts: int) -> int:
+    if is_symbolic(rows):
+        return _ROWS_OF_ANY
+    return max(1, -(-rows // (4 * num_experts)))
 
 
 @jax.custom_jvp

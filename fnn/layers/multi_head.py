@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Float, Integer
 
+from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
 from fnn.layers.attention import Attend, dot_product_attention
+from fnn.layers.linear import add_bias
 from fnn.layers.rms_norm import rms_norm, rms_norm_init
 from fnn.types import Params, PRNGKey
 from fnn.xla import rows_times
@@ -106,7 +109,7 @@ def multi_head_attention(
     mask: Array | None = None,
     bias: Float[Array, "..."] | None = None,
     rotate: Rotate | None = None,
-    positions: Int[Array, "..."] | None = None,
+    positions: Integer[Array, "..."] | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "batch queries out"]:
     """Attention of x to itself, or to `memory` (cross-attention), with several heads.
@@ -147,7 +150,7 @@ def multi_head_attention(
 def project_query(
     params: Params,
     x: Float[Array, "batch queries in"],
-    positions: Int[Array, "..."],
+    positions: Integer[Array, "..."],
     rotate: Rotate | None = None,
 ) -> Float[Array, "batch queries heads features"]:
     """The queries of `multi_head_attention`, normalised and rotated: (B, T, H, D).
@@ -165,7 +168,7 @@ def project_query(
 def project_key_value(
     params: Params,
     x: Float[Array, "batch keys memory"],
-    positions: Int[Array, "..."],
+    positions: Integer[Array, "..."],
     rotate: Rotate | None = None,
 ) -> tuple[
     Float[Array, "batch keys kv_heads features"], Float[Array, "batch keys kv_heads features"]
@@ -193,23 +196,20 @@ def project_out(
     (1, 3, 4)
     """
     kernel = params["out"]["kernel"]
-    side_by_side = heads.reshape(*heads.shape[:2], -1)
-    return _with_bias(params["out"], rows_times(side_by_side, kernel.reshape(-1, kernel.shape[-1])))
+    y = rows_times(lax.collapse(heads, 2), lax.collapse(kernel, 0, kernel.ndim - 1))
+    return add_bias(params["out"], y)
 
 
 def _heads(params: Params, name: str, x: Array) -> Array:
+    expect_floats("multi_head_attention", x)
     kernel = params[name]["kernel"]
     if x.ndim != 3 or x.shape[-1] != kernel.shape[0]:
         raise ValueError(
             f"multi_head_attention: expected the {name} from (batch, time, {kernel.shape[0]}), got "
             f"{x.shape}; give it the inputs that its kernel {kernel.shape} was made for"
         )
-    y = rows_times(x, kernel.reshape(kernel.shape[0], -1))
-    return _with_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
-
-
-def _with_bias(params: Params, y: Array) -> Array:
-    return y + params["bias"][None, None] if "bias" in params else y
+    y = rows_times(x, lax.collapse(kernel, 1))
+    return add_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
 
 
 def _normalised(params: Params, name: str, heads: Array) -> Array:

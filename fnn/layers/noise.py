@@ -5,12 +5,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.autodiff import safe_sqrt
-from fnn.layers.dropout import expect_rate, keep_mask
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_floats, within
+from fnn.layers.dropout import keep_mask
 from fnn.types import PRNGKey, Scalar
 
 _SELU_FLOOR = -1.7580993408473766  # -scale * alpha of selu, its value at minus infinity
 
 
+@within(std="[0, inf)")
 def gaussian_noise(key: PRNGKey, x: Float[Array, "*n"], std: Scalar) -> Float[Array, "*n"]:
     """x + std * n, with n standard normal.
 
@@ -25,11 +28,13 @@ def gaussian_noise(key: PRNGKey, x: Float[Array, "*n"], std: Scalar) -> Float[Ar
     >>> gaussian_noise(jax.random.key(0), jnp.ones(2), 0.0).tolist()
     [1.0, 1.0]
     """
-    if isinstance(std, (int, float)) and std < 0:
-        raise ValueError(f"gaussian_noise: expected std of at least 0, got {std}; drop its sign")
-    return x + jnp.asarray(std, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
+    expect_floats("gaussian_noise", x)
+    wide = x.astype(at_least_float32(x))
+    noise = jnp.asarray(std, wide.dtype) * jax.random.normal(key, x.shape, wide.dtype)
+    return (wide + noise).astype(x.dtype)
 
 
+@within(rate="[0, 1]")
 def gaussian_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "*n"]:
     """x * (1 + s n), with n standard normal and s^2 = rate / (1 - rate), as the noise of dropout.
 
@@ -45,13 +50,15 @@ def gaussian_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float
     >>> gaussian_dropout(jax.random.key(0), jnp.ones(2), 0.0).tolist()
     [1.0, 1.0]
     """
-    expect_rate("gaussian_dropout", rate)
-    rate = jnp.asarray(rate, x.dtype)
+    expect_floats("gaussian_dropout", x)
+    wide = x.astype(at_least_float32(x))
+    rate = jnp.asarray(rate, wide.dtype)
     keep = jnp.where(rate < 1, 1 - rate, 1)
-    factor = 1 + safe_sqrt(rate / keep) * jax.random.normal(key, x.shape, x.dtype)
-    return jnp.where(rate < 1, x * factor, 0)
+    factor = 1 + safe_sqrt(rate / keep) * jax.random.normal(key, x.shape, wide.dtype)
+    return jnp.where(rate < 1, wide * factor, 0).astype(x.dtype)
 
 
+@within(rate="[0, 1]")
 def alpha_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "*n"]:
     """Each element becomes the floor of selu with probability `rate`, then a scale and a shift.
 
@@ -72,9 +79,10 @@ def alpha_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Ar
     >>> alpha_dropout(jax.random.key(0), jnp.array([1.0, -1.0]), 0.0).tolist()
     [1.0, -1.0]
     """
-    expect_rate("alpha_dropout", rate)
-    rate = jnp.asarray(rate, x.dtype)
-    kept = jnp.where(keep_mask(key, 1 - rate, x.shape), x, _SELU_FLOOR)
+    expect_floats("alpha_dropout", x)
+    wide = x.astype(at_least_float32(x))
+    rate = jnp.asarray(rate, wide.dtype)
+    kept = jnp.where(keep_mask(key, 1 - rate, x.shape), wide, _SELU_FLOOR)
     variance = (1 - rate) * (1 + rate * _SELU_FLOOR**2)
     a = jax.lax.rsqrt(jnp.where(rate < 1, variance, 1))
-    return jnp.where(rate < 1, a * (kept - rate * _SELU_FLOOR), 0)
+    return jnp.where(rate < 1, a * (kept - rate * _SELU_FLOOR), 0).astype(x.dtype)

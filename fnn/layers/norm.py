@@ -1,10 +1,15 @@
 """Layer and batch normalisation."""
 
+import math
+import warnings
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.layers.normalise import (
     affine,
     affine_init,
@@ -13,7 +18,6 @@ from fnn.layers.normalise import (
     normalise,
     normalise_and_scale,
 )
-from fnn.tree import at_least_float32
 from fnn.types import ModelState, Params, Scalar
 from fnn.xla import by_rows
 
@@ -30,6 +34,7 @@ def layer_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> 
     return affine_init(features, scale=scale, bias=bias)
 
 
+@within(eps="[0, inf)")
 def layer_norm(
     params: Params, x: Float[Array, "*batch features"], *, eps: Scalar = 1e-6
 ) -> Float[Array, "*batch features"]:
@@ -70,9 +75,13 @@ def batch_norm_init(
     [1.0, 1.0]
     """
     params = affine_init(features, scale=scale, bias=bias)
-    return params, {"mean": jnp.zeros(features), "var": jnp.ones(features)}
+    return params, {
+        "mean": jnp.zeros(features, jnp.float32),
+        "var": jnp.ones(features, jnp.float32),
+    }
 
 
+@within(decay="[0, 1]", eps="[0, inf)")
 def batch_norm(
     params: Params,
     state: ModelState,
@@ -92,23 +101,47 @@ def batch_norm(
 
     Returns: y of the shape and dtype of x, and the state {'mean', 'var'}, each (features,) in at
       least float32: decay * old + (1 - decay) * batch.
-    Raises: ValueError if the last axis of x does not fit the parameters.
+    Raises: ValueError if the last axis of x does not fit the parameters, and if train=True finds
+      no example, or one value for a feature, whose variance is 0. Warns of two: -1 and 1.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167. Deviates: the running variance is the biased
       one (as in Flax and Keras), so that training on one repeated batch and evaluating agree;
       PyTorch keeps the unbiased one, and counts decay as 1 - momentum.
 
     >>> params, state = batch_norm_init(1)
-    >>> y, state = batch_norm(params, state, jnp.array([[1.0], [3.0]]), train=True, decay=0.5)
-    >>> y.round(3).tolist(), state['mean'].tolist()
-    ([[-1.0], [1.0]], [1.0])
+    >>> x = jnp.array([[1.0], [3.0], [1.0], [3.0]])
+    >>> y, state = batch_norm(params, state, x, train=True, decay=0.5)
+    >>> y.round(3).ravel().tolist(), state['mean'].tolist()
+    ([-1.0, 1.0, -1.0, 1.0], [1.0])
     """
     expect_features("batch_norm", {**params, **state}, x)
     wide = x.astype(at_least_float32(x))
+    if train and not math.prod(x.shape[:-1]):
+        raise ValueError(
+            f"batch_norm: expected at least one example to take statistics of, got x of shape "
+            f"{x.shape}; leave out empty batches"
+        )
     if train:
+        _expect_several(x)
         normalised, state = _by_batch(wide, state, jnp.asarray(eps, wide.dtype), decay)
     else:
         normalised = _by_running(wide, state, eps)
     return affine(params, normalised).astype(x.dtype), state
+
+
+def _expect_several(x: Array) -> None:
+    values = math.prod(x.shape[:-1])
+    remedy = "use larger batches (or parts of them), or layer_norm or group_norm"
+    if values == 1:
+        raise ValueError(
+            f"batch_norm: expected several values of each feature to train with, got one, in x of "
+            f"shape {x.shape}: it would always be normalised to 0; {remedy}"
+        )
+    if values == 2:
+        warnings.warn(
+            f"batch_norm: got two values of each feature to train with, in x of shape {x.shape}: "
+            f"they are always normalised to -1 and 1; {remedy}",
+            stacklevel=3,
+        )
 
 
 def _by_batch(x: Array, state: ModelState, eps: Array, decay: Scalar) -> tuple[Array, ModelState]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.autodiff import linear_sum
+from fnn.autodiff import huge, linear_sum
+from fnn.expect import expect_floats
 from fnn.types import Params, Scalar
 
 Axes = tuple[int, ...]
@@ -45,26 +46,29 @@ def moments(x: Float[Array, "*n"], axes: Axes) -> tuple[Array, Array]:
     >>> mean.tolist(), var.tolist()
     ([[2.0]], [[1.0]])
     """
-    shift, _, offset, var = _shifted_moments(x, axes)
-    return shift + offset, var
+    shift, scale, _, offset, var = _shifted_moments(x, axes)
+    return shift + scale * offset, scale * (scale * var)
 
 
-def _shifted_moments(x: Array, axes: Axes) -> tuple[Array, Array, Array, Array]:
+def _shifted_moments(x: Array, axes: Axes) -> tuple[Array, ...]:
+    """A shift and a scale, (x - shift) / scale, and mean and variance of that."""
     # Shifted by an element of its own before the mean is taken: what rounds is then as small as
     # the spread of x. At mean 1e4 a plain mean is off by 1e-3, and a constant is not its own mean.
     window = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))
     shift = lax.stop_gradient(x[window])
     shifted = x - shift
+    scale = huge(shifted, axes)
+    shifted = shifted / scale
     offset = shifted.mean(axis=axes, keepdims=True)
     var = jnp.square(shifted - offset).mean(axis=axes, keepdims=True)
-    return shift, shifted, offset, var
+    return shift, scale, shifted, offset, var
 
 
 def _with_saved(x: Array, eps: Scalar, axes: Axes) -> tuple[Array, tuple[Array, Array]]:
-    _, shifted, offset, var = _shifted_moments(x, axes)
-    rstd = lax.rsqrt(var + eps)
+    _, scale, shifted, offset, var = _shifted_moments(x, axes)
+    rstd = lax.rsqrt(var + eps / scale / scale)
     normalised = shifted * rstd - offset * rstd
-    return normalised, (normalised, rstd)
+    return normalised, (normalised, rstd / scale)
 
 
 def _normalise_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -181,9 +185,11 @@ def normalise_rms(x: Float[Array, "*n"], eps: Scalar) -> Float[Array, "*n"]:
 
 
 def _rms_with_saved(x: Array, eps: Scalar) -> tuple[Array, tuple[Array, Array]]:
-    scale = lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
-    normalised = x * scale
-    return normalised, (normalised, scale)
+    scale = huge(x, -1)
+    small = x / scale
+    rrms = lax.rsqrt(jnp.square(small).mean(axis=-1, keepdims=True) + eps / scale / scale)
+    normalised = small * rrms
+    return normalised, (normalised, rrms / scale)
 
 
 def _normalise_rms_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -208,8 +214,8 @@ def affine_init(features: int, *, scale: bool = True, bias: bool = True) -> Para
     >>> affine_init(2, bias=False)['scale'].tolist()
     [1.0, 1.0]
     """
-    params = {"scale": jnp.ones(features)} if scale else {}
-    return {**params, "bias": jnp.zeros(features)} if bias else params
+    params = {"scale": jnp.ones(features, jnp.float32)} if scale else {}
+    return {**params, "bias": jnp.zeros(features, jnp.float32)} if bias else params
 
 
 def affine(params: Params, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -226,7 +232,7 @@ def affine(params: Params, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def expect_features(where: str, vectors: Params, x: Array) -> None:
-    """Check that x has a batch axis, and in its last axis the features of every vector.
+    """Check that x has floats, a batch axis, and in its last axis the features of every vector.
 
     Raises: ValueError that begins with `where`.
 
@@ -236,6 +242,7 @@ def expect_features(where: str, vectors: Params, x: Array) -> None:
     ValueError: layer_norm: expected x of shape (batch, ..., 2), got (1, 3); give it the features \
 that its parameters were made for
     """
+    expect_floats(where, x)
     for vector in vectors.values():
         if x.ndim < 2 or x.shape[-1] != vector.shape[0]:
             raise ValueError(

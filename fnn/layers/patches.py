@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.layers.window import Padding, Size, extend, make_window, per_axis, views
+from fnn.layers.axes import Size, Sizes, sizes_over
+from fnn.layers.window import Padding, extend, make_window, views
 
 
 def patches(
     x: Float[Array, "batch *sizes features"],
-    window: Size,
+    window: Sizes,
     *,
     stride: Size = 1,
     dilation: Size = 1,
@@ -23,14 +24,14 @@ def patches(
         y[b, p, (t, i)] = x[b, stride p + dilation t - before, i]
 
     Args:
-      window: its size; one number, or one for each window axis.
+      window: its size along each window axis; (3, 3) for images.
       stride, dilation, padding: as in `conv`.
 
     Returns: (batch, *places, prod(window) * features), the window's places in row-major order and
       the features of a place together. A convolution is a linear layer over these rows.
     Raises: ValueError as `conv` does.
 
-    >>> patches(jnp.arange(4.0).reshape(1, 4, 1), 2).tolist()
+    >>> patches(jnp.arange(4.0).reshape(1, 4, 1), (2,)).tolist()
     [[[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]]
     """
     sliding = make_window("patches", x, window, stride, dilation)
@@ -41,22 +42,22 @@ def patches(
 
 
 def patchify(
-    x: Float[Array, "batch *sizes features"], window: Size
+    x: Float[Array, "batch *sizes features"], window: Sizes
 ) -> Float[Array, "batch *tiles columns"]:
     """Cut x into tiles and lay out each as one row of features.
 
     Args:
-      window: the size of a tile; divides the sizes of x.
+      window: the size of a tile along each window axis; divides the sizes of x.
 
     Returns: (batch, *tiles, prod(window) * features), in the order of `patches`. The tiles keep
       their grid; merge its axes for a sequence of tokens.
     Raises: ValueError if a tile does not divide x.
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1.
 
-    >>> patchify(jnp.arange(8.0).reshape(1, 2, 4, 1), 2).tolist()
+    >>> patchify(jnp.arange(8.0).reshape(1, 2, 4, 1), (2, 2)).tolist()
     [[[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]]
     """
-    tile = make_window("patchify", x, window, 1, 1).shape
+    tile = sizes_over("patchify", "window", window, x)
     axes, sizes = len(tile), x.shape[1:-1]
     if any(n % size for n, size in zip(sizes, tile, strict=True)):
         raise ValueError(
@@ -67,11 +68,11 @@ def patchify(
     split = x.reshape(x.shape[0], *pairs, x.shape[-1])
     grid, inside = range(1, 2 * axes + 1, 2), range(2, 2 * axes + 1, 2)
     ordered = split.transpose(0, *grid, *inside, 2 * axes + 1)
-    return ordered.reshape(*ordered.shape[: axes + 1], -1)
+    return lax.collapse(ordered, axes + 1)
 
 
 def unpatchify(
-    x: Float[Array, "batch *tiles columns"], window: Size
+    x: Float[Array, "batch *tiles columns"], window: Sizes
 ) -> Float[Array, "batch *sizes features"]:
     """Put tiles together again: the inverse of `patchify`.
 
@@ -85,15 +86,16 @@ def unpatchify(
     >>> bool((unpatchify(patchify(x, (2, 3)), (2, 3)) == x).all())
     True
     """
-    axes = x.ndim - 2
-    tile = per_axis("unpatchify", "window", window, axes)
+    tile = sizes_over("unpatchify", "window", window, x)
+    axes = len(tile)
     if x.shape[-1] % math.prod(tile):
         raise ValueError(
             f"unpatchify: expected a number of features that {math.prod(tile)} divides, got x of "
             f"shape {x.shape}; give the tiles' size and put a tile's row last"
         )
-    split = x.reshape(*x.shape[:-1], *tile, -1)
+    features = x.shape[-1] // math.prod(tile)
+    split = x.reshape(*x.shape[:-1], *tile, features)
     order = [axis for i in range(1, axes + 1) for axis in (i, i + axes)]
     ordered = split.transpose(0, *order, 2 * axes + 1)
     sizes = [n * size for n, size in zip(x.shape[1:-1], tile, strict=True)]
-    return ordered.reshape(x.shape[0], *sizes, -1)
+    return ordered.reshape(x.shape[0], *sizes, features)

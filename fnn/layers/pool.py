@@ -9,13 +9,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.layers.window import Padding, Pairs, Size, Window, extend, make_window, views
-from fnn.tree import at_least_float32
+from fnn.dtypes import at_least_float32
+from fnn.layers.axes import Size, Sizes, between
+from fnn.layers.window import Padding, Pairs, Window, extend, make_window, views
 
 
 def max_pool(
     x: Float[Array, "batch *sizes features"],
-    window: Size,
+    window: Sizes,
     *,
     stride: Size | None = None,
     padding: Padding | Sequence[tuple[int, int]] = Padding.VALID,
@@ -23,7 +24,7 @@ def max_pool(
     """The largest entry of each window, for each feature.
 
     Args:
-      window: its size; one number, or one for each window axis.
+      window: its size along each window axis; (2, 2) for images.
       stride: distance between neighbouring windows; None means the window's size.
       padding: a `Padding` or explicit pairs, each below the window; what is added counts as minus
         infinity.
@@ -32,7 +33,7 @@ def max_pool(
       gradient, as in PyTorch; NaN wins over every number.
     Raises: ValueError if the window or the padding does not fit x.
 
-    >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), 2).ravel().tolist()
+    >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), (2,)).ravel().tolist()
     [3.0, 2.0]
     """
     sliding = make_window("max_pool", x, window, window if stride is None else stride, 1)
@@ -42,7 +43,7 @@ def max_pool(
 
 def sum_pool(
     x: Float[Array, "batch *sizes features"],
-    window: Size,
+    window: Sizes,
     *,
     stride: Size | None = None,
     padding: Padding | Sequence[tuple[int, int]] = Padding.VALID,
@@ -55,7 +56,7 @@ def sum_pool(
     Returns: (batch, *places, features) in the dtype of x.
     Raises: ValueError if the window or the padding does not fit x.
 
-    >>> sum_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), 3, stride=1).ravel().tolist()
+    >>> sum_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), (3,), stride=1).ravel().tolist()
     [6.0, 5.0]
     """
     sliding = make_window("sum_pool", x, window, window if stride is None else stride, 1)
@@ -65,7 +66,7 @@ def sum_pool(
 
 def average_pool(
     x: Float[Array, "batch *sizes features"],
-    window: Size,
+    window: Sizes,
     *,
     stride: Size | None = None,
     padding: Padding | Sequence[tuple[int, int]] = Padding.VALID,
@@ -82,7 +83,7 @@ def average_pool(
     Raises: ValueError if the window or the padding does not fit x.
 
     >>> x = jnp.array([2.0, 4.0]).reshape(1, 2, 1)
-    >>> average_pool(x, 3, stride=1, padding=Padding.SAME).ravel().tolist()
+    >>> average_pool(x, (3,), stride=1, padding=Padding.SAME).ravel().tolist()
     [3.0, 3.0]
     """
     sliding = make_window("average_pool", x, window, window if stride is None else stride, 1)
@@ -94,30 +95,36 @@ def average_pool(
 
 
 def global_max_pool(
-    x: Float[Array, "batch *sizes features"],
+    x: Float[Array, "batch *sizes features"], *, ndim: int | None = None
 ) -> Float[Array, "batch features"]:
     """The largest entry of each feature; equal ones share the gradient.
 
-    Raises: ValueError for fewer than three axes.
+    Args:
+      ndim: how many axes there are to pool over, 2 for images; None takes any number.
+
+    Raises: ValueError for another number of axes, or none.
 
     >>> global_max_pool(jnp.array([[[1.0], [3.0]]])).tolist()
     [[3.0]]
     """
-    return x.max(axis=_between("global_max_pool", x))
+    return x.max(axis=between("global_max_pool", x, ndim))
 
 
 def global_average_pool(
-    x: Float[Array, "batch *sizes features"],
+    x: Float[Array, "batch *sizes features"], *, ndim: int | None = None
 ) -> Float[Array, "batch features"]:
     """The average of each feature, taken in at least float32.
 
-    Raises: ValueError for fewer than three axes.
+    Args:
+      ndim: how many axes there are to pool over, 2 for images; None takes any number.
+
+    Raises: ValueError for another number of axes, or none.
     Source: Lin, Chen & Yan 2014, arXiv:1312.4400, section 3.2.
 
     >>> global_average_pool(jnp.array([[[1.0], [3.0]]])).tolist()
     [[2.0]]
     """
-    axes = _between("global_average_pool", x)
+    axes = between("global_average_pool", x, ndim)
     return x.astype(at_least_float32(x)).mean(axis=axes).astype(x.dtype)
 
 
@@ -128,15 +135,6 @@ def first_maximum(a: Array, b: Array) -> Array:
     [3.0, nan]
     """
     return jnp.where((b > a) | (b != b), b, a)
-
-
-def _between(where: str, x: Array) -> tuple[int, ...]:
-    if x.ndim < 3:
-        raise ValueError(
-            f"{where}: expected x of shape (batch, *sizes, features), got {x.shape}; "
-            "there is no axis to pool over"
-        )
-    return tuple(range(1, x.ndim - 1))
 
 
 def _padded(

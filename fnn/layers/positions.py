@@ -9,9 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Num
 
-from fnn.tree import at_least_float32
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.types import Scalar
 
 
@@ -26,6 +28,7 @@ def _angles(positions: Array, features: int, base: Scalar, dtype: Any) -> Array:
     return positions.astype(dtype)[..., None] * jnp.expand_dims(frequencies, axes)
 
 
+@within(base="(0, inf)")
 def sinusoidal_positions(
     positions: Num[Array, "*batch"],
     features: int,
@@ -52,9 +55,10 @@ def sinusoidal_positions(
     """
     angles = _angles(positions, features, base, at_least_float32(dtype))
     pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-    return pairs.reshape(*positions.shape, -1)[..., :features].astype(dtype)
+    return lax.collapse(pairs, positions.ndim)[..., :features].astype(dtype)
 
 
+@within(base="(0, inf)")
 def rope(
     x: Float[Array, "*batch time heads features"],
     positions: Num[Array, "..."],

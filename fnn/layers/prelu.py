@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.activations import leaky_relu
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_floats
 from fnn.types import Params, Scalar
 
 
@@ -37,10 +39,13 @@ def prelu(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "*
     >>> prelu({'slope': jnp.array([0.5, 0.25])}, jnp.array([[-1.0, -1.0]])).tolist()
     [[-0.5, -0.25]]
     """
+    expect_floats("prelu", x)
     slope = params["slope"]
     if x.ndim < 1 or slope.shape[0] not in (1, x.shape[-1]):
         raise ValueError(
             f"prelu: expected x with {slope.shape[0]} features in its last axis, got shape "
             f"{x.shape}; give it the inputs that it was made for, or a single shared slope"
         )
-    return leaky_relu(x, jnp.expand_dims(slope, tuple(range(x.ndim - 1))))
+    wide = x.astype(at_least_float32(x))  # in which the gradient of the slopes is summed
+    slope = jnp.expand_dims(slope.astype(wide.dtype), tuple(range(x.ndim - 1)))
+    return leaky_relu(wide, slope).astype(x.dtype)

@@ -17,9 +17,10 @@ from fnn.initializers import Initializer, blockwise, lecun_normal, orthogonal, z
 from fnn.keys import fold_name
 from fnn.layers.cell import Cell, Slopes, cell_step, unroll
 from fnn.layers.embedding import embedding
-from fnn.layers.linear import linear, linear_init
+from fnn.layers.linear import add_bias, linear, linear_init
 from fnn.layers.unroll import Carry, expect_carry, keep_real, real_steps
 from fnn.types import Params, PRNGKey, Scalar
+from fnn.xla import is_symbolic
 
 
 def _cell_init(
@@ -356,8 +357,7 @@ def gru_cell_init(
 
 def _gru_inputs(params: Params, x: Array) -> tuple[Array, ...]:
     r, z, n = jnp.split(linear(params["input"], x), 3, axis=-1)
-    bias = jnp.expand_dims(params["hidden"]["bias"], tuple(range(n.ndim - 1)))
-    return r, z, jnp.broadcast_to(bias, n.shape), n
+    return r, z, add_bias(params["hidden"], jnp.zeros_like(n)), n
 
 
 class _GRUSlopes(NamedTuple):
@@ -475,7 +475,7 @@ def over_tokens(
     known = next(
         (own for its, own in ((rnn, _RNN), (lstm, _LSTM), (gru, _GRU)) if its is layer), None
     )
-    if known is None or tokens.size < len(table):
+    if known is None or is_symbolic(tokens.size) or tokens.size < len(table):
         return layer(params, embedding({"table": table}, tokens), carry=carry)
     rows = known.inputs(params, table)
     inputs = tuple(embedding({"table": part}, tokens.T) for part in rows)

@@ -8,27 +8,27 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
+from fnn.layers.axes import Sizes, sizes_over
 from fnn.layers.patches import patchify, unpatchify
-from fnn.layers.window import Size, per_axis
-from fnn.tree import at_least_float32
 
 
 def resize_nearest(
-    x: Float[Array, "batch *old features"], sizes: Size
+    x: Float[Array, "batch *old features"], sizes: Sizes
 ) -> Float[Array, "batch *new features"]:
     """Entry j of m is entry floor(j n / m) of n, along each window axis.
 
     Args:
-      sizes: of the output; one number, or one for each window axis.
+      sizes: of the output, one for each window axis; (224, 224) for images.
 
     Returns: (batch, *sizes, features).
     Raises: ValueError if `sizes` does not fit the axes of x.
     Source: PyTorch's interpolate(mode='nearest').
 
-    >>> resize_nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1), 5).ravel().tolist()
+    >>> resize_nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1), (5,)).ravel().tolist()
     [1.0, 1.0, 1.0, 2.0, 2.0]
     """
-    new = _block("resize_nearest", x, sizes)
+    new = sizes_over("resize_nearest", "sizes", sizes, x)
     for axis, m in enumerate(new, start=1):
         n = x.shape[axis]
         if m % n == 0:  # repeating is quicker than gathering, backwards above all
@@ -39,7 +39,7 @@ def resize_nearest(
 
 
 def resize_linear(
-    x: Float[Array, "batch *old features"], sizes: Size
+    x: Float[Array, "batch *old features"], sizes: Sizes
 ) -> Float[Array, "batch *new features"]:
     """Linear interpolation along each window axis: bilinear for images, trilinear for volumes.
 
@@ -47,99 +47,100 @@ def resize_linear(
     outer edges are aligned, not the centres of the outer entries (align_corners=False).
 
     Args:
-      sizes: of the output; one number, or one for each window axis. Smaller ones are sampled
-        without smoothing first.
+      sizes: of the output, one for each window axis; (224, 224) for images. Smaller ones are
+        sampled without smoothing first.
 
     Returns: (batch, *sizes, features) in the dtype of x, interpolated in at least float32.
     Raises: ValueError if `sizes` does not fit the axes of x.
     Source: PyTorch's interpolate(mode='linear', 'bilinear', 'trilinear', align_corners=False).
 
-    >>> resize_linear(jnp.array([0.0, 4.0]).reshape(1, 2, 1), 4).ravel().tolist()
+    >>> resize_linear(jnp.array([0.0, 4.0]).reshape(1, 2, 1), (4,)).ravel().tolist()
     [0.0, 1.0, 3.0, 4.0]
     """
-    new = _block("resize_linear", x, sizes)
+    new = sizes_over("resize_linear", "sizes", sizes, x)
     return map_axes(x, [_interpolation(n, m) for n, m in zip(x.shape[1:-1], new, strict=True)])
 
 
 def upsample_nearest(
-    x: Float[Array, "batch *old features"], scale: Size
+    x: Float[Array, "batch *old features"], scale: Sizes
 ) -> Float[Array, "batch *new features"]:
     """Each entry `scale` times along each window axis.
 
     Args:
-      scale: a whole factor; one number, or one for each window axis.
+      scale: a whole factor for each window axis; (2, 2) for images.
 
     Returns: (batch, *(sizes * scale), features).
     Raises: ValueError if `scale` does not fit the axes of x.
 
-    >>> upsample_nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1), 2).ravel().tolist()
+    >>> upsample_nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1), (2,)).ravel().tolist()
     [1.0, 1.0, 2.0, 2.0]
     """
     return resize_nearest(x, _scaled("upsample_nearest", x, scale))
 
 
 def upsample_linear(
-    x: Float[Array, "batch *old features"], scale: Size
+    x: Float[Array, "batch *old features"], scale: Sizes
 ) -> Float[Array, "batch *new features"]:
     """`resize_linear` by a whole factor along each window axis.
 
     Args:
-      scale: one number, or one for each window axis.
+      scale: a whole factor for each window axis.
 
     Returns: (batch, *(sizes * scale), features).
     Raises: ValueError if `scale` does not fit the axes of x.
 
-    >>> upsample_linear(jnp.array([0.0, 4.0]).reshape(1, 2, 1), 2).ravel().tolist()
+    >>> upsample_linear(jnp.array([0.0, 4.0]).reshape(1, 2, 1), (2,)).ravel().tolist()
     [0.0, 1.0, 3.0, 4.0]
     """
     return resize_linear(x, _scaled("upsample_linear", x, scale))
 
 
 def pixel_shuffle(
-    x: Float[Array, "batch *old columns"], scale: Size
+    x: Float[Array, "batch *old columns"], scale: Sizes
 ) -> Float[Array, "batch *new features"]:
     """Turn runs of features into blocks of pixels.
 
     Args:
       x: (batch, *sizes, features * prod(scale)). As in PyTorch, the places in the block vary
         within the run of an output feature: input feature c prod(scale) + place goes to feature c.
-      scale: the block's size; one number, or one for each window axis.
+      scale: the block's size along each window axis; (2, 2) for images.
 
     Returns: (batch, *(sizes * scale), features).
     Raises: ValueError if the block does not divide the features.
     Source: Shi et al. 2016, arXiv:1609.05158, equation 4. `unpatchify` has the other order, with
       the features of a place together.
 
-    >>> pixel_shuffle(jnp.array([[[1.0, 2.0]]]), 2).tolist()
+    >>> pixel_shuffle(jnp.array([[[1.0, 2.0]]]), (2,)).tolist()
     [[[1.0], [2.0]]]
     """
-    block = _block("pixel_shuffle", x, scale)
+    block = sizes_over("pixel_shuffle", "scale", scale, x)
     size = math.prod(block)
     if x.shape[-1] % size:
         raise ValueError(
             f"pixel_shuffle: expected a number of features that {size} divides, got x of shape "
             f"{x.shape}; give {size} features for each one of the output"
         )
-    by_feature = x.reshape(*x.shape[:-1], -1, size)
+    by_feature = x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
     return unpatchify(jnp.swapaxes(by_feature, -1, -2).reshape(x.shape), block)
 
 
 def pixel_unshuffle(
-    x: Float[Array, "batch *old features"], scale: Size
+    x: Float[Array, "batch *old features"], scale: Sizes
 ) -> Float[Array, "batch *new columns"]:
     """Turn blocks of pixels into runs of features: the inverse of `pixel_shuffle`.
 
     Args:
-      scale: the block's size; one number, or one for each window axis; divides the sizes of x.
+      scale: the block's size along each window axis; divides the sizes of x.
 
     Returns: (batch, *(sizes / scale), features * prod(scale)).
     Raises: ValueError if the block does not divide x.
 
-    >>> pixel_unshuffle(jnp.array([[[1.0], [2.0]]]), 2).tolist()
+    >>> pixel_unshuffle(jnp.array([[[1.0], [2.0]]]), (2,)).tolist()
     [[[1.0, 2.0]]]
     """
-    tiles = patchify(x, _block("pixel_unshuffle", x, scale))
-    by_place = tiles.reshape(*tiles.shape[:-1], -1, x.shape[-1])
+    block = sizes_over("pixel_unshuffle", "scale", scale, x)
+    tiles = patchify(x, block)
+    by_place = tiles.reshape(*tiles.shape[:-1], math.prod(block), x.shape[-1])
     return jnp.swapaxes(by_place, -1, -2).reshape(tiles.shape)
 
 
@@ -166,15 +167,6 @@ def _interpolation(n: int, m: int) -> np.ndarray:
     return np.maximum(1 - distance, 0)
 
 
-def _block(where: str, x: Array, size: Size) -> tuple[int, ...]:
-    if x.ndim < 3:
-        raise ValueError(
-            f"{where}: expected x of shape (batch, *sizes, features), got {x.shape}; "
-            "put the batch first, the features last and the sizes between"
-        )
-    return per_axis(where, "the size", size, x.ndim - 2)
-
-
-def _scaled(where: str, x: Array, scale: Size) -> tuple[int, ...]:
-    factors = _block(where, x, scale)
+def _scaled(where: str, x: Array, scale: Sizes) -> tuple[int, ...]:
+    factors = sizes_over(where, "scale", scale, x)
     return tuple(n * factor for n, factor in zip(x.shape[1:-1], factors, strict=True))

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.layers.normalise import affine, affine_init, expect_features, normalise_rms
-from fnn.tree import at_least_float32
 from fnn.types import Params, Scalar
 
 
@@ -17,6 +18,7 @@ def rms_norm_init(features: int) -> Params:
     return affine_init(features, bias=False)
 
 
+@within(eps="[0, inf)")
 def rms_norm(
     params: Params, x: Float[Array, "*batch features"], *, eps: Scalar = 1e-6
 ) -> Float[Array, "*batch features"]:

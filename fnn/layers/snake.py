@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import activations
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_floats
 from fnn.types import Params, Scalar
 
 
@@ -33,10 +35,13 @@ def snake(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "*
     >>> snake(snake_init(1), jnp.array([[0.0]])).tolist()
     [[0.0]]
     """
+    expect_floats("snake", x)
     frequency = params["frequency"]
     if x.ndim < 1 or frequency.shape[0] not in (1, x.shape[-1]):
         raise ValueError(
             f"snake: expected x with {frequency.shape[0]} features in its last axis, got shape "
             f"{x.shape}; give it the inputs that it was made for, or a single shared frequency"
         )
-    return activations.snake(x, jnp.expand_dims(frequency, tuple(range(x.ndim - 1))))
+    wide = x.astype(at_least_float32(x))  # in which the gradient of the frequencies is summed
+    frequency = jnp.expand_dims(frequency.astype(wide.dtype), tuple(range(x.ndim - 1)))
+    return activations.snake(wide, frequency).astype(x.dtype)

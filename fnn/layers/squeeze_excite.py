@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.activations import relu, sigmoid
+from fnn.dtypes import at_least_float32
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.linear import linear, linear_init
-from fnn.tree import at_least_float32
+from fnn.layers.axes import between
+from fnn.layers.linear import broadcast, linear, linear_init
 from fnn.types import Params, PRNGKey
 
 
@@ -50,6 +51,7 @@ def squeeze_excite(
     *,
     activation: Callable[[Any], Any] = relu,
     gate: Callable[[Any], Any] = sigmoid,
+    ndim: int | None = None,
 ) -> Float[Array, "batch *window features"]:
     """x * gate(expand(activation(reduce(mean of x over the window)))).
 
@@ -57,9 +59,11 @@ def squeeze_excite(
       x: (batch, *window, features), with any number of window axes, at least one.
       activation: of the bottleneck; EfficientNet has `silu`.
       gate: of the scale; MobileNetV3 has `hard_sigmoid`.
+      ndim: how many window axes there are, 2 for images; None takes any number.
 
     Returns: the shape and dtype of x.
-    Raises: ValueError if x has no window, or its features do not fit the kernels.
+    Raises: ValueError if x has no window, or not one of `ndim` axes, or its features do not fit
+      the kernels.
     Source: Hu, Shen & Sun 2018, arXiv:1709.01507, equations 2 to 4. Deviates: with biases, which
       the paper leaves out of its equations and torchvision and timm have.
 
@@ -67,13 +71,8 @@ def squeeze_excite(
     >>> squeeze_excite(params, jnp.ones((1, 3, 3, 4))).shape
     (1, 3, 3, 4)
     """
-    if x.ndim < 3:
-        raise ValueError(
-            f"squeeze_excite: expected x of shape (batch, *window, features), got {x.shape}; "
-            "put it before the pooling that removes the window"
-        )
-    window = tuple(range(1, x.ndim - 1))
+    window = between("squeeze_excite", x, ndim)
     wide = x.astype(at_least_float32(x))
     squeezed = wide.mean(axis=window).astype(x.dtype)
     scale = gate(linear(params["expand"], activation(linear(params["reduce"], squeezed))))
-    return x * jnp.expand_dims(scale, window)
+    return broadcast(jnp.multiply, x, jnp.expand_dims(scale, window))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Integer, Shaped
 
+from fnn.dtypes import indices
 from fnn.expect import spec
 from fnn.types import Params
 
@@ -69,7 +70,7 @@ def real_steps(where: str, x: Array, lengths: Array | None) -> Bool[Array, "batc
             f"{where}: expected lengths of shape {x.shape[:1]} and an integer dtype, got "
             f"{spec(lengths)}; give the number of real steps of each sequence"
         )
-    return jnp.arange(x.shape[1], dtype=jnp.int32)[None] < lengths.astype(jnp.int32)[:, None]
+    return jnp.arange(x.shape[1], dtype=jnp.int32)[None] < indices(lengths)[:, None]
 
 
 def expect_carry(where: str, expected: Carry, carry: Carry) -> None:

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.autodiff import huge, safe_norm
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.keys import fold_name
-from fnn.tree import at_least_float32
 from fnn.types import ModelState, Params, PRNGKey, Scalar
 
 
@@ -22,10 +24,11 @@ def weight_norm_init(kernel: Float[Array, "*in out"]) -> Params:
     [5.0]
     """
     wide = kernel.astype(at_least_float32(kernel))
-    scale = jnp.sqrt(_squared_lengths(wide)).reshape(-1)
+    scale = safe_norm(wide, _inputs(wide)).reshape(-1)
     return {"direction": kernel, "scale": scale.astype(kernel.dtype)}
 
 
+@within(eps="[0, inf)")
 def weight_norm(params: Params, *, eps: Scalar = 1e-12) -> Float[Array, "*in out"]:
     """direction / |direction| * scale: a kernel whose lengths are parameters of their own.
 
@@ -42,14 +45,17 @@ def weight_norm(params: Params, *, eps: Scalar = 1e-12) -> Float[Array, "*in out
     """
     direction = params["direction"]
     wide = direction.astype(at_least_float32(direction))
-    squared = _squared_lengths(wide)
-    gain = lax.rsqrt(squared + jnp.asarray(eps, wide.dtype))
+    unit = _inputs(wide)
+    largest = huge(wide, unit)
+    small = wide / largest
+    squared = jnp.square(small).sum(axis=unit, keepdims=True)
+    gain = lax.rsqrt(squared + jnp.asarray(eps, wide.dtype) / largest / largest)
     scale = params["scale"].astype(wide.dtype).reshape(squared.shape)
-    return (wide * (gain * scale)).astype(direction.dtype)
+    return (small * (gain * scale)).astype(direction.dtype)
 
 
-def _squared_lengths(kernel: Array) -> Array:
-    return jnp.square(kernel).sum(axis=tuple(range(kernel.ndim - 1)), keepdims=True)
+def _inputs(kernel: Array) -> tuple[int, ...]:
+    return tuple(range(kernel.ndim - 1))
 
 
 def spectral_norm_init(key: PRNGKey, kernel: Float[Array, "*in out"]) -> ModelState:
@@ -70,7 +76,7 @@ def spectral_norm_init(key: PRNGKey, kernel: Float[Array, "*in out"]) -> ModelSt
         jax.random.normal(fold_name(key, name), (size,), matrix.dtype)
         for name, size in zip(("left", "right"), matrix.shape, strict=True)
     )
-    state = {"left": left / jnp.linalg.norm(left), "right": right / jnp.linalg.norm(right)}
+    state = {"left": left / safe_norm(left), "right": right / safe_norm(right)}
     return lax.fori_loop(0, 15, lambda _, state: _power_iteration(matrix, state), state)
 
 
@@ -121,7 +127,7 @@ def _power_iteration(matrix: Array, state: ModelState) -> ModelState:
 
 def _unit(vector: Array, otherwise: Array) -> Array:
     # A kernel of zeros moves no vector, so that the iteration is alive once the kernel is not 0.
-    length = jnp.linalg.norm(vector)
+    length = safe_norm(vector)
     return jnp.where(length == 0, otherwise, vector / jnp.where(length == 0, 1, length))
 
 

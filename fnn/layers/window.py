@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-Size = int | Sequence[int]  # one number for every window axis, or one for each
+from fnn.layers.axes import Size, Sizes, per_axis, sizes_over
+
 Pairs = tuple[tuple[int, int], ...]  # entries before and after, for each window axis
 
 
@@ -54,39 +55,18 @@ class Window:
         return lax.ConvDimensionNumbers(data, (axes + 1, axes, *range(axes)), data)
 
 
-def per_axis(where: str, name: str, value: Size, axes: int) -> tuple[int, ...]:
-    """`value` as one positive number for each of `axes` window axes.
-
-    Raises: ValueError, which begins with `where`, for another count or a number below 1.
-
-    >>> per_axis('conv', 'stride', 2, 3)
-    (2, 2, 2)
-    """
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes or any(v < 1 for v in values):
-        raise ValueError(
-            f"{where}: expected {name} to be a positive number, or {axes} of them, got {value}; "
-            f"give one for each of the {axes} window axes"
-        )
-    return values
-
-
-def make_window(where: str, x: Array, shape: Size, stride: Size, dilation: Size) -> Window:
+def make_window(where: str, x: Array, shape: Sizes, stride: Size, dilation: Size) -> Window:
     """The window over the axes of x between batch and features.
 
     Raises: ValueError, which begins with `where`, if the numbers do not fit the axes of x.
 
-    >>> make_window('conv', jnp.zeros((1, 8, 8, 3)), 3, 1, 2).reach
+    >>> make_window('conv', jnp.zeros((1, 8, 8, 3)), (3, 3), 1, 2).reach
     (5, 5)
     """
-    axes = x.ndim - 2
-    if axes < 1 or (not isinstance(shape, int) and len(shape) != axes):
-        raise ValueError(
-            f"{where}: expected x of shape (batch, *window, features) for the window {shape}, got "
-            f"{x.shape}; put the batch first, the features last and the window's axes between"
-        )
+    shape = sizes_over(where, "window", shape, x)
+    axes = len(shape)
     return Window(
-        shape=per_axis(where, "window", shape, axes),
+        shape=shape,
         stride=per_axis(where, "stride", stride, axes),
         dilation=per_axis(where, "dilation", dilation, axes),
     )
@@ -100,7 +80,7 @@ def extend(
     Raises: ValueError, which begins with `where`, if the padding does not fit the window or x, or
       the window does not fit in what results.
 
-    >>> window = make_window('conv', jnp.zeros((1, 6, 3)), 3, 2, 1)
+    >>> window = make_window('conv', jnp.zeros((1, 6, 3)), (3,), 2, 1)
     >>> extend('conv', jnp.zeros((1, 6, 3)), window, Padding.SAME)[1]
     ((0, 1),)
     """
@@ -118,7 +98,7 @@ def output_sizes(where: str, sizes: Sequence[int], window: Window, pairs: Pairs)
 
     Raises: ValueError, which begins with `where`, if there is none.
 
-    >>> window = make_window('conv', jnp.zeros((1, 6, 3)), 3, 2, 1)
+    >>> window = make_window('conv', jnp.zeros((1, 6, 3)), (3,), 2, 1)
     >>> output_sizes('conv', (6,), window, ((0, 1),))
     (3,)
     """
@@ -202,7 +182,7 @@ def views(x: Array, window: Window) -> Iterator[Array]:
     Each is a strided slice (batch, *places, features). Sums, maxima and concatenations of these
     are what a CPU does quickly, derivatives included; XLA's own window reductions are not.
 
-    >>> window = make_window('pool', jnp.zeros((1, 5, 1)), 2, 2, 1)
+    >>> window = make_window('pool', jnp.zeros((1, 5, 1)), (2,), 2, 1)
     >>> [view.ravel().tolist() for view in views(jnp.arange(5.0).reshape(1, 5, 1), window)]
     [[0.0, 2.0], [1.0, 3.0]]
     """

@@ -53,8 +53,7 @@ def winograd(zeros: Pairs, x: Array, kernel: Array, mirrored: bool = False) -> A
     parts = _parts(x, places, features)
     if parts == 1:
         return of_some(x)
-    y = lax.map(of_some, x.reshape(parts, -1, *x.shape[1:]))
-    return y.reshape(-1, *y.shape[2:])
+    return lax.collapse(lax.map(of_some, _cut(x, parts)), 0, 2)
 
 
 def winograd_kernel_gradient(zeros: Pairs, x: Array, g: Array) -> Array:
@@ -79,7 +78,7 @@ def winograd_kernel_gradient(zeros: Pairs, x: Array, g: Array) -> Array:
     if parts == 1:
         total = of_some(x, g)
     else:
-        split = [a.reshape(parts, -1, *a.shape[1:]) for a in (x, g)]
+        split = [_cut(a, parts) for a in (x, g)]
         zeros_of_one = jnp.zeros((x.shape[-1], g.shape[-1]), x.dtype)
         start = [varying_like(zeros_of_one, x, g)] * 16
         total, _ = lax.scan(add, start, tuple(split))
@@ -143,9 +142,9 @@ def _sums_of_gradient(g: Array) -> Grid:
 
 def _put_together(tiles: Grid, batch: int, places: tuple[int, ...]) -> Array:
     rows, columns = (-(-n // 2) for n in places)
-    shaped = [[a.reshape(batch, rows, columns, -1) for a in row] for row in tiles]
+    shaped = [[a.reshape(batch, rows, columns, a.shape[-1]) for a in row] for row in tiles]
     y = jnp.stack([jnp.stack(row, axis=3) for row in shaped], axis=2)
-    y = y.reshape(batch, 2 * rows, 2 * columns, -1)
+    y = y.reshape(batch, 2 * rows, 2 * columns, y.shape[-1])
     return y[:, : places[0], : places[1]]
 
 
@@ -158,7 +157,11 @@ def _parts(x: Array, places: tuple[int, ...], features: int) -> int:
     """Into how many equal parts the batch is cut: in sum small enough, and one after another."""
     size = 16 * len(x) * math.prod(-(-n // 2) for n in places) * features * x.dtype.itemsize
     few = max(-(-size // _BYTES), 1)
-    return next((n for n in range(few, len(x)) if len(x) % n == 0), len(x))
+    return next((n for n in range(few, len(x)) if len(x) % n == 0), max(len(x), 1))
+
+
+def _cut(x: Array, parts: int) -> Array:
+    return x.reshape(parts, len(x) // parts, *x.shape[1:])
 
 
 def _flat(grid: Grid) -> list[Any]:
@@ -166,7 +169,7 @@ def _flat(grid: Grid) -> list[Any]:
 
 
 def _rows(grid: Grid) -> list[Array]:
-    return [entry.reshape(-1, entry.shape[-1]) for entry in _flat(grid)]
+    return [lax.collapse(entry, 0, entry.ndim - 1) for entry in _flat(grid)]
 
 
 def _grid(entries: list[Any], columns: int) -> Grid:

@@ -6,6 +6,7 @@ that they have in the mean. `where` is True for what counts: numbers in a regres
 in a classification. What is masked may hold anything: its loss, weight and gradient are 0.
 """
 
+from fnn.arguments import check_exports
 from fnn.losses.classification import binary_cross_entropy as binary_cross_entropy
 from fnn.losses.classification import binary_focal as binary_focal
 from fnn.losses.classification import cross_entropy as cross_entropy
@@ -13,6 +14,7 @@ from fnn.losses.classification import focal as focal
 from fnn.losses.classification import hinge as hinge
 from fnn.losses.classification import multiclass_hinge as multiclass_hinge
 from fnn.losses.classification import squared_hinge as squared_hinge
+from fnn.losses.combine import combine as combine
 from fnn.losses.contrastive import cosine as cosine
 from fnn.losses.contrastive import nt_xent as nt_xent
 from fnn.losses.contrastive import sigmoid_contrastive as sigmoid_contrastive
@@ -33,3 +35,15 @@ from fnn.losses.regression import quantile as quantile
 from fnn.losses.segmentation import binary_dice as binary_dice
 from fnn.losses.segmentation import dice as dice
 from fnn.losses.sequence import ctc as ctc
+
+# fmt: off
+__all__ = [
+    "binary_cross_entropy", "binary_dice", "binary_focal", "combine", "cosine", "cross_entropy",
+    "ctc", "dice", "focal", "fused_cross_entropy", "gaussian_nll", "hinge", "huber",
+    "jensen_shannon", "kl_divergence", "l1_penalty", "l2_penalty", "log_cosh",
+    "mean_absolute_error", "mean_squared_error", "multiclass_hinge", "nt_xent", "perceptron",
+    "poisson", "quantile", "sigmoid_contrastive", "squared_hinge", "triplet",
+]
+# fmt: on
+
+check_exports(__name__)

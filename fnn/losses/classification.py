@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from fnn.dtypes import at_least_float32, indices
+from fnn.expect import expect_real, spec, within
 from fnn.losses.elements import (
     Mask,
     aligned,
+    expect_classes,
     expect_mask,
     expect_same_shape,
     is_zero,
@@ -17,10 +20,10 @@ from fnn.losses.elements import (
     weighted,
 )
 from fnn.losses.logits import cost_at, costs, log_total, logit_at
-from fnn.tree import at_least_float32
 from fnn.types import Scalar, Weighted
 
 
+@within(label_smoothing="[0, 1]", z_loss="[0, inf)")
 def cross_entropy(
     logits: Float[Array, "*batch classes"],
     targets: Num[Array, "..."],
@@ -82,7 +85,7 @@ def _row_weights(class_weights: Array | None, targets: Array, z: Array) -> Array
         return None
     w = class_weights.astype(z.dtype)
     if _is_labels(targets):  # labels out of range are left to `logit_at`
-        return jnp.take(w, targets.astype(jnp.int32), mode="clip")
+        return jnp.take(w, indices(targets), mode="clip")
     return _reweighted(targets, w).sum(axis=-1)
 
 
@@ -112,6 +115,7 @@ def _rows(
 ) -> tuple[Array, Array, Mask]:
     """Logits in at least float32 and targets, both 0 in masked rows, and which rows count."""
     rows = logits.shape[:-1]
+    expect_classes(name, logits.shape[-1])
     expect_mask(name, where, rows)
     z = logits.astype(at_least_float32(logits))
     if not _is_labels(targets):
@@ -120,7 +124,13 @@ def _rows(
                 f"{name}: expected integer labels with ignore_index, got {targets.dtype}; "
                 "mask rows of probabilities with where="
             )
+        if targets.shape == rows and targets.shape != logits.shape:
+            raise ValueError(
+                f"{name}: expected integer labels of shape {rows}, or probabilities of shape "
+                f"{logits.shape}, got {spec(targets)}; cast labels: y.astype('int32')"
+            )
         expect_same_shape(name, logits, targets)
+        expect_real(f"{name}: targets", targets)
         hidden = None if where is None else where[..., None]
         return _shown_rows(z, where), shown(targets.astype(z.dtype), hidden), where
     if targets.shape != rows:
@@ -128,8 +138,9 @@ def _rows(
             f"{name}: expected integer targets of shape {rows} for logits {logits.shape}, got "
             f"{targets.shape}; give one label for each row of logits"
         )
-    kept = kept_rows(targets, ignore_index, where)
-    return _shown_rows(z, kept), shown(targets, kept), kept
+    labels = indices(targets)
+    kept = kept_rows(labels, ignore_index, where)
+    return _shown_rows(z, kept), shown(labels, kept), kept
 
 
 def _shown_rows(z: Array, kept: Mask) -> Array:
@@ -151,6 +162,7 @@ def _reweighted(q: Array, class_weights: Array | None) -> Array:
     return q * jnp.expand_dims(class_weights.astype(q.dtype), tuple(range(q.ndim - 1)))
 
 
+@within(label_smoothing="[0, 1]", positive_weight="[0, inf)")
 def binary_cross_entropy(
     logits: Float[Array, "*batch"],
     targets: Num[Array, "..."] | Bool[Array, "..."],
@@ -184,6 +196,7 @@ def binary_cross_entropy(
     return masked(loss, where)
 
 
+@within(gamma="[0, inf)")
 def focal(
     logits: Float[Array, "*batch classes"],
     targets: Num[Array, "..."],
@@ -227,6 +240,7 @@ def _share_missed(cost: Array, gamma: Scalar) -> Array:
     return jnp.where(certain, jnp.isinf(cost).astype(cost.dtype), power)
 
 
+@within(gamma="[0, inf)", alpha="[0, 1]")
 def binary_focal(
     logits: Float[Array, "*batch"],
     targets: Num[Array, "..."] | Bool[Array, "..."],
@@ -336,7 +350,7 @@ def multiclass_hinge(
             "take the argmax of probabilities"
         )
     s, labels, kept = _rows("multiclass_hinge", scores, labels, ignore_index, where)
-    classes = jnp.expand_dims(jnp.arange(s.shape[-1]), tuple(range(labels.ndim)))
-    other = classes != labels.astype(classes.dtype)[..., None]
+    classes = jnp.arange(s.shape[-1], dtype=jnp.int32)
+    other = jnp.expand_dims(classes, tuple(range(labels.ndim))) != labels[..., None]
     best_other = jnp.where(other, s, -jnp.inf).max(axis=-1)
     return masked(jax.nn.relu(1 + best_other - logit_at(s, labels)), kept)

@@ -2,18 +2,19 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from fnn.autodiff import safe_sqrt
+from fnn.autodiff import magnitude, safe_norm
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
 from fnn.losses.logits import costs
-from fnn.tree import at_least_float32
 from fnn.types import Scalar, Weighted
 
 Embeddings = Float[Array, "batch features"]
 Others = Float[Array, "..."]  # of the same shape
 PerExample = Float[Array, " batch"] | Weighted
-Rows = Bool[Array, "..."] | None  # which examples count, (batch,)
+Rows = Mask  # which examples count, (batch,)
 
 
 def cosine(
@@ -42,13 +43,12 @@ def cosine(
 
 def _unit(x: Array) -> Array:
     """x / |x| over the last axis; 0, with derivative 0, for a vector of zeros."""
-    # The largest entry is divided out first: the squares of 1e30, or of 1e-30, are not finite or 0.
-    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
-    x = x / jnp.where(largest > 0, largest, 1)
-    norm = safe_sqrt(jnp.square(x).sum(axis=-1, keepdims=True))
+    x = x / magnitude(x, -1)
+    norm = safe_norm(x, -1)
     return jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0)
 
 
+@within(margin="[0, inf)")
 def triplet(
     anchors: Float[Array, "*batch features"],
     positives: Float[Array, "..."],
@@ -77,9 +77,10 @@ def triplet(
 
 
 def _distance(a: Array, b: Array) -> Array:
-    return safe_sqrt(jnp.square(a - b).sum(axis=-1))
+    return safe_norm(a - b, -1).squeeze(-1)
 
 
+@within(temperature="(0, inf)")
 def nt_xent(
     a: Embeddings, b: Others, *, temperature: Scalar = 0.1, where: Rows = None
 ) -> PerExample:
@@ -110,8 +111,8 @@ def nt_xent(
     itself = jnp.eye(2 * batch, dtype=bool)
     possible = ~itself if kept is None else ~itself & jnp.tile(kept, 2)[None]
     cost = costs(jnp.where(possible, similarity, -jnp.inf))
-    pairs = jnp.concatenate([jnp.diagonal(cost, batch), jnp.diagonal(cost, -batch)])
-    return masked(0.5 * pairs.reshape(2, batch).sum(axis=0), kept)
+    cost = cost.reshape(2, batch, 2, batch)  # of the two views, by those of each example
+    return masked(0.5 * (jnp.diagonal(cost[0, :, 1]) + jnp.diagonal(cost[1, :, 0])), kept)
 
 
 def sigmoid_contrastive(

@@ -3,9 +3,17 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.losses.elements import Mask, expect_mask, expect_same_shape, masked, shown, weighted
+from fnn.dtypes import at_least_float32
+from fnn.losses.elements import (
+    Mask,
+    expect_classes,
+    expect_mask,
+    expect_same_shape,
+    masked,
+    shown,
+    weighted,
+)
 from fnn.losses.logits import costs
-from fnn.tree import at_least_float32
 from fnn.types import Weighted
 
 
@@ -66,6 +74,7 @@ def jensen_shannon(
 
 def _rows(name: str, logits: Array, targets: Array, where: Mask) -> tuple[Array, Array]:
     expect_same_shape(name, logits, targets)
+    expect_classes(name, logits.shape[-1])
     expect_mask(name, where, logits.shape[:-1])
     dtype = at_least_float32(logits)
     rows = None if where is None else where[..., None]

@@ -4,13 +4,17 @@ A masked element is replaced on both sides of a loss: before it, so that no NaN 
 gradient, and after it, where its value and its weight are 0.
 """
 
+import math
+
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from fnn.tree import at_least_float32
+from fnn.dtypes import at_least_float32, indices
+from fnn.expect import expect_real
 from fnn.types import Scalar, Weighted
+from fnn.xla import Dim
 
-Mask = Bool[Array, "..."] | None  # True counts; None counts everything
+Mask = Array | None  # of bools: True counts; None counts everything
 
 
 def expect_same_shape(name: str, predictions: Array, targets: Array) -> None:
@@ -22,8 +26,13 @@ def expect_same_shape(name: str, predictions: Array, targets: Array) -> None:
         )
 
 
-def expect_mask(name: str, where: Mask, shape: tuple[int, ...]) -> None:
-    """Raise for a mask that does not have one entry for each element."""
+def expect_mask(name: str, where: Mask, shape: tuple[Dim, ...]) -> None:
+    """Raise for a mask that is not of bools, or does not have one entry for each element."""
+    if where is not None and where.dtype != bool:
+        raise ValueError(
+            f"{name}: expected where of bools, True for what counts, got {where.dtype}; "
+            "compare it, such as with mask > 0"
+        )
     if where is not None and where.shape != shape:
         raise ValueError(
             f"{name}: expected where of shape {shape}, got {where.shape}; "
@@ -33,10 +42,20 @@ def expect_mask(name: str, where: Mask, shape: tuple[int, ...]) -> None:
 
 def aligned(name: str, predictions: Array, targets: Array, where: Mask) -> tuple[Array, Array]:
     """Both in at least float32, checked to be of one shape, with 0 at masked elements."""
+    expect_real(name, {"predictions": predictions, "targets": targets})
     expect_same_shape(name, predictions, targets)
     expect_mask(name, where, predictions.shape)
     dtype = at_least_float32(predictions)
     return shown(predictions.astype(dtype), where), shown(targets.astype(dtype), where)
+
+
+def expect_classes(name: str, classes: int) -> None:
+    """Raise for one class, whose softmax is 1 whatever the logit: nothing would be learned."""
+    if classes < 2:
+        raise ValueError(
+            f"{name}: expected at least 2 classes in the last axis, got {classes}; for one logit "
+            "use a binary loss, for numbers one of regression"
+        )
 
 
 def shown(values: Array, where: Mask) -> Array:
@@ -60,7 +79,7 @@ def mean_of_example(values: Float[Array, "batch *features"], where: Mask) -> Arr
     With a mask it is that of the elements that count, weighted by their number: the mean over a
     batch is then the mean over all elements that count.
     """
-    flat = shown(values, where).reshape(values.shape[0], -1)
+    flat = shown(values, where).reshape(values.shape[0], math.prod(values.shape[1:]))
     if where is None:
         return flat.sum(axis=1) / max(flat.shape[1], 1)
     count = where.reshape(flat.shape).sum(axis=1).astype(flat.dtype)
@@ -87,5 +106,5 @@ def kept_rows(labels: Array, ignore_index: int | None, where: Mask) -> Mask:
     """The rows whose label is not the ignored one and that `where` does not hide."""
     if ignore_index is None:
         return where
-    kept = labels.astype(jnp.int32) != ignore_index  # -100 is no number for unsigned labels
+    kept = indices(labels) != ignore_index  # -100 is no number for unsigned labels
     return kept if where is None else kept & where

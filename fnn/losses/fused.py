@@ -13,12 +13,24 @@ from jax import lax
 from jaxtyping import Array, Float, Integer
 
 from fnn.autodiff import linear_call, varying_like
-from fnn.losses.elements import Mask, expect_mask, is_zero, kept_rows, masked, shown, smoothed
+from fnn.dtypes import at_least_float32, indices
+from fnn.expect import within
+from fnn.losses.elements import (
+    Mask,
+    expect_classes,
+    expect_mask,
+    is_zero,
+    kept_rows,
+    masked,
+    shown,
+    smoothed,
+)
 from fnn.losses.logits import logit_at, split_total
-from fnn.tree import at_least_float32
 from fnn.types import Scalar, Weighted
+from fnn.xla import Dim, is_symbolic
 
 
+@within(label_smoothing="[0, 1]", z_loss="[0, inf)")
 def fused_cross_entropy(
     x: Float[Array, "*batch features"],
     kernel: Float[Array, "..."],
@@ -55,10 +67,11 @@ def fused_cross_entropy(
     """
     _expect_shapes(x, kernel, labels, bias, chunk_rows)
     expect_mask("fused_cross_entropy", where, labels.shape)
+    labels = indices(labels)
     kept = kept_rows(labels, ignore_index, where)
     x = shown(x, None if kept is None else kept[..., None])
-    rows, kernel = x.reshape(-1, x.shape[-1]), kernel.astype(x.dtype)
-    flat = shown(labels, kept).reshape(-1)
+    rows, kernel = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), kernel.astype(x.dtype)
+    flat = shown(labels, kept).ravel()
     loss, log_sum, top = _cost_and_total(rows, kernel, bias, flat, chunk_rows)
     total = log_sum + top
     if not is_zero(label_smoothing):
@@ -126,7 +139,7 @@ def _tangents(chunk_rows, saved, tangents):
 def _cotangents(chunk_rows, saved, cotangents):
     x, kernel, bias, labels, log_sum, top = saved
     rows = (x, labels, log_sum, top, *cotangents)
-    classes = jnp.arange(kernel.shape[1], dtype=labels.dtype)[None]
+    classes = jnp.arange(kernel.shape[1], dtype=jnp.int32)[None]
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chunk(rows):
@@ -169,8 +182,7 @@ def _split(rows, chunk_rows: int):
     every chunk.
     """
     n = jax.tree.leaves(rows)[0].shape[0]
-    chunks = max(1, math.ceil(n / chunk_rows))
-    size = math.ceil(n / chunks)
+    chunks, size = _chunks_and_size(n, chunk_rows)
 
     def split(leaf):
         padded = jnp.pad(leaf, ((0, chunks * size - n), *((0, 0),) * (leaf.ndim - 1)))
@@ -179,11 +191,18 @@ def _split(rows, chunk_rows: int):
     return jax.tree.map(split, rows)
 
 
-def _join(chunks, n: int):
+def _chunks_and_size(n: Dim, chunk_rows: int) -> tuple[Dim, int]:
+    if is_symbolic(n):
+        return -(-n // chunk_rows), chunk_rows
+    chunks = max(1, math.ceil(n / chunk_rows))
+    return chunks, math.ceil(n / chunks)
+
+
+def _join(chunks, n: Dim):
     """What `_split` took apart."""
 
     def join(leaf):
-        return jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:n]
+        return lax.collapse(jnp.swapaxes(leaf, 0, 1), 0, 2)[:n]
 
     return jax.tree.map(join, chunks)
 
@@ -196,6 +215,7 @@ def _expect_shapes(
             f"fused_cross_entropy: expected a kernel of shape ({x.shape[-1]}, classes) for x "
             f"{x.shape}, got {kernel.shape}; a tied embedding is (classes, features): transpose it"
         )
+    expect_classes("fused_cross_entropy", kernel.shape[1])
     if labels.shape != x.shape[:-1]:
         raise ValueError(
             f"fused_cross_entropy: expected labels of shape {x.shape[:-1]} for x {x.shape}, got "
@@ -205,9 +225,4 @@ def _expect_shapes(
         raise ValueError(
             f"fused_cross_entropy: expected a bias of shape {kernel.shape[1:]}, got {bias.shape}; "
             "give one for each class"
-        )
-    if chunk_rows < 1:
-        raise ValueError(
-            f"fused_cross_entropy: expected chunk_rows of at least 1, got {chunk_rows}; "
-            "it is a number of rows"
         )

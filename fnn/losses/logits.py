@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
+from fnn.dtypes import indices
+
 Logits = Float[Array, "*batch classes"]
 
 
 def split_total(z: Logits) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """log sum_c exp(z_c - top), and top, the largest logit; both 0 where all are at -inf."""
-    top = lax.stop_gradient(z.max(axis=-1))
+    top = lax.stop_gradient(z.max(axis=-1, initial=-jnp.inf))
     top = jnp.where(jnp.isneginf(top), 0, top)
     total = jnp.exp(z - top[..., None]).sum(axis=-1)
     return jnp.log(jnp.where(total == 0, 1, total)), top
@@ -39,7 +41,7 @@ def cost_at(z: Logits, labels: Integer[Array, "*batch"]) -> Float[Array, "*batch
 
 def logit_at(z: Logits, labels: Integer[Array, "*batch"]) -> Float[Array, "*batch"]:
     """z at the label of each row; NaN for a label outside [0, classes)."""
-    labels = labels.astype(jnp.int32)
+    labels = indices(labels)
     # A negative index would count from the end.
     outside = jnp.where(labels < 0, z.shape[-1], labels)
     return jnp.take_along_axis(z, outside[..., None], axis=-1, mode="fill")[..., 0]

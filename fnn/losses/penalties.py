@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
 from fnn.losses.elements import magnitude
-from fnn.tree import at_least_float32, matching
+from fnn.tree import matching
 from fnn.types import Params
 
 
@@ -16,8 +17,8 @@ def l1_penalty(params: Params, *patterns: str) -> Float[Array, ""]:
     Args:
       patterns: paths of the leaves to count, as in `tree.matching`; every leaf if there are none.
 
-    Returns: a scalar, in at least float32. Optimizers that shrink parameters by a threshold find
-      exact zeros; the gradient of this penalty oscillates around them.
+    Returns: a scalar, in at least float32. Its gradient oscillates around 0; for exact zeros see
+      `optim.proximal_l1`.
     Raises: ValueError for a pattern that matches no leaf.
 
     >>> params = {'bias': jnp.array([5.0]), 'kernel': jnp.array([[1.0, -2.0]])}

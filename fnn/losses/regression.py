@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from fnn.expect import within
 from fnn.losses.elements import Mask, aligned, magnitude, mean_of_example, weighted
 from fnn.types import Scalar, Weighted
 
@@ -47,6 +48,7 @@ def mean_absolute_error(
     return mean_of_example(magnitude(predictions - targets), where)
 
 
+@within(delta="(0, inf)")
 def huber(
     predictions: Predictions, targets: Targets, *, delta: Scalar = 1.0, where: Mask = None
 ) -> PerExample:
@@ -93,6 +95,7 @@ def log_cosh(predictions: Predictions, targets: Targets, *, where: Mask = None) 
     return mean_of_example(jnp.where(small, near, far), where)
 
 
+@within(q="[0, 1]")
 def quantile(
     predictions: Predictions, targets: Targets, *, q: Scalar, where: Mask = None
 ) -> PerExample:
@@ -161,5 +164,5 @@ def gaussian_nll(
     s, _ = aligned("gaussian_nll", predictions[1], targets, where)
     error = y - mean
     exact = (error == 0) & (s < -80)  # there exp(-s) overflows, and 0 times it would be NaN
-    square = jnp.square(error) * jnp.exp(-jnp.where(exact, 0, s))
+    square = jnp.square(error * jnp.exp(-0.5 * jnp.where(exact, 0, s)))
     return mean_of_example(0.5 * (s + square), where)

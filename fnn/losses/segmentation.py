@@ -6,14 +6,24 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num
 
-from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
+from fnn.dtypes import at_least_float32, indices
+from fnn.expect import within
+from fnn.losses.elements import (
+    Mask,
+    aligned,
+    expect_classes,
+    expect_mask,
+    expect_same_shape,
+    masked,
+    shown,
+)
 from fnn.losses.logits import costs
-from fnn.tree import at_least_float32
 from fnn.types import Scalar, Weighted
 
 PerExample = Float[Array, " batch"] | Weighted
 
 
+@within(smooth="[0, inf)")
 def binary_dice(
     logits: Float[Array, "batch *pixels"],
     targets: Num[Array, "..."] | Bool[Array, "..."],
@@ -42,12 +52,13 @@ def binary_dice(
     '0.3333'
     """
     z, y = aligned("binary_dice", logits, targets, where)
-    batch = z.shape[0]
-    p = shown(lax.logistic(z), where).reshape(batch, -1)
-    loss = _dice(p, y.reshape(batch, -1), jnp.asarray(smooth, z.dtype), axis=1)
+    flat = (z.shape[0], math.prod(z.shape[1:]))
+    p = shown(lax.logistic(z), where).reshape(flat)
+    loss = _dice(p, y.reshape(flat), jnp.asarray(smooth, z.dtype), axis=1)
     return masked(loss, _any_pixel(where))
 
 
+@within(smooth="[0, inf)")
 def dice(
     logits: Float[Array, "batch *pixels classes"],
     targets: Num[Array, "..."],
@@ -71,6 +82,7 @@ def dice(
     >>> f"{dice(jnp.array([[[99.0, 0.0], [99.0, 0.0]]]), jnp.array([[0, 0]]))[0]:.4f}"
     '0.0000'
     """
+    expect_classes("dice", logits.shape[-1])
     expect_mask("dice", where, logits.shape[:-1])
     pixels = None if where is None else where[..., None]
     z = shown(logits.astype(at_least_float32(logits)), pixels)
@@ -84,7 +96,7 @@ def dice(
 
 def _any_pixel(where: Mask) -> Mask:
     """Which examples have a pixel that counts."""
-    return None if where is None else where.reshape(where.shape[0], -1).any(axis=1)
+    return None if where is None else where.any(axis=tuple(range(1, where.ndim)))
 
 
 def _dice(p: Array, y: Array, smooth: Array, axis: int) -> Array:
@@ -103,7 +115,8 @@ def _probabilities(targets: Array, z: Array) -> Array:
             f"dice: expected integer targets of shape {z.shape[:-1]} for logits {z.shape}, got "
             f"{targets.shape}; give one label for each pixel"
         )
-    labels = targets.astype(jnp.int32)[..., None]
-    classes = jnp.expand_dims(jnp.arange(z.shape[-1], dtype=jnp.int32), tuple(range(z.ndim - 1)))
+    labels = indices(targets)[..., None]
+    classes = jnp.arange(z.shape[-1], dtype=jnp.int32)
+    classes = jnp.expand_dims(classes, tuple(range(z.ndim - 1)))
     known = (labels >= 0) & (labels < z.shape[-1])
     return jnp.where(known, (labels == classes).astype(z.dtype), jnp.nan)

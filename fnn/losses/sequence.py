@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Integer
 
+from fnn.dtypes import at_least_float32, indices
 from fnn.losses.elements import shown
 from fnn.losses.logits import costs, logit_at
-from fnn.tree import at_least_float32
+from fnn.xla import Dim
 
 # The log-probability of what cannot be: finite, so that differences of two of them are not NaN,
 # and so large that adding a frame's log-probability does not change it.
@@ -52,7 +53,8 @@ def ctc(
     active = _within(logit_lengths, *logits.shape[:2])  # (B, T)
     z = shown(logits.astype(at_least_float32(logits)), active[..., None])
     log_p = jnp.maximum(-costs(z), _NEVER)  # (B, T, C)
-    lengths = _all_of(labels) if label_lengths is None else label_lengths.astype(jnp.int32)
+    labels = indices(labels)
+    lengths = _all_of(labels) if label_lengths is None else indices(label_lengths)
     states = _states(jnp.where(_within(lengths, *labels.shape), labels, blank), blank)
     return _negative_log_likelihood(log_p, active, states, 2 * lengths, blank)
 
@@ -60,7 +62,7 @@ def ctc(
 def _states(labels: Array, blank: int) -> Array:
     """A blank before, between and after the labels: (B, S) to (B, K); out of range becomes C."""
     blanks = jnp.full_like(labels, blank)
-    pairs = jnp.stack([blanks, labels], axis=-1).reshape(labels.shape[0], -1)
+    pairs = jnp.stack([blanks, labels], axis=-1).reshape(labels.shape[0], 2 * labels.shape[1])
     return jnp.concatenate([pairs, jnp.full((labels.shape[0], 1), blank, labels.dtype)], axis=1)
 
 
@@ -102,11 +104,11 @@ def _all_of(labels: Array) -> Array:
     return jnp.full(labels.shape[0], labels.shape[1], jnp.int32)
 
 
-def _within(lengths: Lengths, batch: int, size: int) -> Bool[Array, "batch size"]:
+def _within(lengths: Lengths, batch: Dim, size: int) -> Bool[Array, "batch size"]:
     """Which of `size` places each example has."""
     if lengths is None:
         return jnp.ones((batch, size), bool)
-    return jnp.arange(size)[None] < lengths.astype(jnp.arange(size).dtype)[:, None]
+    return jnp.arange(size, dtype=jnp.int32)[None] < indices(lengths)[:, None]
 
 
 def _expect_shapes(

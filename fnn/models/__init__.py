@@ -1,5 +1,6 @@
 """Models: pairs (init, apply), made of the layers' functions and the combinators."""
 
+from fnn.arguments import check_exports
 from fnn.models.autoencoder import AutoencoderConfig as AutoencoderConfig
 from fnn.models.autoencoder import autoencoder as autoencoder
 from fnn.models.autoencoder import from_code as from_code
@@ -126,6 +127,7 @@ from fnn.models.rnn_lm import Recurrent as Recurrent
 from fnn.models.rnn_lm import RNNLMConfig as RNNLMConfig
 from fnn.models.rnn_lm import rnn_decoder as rnn_decoder
 from fnn.models.rnn_lm import rnn_lm as rnn_lm
+from fnn.models.transformer import BlockConfig as BlockConfig
 from fnn.models.unet import UNetConfig as UNetConfig
 from fnn.models.unet import unet as unet
 from fnn.models.vae import VAEConfig as VAEConfig
@@ -142,3 +144,35 @@ from fnn.models.vit import ViTConfig as ViTConfig
 from fnn.models.vit import vit as vit
 from fnn.models.vit import vit_base as vit_base
 from fnn.models.vit import vit_features as vit_features
+from fnn.models.wired import wired as wired
+
+# fmt: off
+__all__ = [
+    "AutoencoderConfig", "BERTConfig", "BERTInput", "BERTOutput", "BlockConfig", "CNNConfig",
+    "ConvNeXtConfig", "Denoising", "DiTConfig", "DiffusionConfig", "EncoderDecoderConfig",
+    "GPTConfig", "GRU", "LSTM", "LeNetConfig", "MLPConfig", "MixerConfig", "Prediction", "RNN",
+    "RNNLMConfig", "Recurrent", "ResNetConfig", "UNetConfig", "VAEConfig", "VAEOutput",
+    "ViTConfig", "adaptive_average_pool", "adaptive_max_pool", "alpha_dropout", "ancestral",
+    "autoencoder", "average_pool", "batch_norm", "bert", "bert_base", "bert_features",
+    "bidirectional", "bilinear", "cifar_stem", "cnn", "conv", "conv_transpose", "convnext",
+    "cosine_noise", "cross_attention", "ddim", "denoise_with", "denoising_loss", "dense",
+    "depthwise_conv", "diffusion", "dit", "drop_path", "dropout", "einsum", "embedding",
+    "encode", "encoder_decoder", "encoder_decoder_decoder", "feed_forward", "flatten",
+    "from_code", "gated_mlp", "gaussian_dropout", "gaussian_kl", "gaussian_noise", "geglu",
+    "global_average_pool", "global_max_pool", "gpt", "gpt2", "gpt_decoder", "gpt_features",
+    "group_norm", "gru", "imagenet_stem", "instance_norm", "keep_lengths", "last_step",
+    "layer_norm", "learned_positions", "lenet", "linear_general", "linear_noise",
+    "linear_recurrence", "llama", "lstm", "masked_lm", "max_pool", "mixer", "mlp", "moe",
+    "mup_gpt", "mup_mlp", "negative_elbo", "noise_prediction", "patchify", "perceptron",
+    "pixel_shuffle", "pixel_unshuffle", "prelu", "reparameterise", "resize_linear",
+    "resize_nearest", "resnet", "resnet101", "resnet18", "resnet34", "resnet50", "rms_norm",
+    "rnn", "rnn_decoder", "rnn_lm", "says_yes", "self_attention", "separable_conv",
+    "sinusoidal_positions", "snake", "spatial_dropout", "spectral_norm", "spread_times",
+    "squeeze_excite", "stochastic_depth", "sum_pool", "swiglu", "to_code", "transformer_base",
+    "unet", "unit_gaussian_nll", "unpatchify", "upsample_linear", "upsample_nearest",
+    "v_prediction", "vae", "vae_decode", "vae_encode", "vae_sample", "vit", "vit_base",
+    "vit_features", "weight_norm", "wide_resnet", "wired", "with_source",
+]
+# fmt: on
+
+check_exports(__name__)

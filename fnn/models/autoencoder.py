@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 
 from fnn.activations import relu
 from fnn.combinators import Layer
-from fnn.keys import fold_name, fold_name_or_none
+from fnn.combinators.children import init_child
+from fnn.expect import in_layer, within
+from fnn.keys import fold_name_or_none
 from fnn.models.mlp import MLPConfig, mlp
 from fnn.types import Model, Params, PRNGKey, Scalar
 
@@ -24,6 +26,7 @@ class AutoencoderConfig:
     norm: Callable[[], Model] | None = None  # without running statistics, such as layer_norm
 
 
+@within(rate="[0, 1]")
 def autoencoder(config: AutoencoderConfig, *, rate: Scalar = 0.0) -> Model:
     """An encoder to a code and a decoder back, trained to give x again.
 
@@ -58,6 +61,7 @@ def autoencoder(config: AutoencoderConfig, *, rate: Scalar = 0.0) -> Model:
     return Model(init=init, apply=apply)
 
 
+@within(rate="[0, 1]")
 def to_code(
     config: AutoencoderConfig,
     params: Params,
@@ -74,9 +78,11 @@ def to_code(
     >>> to_code(config, params, jnp.ones((3, 6))).shape
     (3, 2)
     """
-    return _half(config.widths, config, params["encoder"], x, rate, key, train)
+    with in_layer(("encoder",), x):
+        return _half(config.widths, config, params["encoder"], x, rate, key, train)
 
 
+@within(rate="[0, 1]")
 def from_code(
     config: AutoencoderConfig,
     params: Params,
@@ -93,7 +99,8 @@ def from_code(
     >>> from_code(config, params, jnp.ones((3, 2))).shape
     (3, 6)
     """
-    return _half(config.widths[::-1], config, params["decoder"], code, rate, key, train)
+    with in_layer(("decoder",), code):
+        return _half(config.widths[::-1], config, params["decoder"], code, rate, key, train)
 
 
 def halves_init(
@@ -115,8 +122,8 @@ def halves_init(
     code = jax.ShapeDtypeStruct((x.shape[0], code_features), x.dtype)
     decoder = _mlp(config, config.widths[::-1], x.shape[1])
     return {
-        "encoder": encoder.init(fold_name(key, "encoder"), x)[0],
-        "decoder": decoder.init(fold_name(key, "decoder"), code)[0],
+        "encoder": init_child(encoder, ("encoder",), key, x)[0],
+        "decoder": init_child(decoder, ("decoder",), key, code)[0],
     }
 
 

@@ -13,9 +13,11 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.activations import gelu
+from fnn.expect import within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids
+from fnn.layers.linear import add_bias, plus_row
 from fnn.models import transformer
 from fnn.models.layers import layer_norm
 from fnn.models.transformer import BlockConfig, post_norm
@@ -90,6 +92,7 @@ def bert_base(
     )
 
 
+@within(rate="[0, 1]")
 def bert(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
     """The encoder with its pooler.
 
@@ -125,6 +128,7 @@ def bert(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
     return Model(init=init, apply=apply)
 
 
+@within(rate="[0, 1]")
 def masked_lm(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
     """BERT as it is trained: the logits of every word, from the others around it.
 
@@ -154,11 +158,12 @@ def masked_lm(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
         head = params["head"]
         hidden = config.activation(layers.linear(head["dense"], features))
         hidden, _ = config.block.norm.apply(head["norm"], (), hidden)
-        return layers.unembed(params["tokens"], hidden) + head["bias"][None, None], model_state
+        return add_bias(head, layers.unembed(params["tokens"], hidden)), model_state
 
     return Model(init=init, apply=apply)
 
 
+@within(rate="[0, 1]")
 def bert_features(
     config: BERTConfig,
     params: Params,
@@ -208,7 +213,7 @@ def _embed(config: BERTConfig, params: Params, x: BERTInput) -> Array:
     h = layers.embedding(params["tokens"], x.tokens)
     segments = jnp.zeros_like(x.tokens) if x.segments is None else x.segments
     h = h + layers.embedding(params["segments"], segments)
-    h = h + layers.learned_positions(params["positions"], x.tokens.shape[1])[None]
+    h = plus_row(h, layers.learned_positions(params["positions"], x.tokens.shape[1]))
     return config.block.norm.apply(params["embedding_norm"], (), h)[0]
 
 
@@ -243,7 +248,7 @@ def _head_init(config: BERTConfig, key: PRNGKey) -> Params:
     return {
         "dense": _square_init(config, fold_name(own, "dense")),
         "norm": config.block.norm.init(fold_name(own, "norm"), like)[0],
-        "bias": jnp.zeros(config.vocabulary),
+        "bias": jnp.zeros(config.vocabulary, jnp.float32),
     }
 
 

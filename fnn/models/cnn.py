@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from fnn.activations import relu
 from fnn.combinators import Layer, sequential
+from fnn.expect import within
 from fnn.initializers import Initializer, he_normal, lecun_normal
+from fnn.layers.axes import expect_images
 from fnn.models.layers import batch_norm, conv, dense, dropout, global_average_pool, max_pool
 from fnn.types import Model, Scalar
 
@@ -19,12 +21,13 @@ class CNNConfig:
     window: int = 3  # height and width of the kernels
     activation: Layer = relu
     norm: Callable[[], Model] | None = batch_norm  # between the convolution and the activation
-    pool: Layer = max_pool(2)  # between two stages
+    pool: Layer = max_pool((2, 2))  # between two stages
     head_pool: Layer = global_average_pool()  # behind the last stage; flatten() keeps the places
     kernel_init: Initializer = he_normal()  # of the convolutions
     head_init: Initializer = lecun_normal()  # no activation follows the head
 
 
+@within(rate="[0, 1]")
 def cnn(config: CNNConfig, *, rate: Scalar = 0.0) -> Model:
     """Stages of convolutions, each with norm and activation, then a linear head.
 
@@ -57,11 +60,7 @@ def cnn(config: CNNConfig, *, rate: Scalar = 0.0) -> Model:
     )
 
     def init(key, x):
-        if len(x.shape) != 4:
-            raise ValueError(
-                f"cnn: expected x of shape (batch, height, width, channels), got {x.shape}; "
-                "add the missing axis"
-            )
+        expect_images("cnn", x)
         return model.init(key, x)
 
     return Model(init=init, apply=model.apply)
@@ -76,7 +75,8 @@ def _stage(config: CNNConfig, i: int) -> Model:
 
 def _block(config: CNNConfig, features: int, pool: Layer | None) -> Model:
     # Before a norm a bias has no effect: the norm subtracts it again.
-    linear = conv(features, config.window, bias=config.norm is None, kernel_init=config.kernel_init)
+    window = (config.window, config.window)
+    linear = conv(features, window, bias=config.norm is None, kernel_init=config.kernel_init)
     norm = {"norm": config.norm()} if config.norm else {}
     # Right behind the convolution, the pool leaves a quarter of the work for norm and activation.
     pooled = {"pool": pool} if pool else {}

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fnn.combinators import Layer, residual, sequential
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.initializers import Initializer, constant, truncated_normal
 from fnn.keys import fold_name
+from fnn.layers.axes import expect_images
+from fnn.layers.normalise import affine
 from fnn.models.layers import (
     conv,
     dense,
@@ -39,6 +43,7 @@ class ConvNeXtConfig:
     branch_scale: Initializer = constant(1e-6)  # of the factor of each feature at a branch's end
 
 
+@within(rate="[0, 1]")
 def convnext(config: ConvNeXtConfig, *, rate: Scalar = 0.0) -> Model:
     """Tiles, then stages of blocks, each on half the height and width of the one before.
 
@@ -105,12 +110,12 @@ def _stage(config: ConvNeXtConfig, i: int, rates: list[Scalar]) -> Model:
 
 
 def _tiles(config: ConvNeXtConfig, features: int, side: int) -> Model:
-    return conv(features, side, stride=side, kernel_init=config.kernel_init)
+    return conv(features, (side, side), stride=side, kernel_init=config.kernel_init)
 
 
 def _block(config: ConvNeXtConfig, width: int, rate: Scalar) -> Model:
     branch = sequential(
-        depthwise=depthwise_conv(config.window, kernel_init=config.kernel_init),
+        depthwise=depthwise_conv((config.window,) * 2, kernel_init=config.kernel_init),
         norm=config.norm,
         mlp=config.mlp(config.growth * width, kernel_init=config.kernel_init),
         scale=_feature_scale(config.branch_scale),
@@ -126,18 +131,14 @@ def _feature_scale(scale_init: Initializer) -> Model:
         return {"scale": scale_init(fold_name(key, "scale"), (features_of("convnext", x),))}, ()
 
     def apply(params, model_state, x, *, key=None, train=False):
-        scale = params["scale"].astype(x.dtype)
-        return x * scale.reshape((1,) * (x.ndim - 1) + (-1,)), model_state
+        wide = x.astype(at_least_float32(x))
+        return affine(params, wide).astype(x.dtype), model_state
 
     return Model(init=init, apply=apply)
 
 
 def _expect_tiles(config: ConvNeXtConfig, x: Any) -> None:
-    if len(x.shape) != 4:
-        raise ValueError(
-            f"convnext: expected x of shape (batch, height, width, channels), got "
-            f"{tuple(x.shape)}; add the missing axis"
-        )
+    expect_images("convnext", x)
     side = config.patch * 2 ** (len(config.widths) - 1)
     if any(size % side for size in x.shape[1:3]):
         raise ValueError(

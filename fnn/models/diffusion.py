@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.keys import fold_name
+from fnn.dtypes import at_least_float32, indices
+from fnn.expect import within
+from fnn.keys import draw_normal, fold_name
+from fnn.layers.dropout import keep_mask
 from fnn.losses import mean_squared_error
-from fnn.tree import at_least_float32
 from fnn.types import Model, ModelState, Params, PRNGKey, Scalar, Weighted
+from fnn.xla import Dim
 
 NoiseSchedule = Callable[[Any], Float[Array, "..."]]  # t -> alpha_t^2, falling from 1
 Denoise = Callable[[Any, Any], Float[Array, "b ..."]]  # (x_t, t (B,)) -> estimate of x_0
@@ -89,6 +92,7 @@ class Denoising(NamedTuple):
     target: Float[Array, "b ..."]
 
 
+@within(rate="[0, 1]")
 def diffusion(config: DiffusionConfig, *, rate: Scalar = 0.0) -> Model:
     """Noise of a random strength on each example, and what the denoiser says of it.
 
@@ -129,13 +133,14 @@ def diffusion(config: DiffusionConfig, *, rate: Scalar = 0.0) -> Model:
                 "apply"
             )
         draws = key if train else jax.random.key(0)
-        t = spread_times(fold_name(draws, "times"), x.shape[0], x.dtype)
-        noise = jax.random.normal(fold_name(draws, "noise"), x.shape, x.dtype)
+        t = spread_times(fold_name(draws, "times"), x.shape[0], at_least_float32(x))
+        noise = draw_normal(fold_name(draws, "noise"), x.shape, x.dtype)
         if config.no_label is not None and train:
-            left_out = jax.random.bernoulli(fold_name(draws, "labels"), rate, labels.shape)
-            labels = jnp.where(left_out, config.no_label, labels)
+            share = jnp.asarray(rate, jnp.float32)
+            left_out = keep_mask(fold_name(draws, "labels"), share, labels.shape)
+            labels = jnp.where(left_out, config.no_label, indices(labels))
         alpha, sigma = _alpha_sigma(config.schedule, t, x)
-        inputs = _inputs(alpha * x + sigma * noise, t, labels)
+        inputs = _inputs(alpha * x + sigma * noise, t.astype(x.dtype), labels)
         output, model_state = config.denoiser.apply(
             params, model_state, inputs, key=key, train=train
         )
@@ -283,20 +288,21 @@ def ancestral(
         added = 1 - jnp.square(ratio)
         clean = denoise(x, _everywhere(times[0], x))
         mean = (ratio * jnp.square(sigma_s) * x + alpha_s * added * clean) / jnp.square(sigma)
-        noise = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        noise = draw_normal(jax.random.fold_in(key, i), x.shape, x.dtype)
         return mean + jnp.sqrt(added) * sigma_s / sigma * noise, None
 
     return jax.lax.scan(move, x, (jnp.arange(steps), legs))[0]
 
 
-def spread_times(key: PRNGKey, batch: int, dtype: Any = jnp.float32) -> Float[Array, " b"]:
+def spread_times(key: PRNGKey, batch: Dim, dtype: Any = jnp.float32) -> Float[Array, " b"]:
     """(u + i / batch) mod 1 for example i, with one u in [0, 1): each uniform, together even.
 
     >>> jnp.diff(jnp.sort(spread_times(jax.random.key(0), 4))).round(4).tolist()
     [0.25, 0.25, 0.25]
     """
-    even = jnp.arange(batch, dtype=dtype) / batch
-    return (jax.random.uniform(key, (), dtype) + even) % 1
+    wide = at_least_float32(dtype)
+    even = jnp.arange(batch, dtype=wide) / max(batch, 1)
+    return ((jax.random.uniform(key, (), wide) + even) % 1).astype(dtype)
 
 
 def _alpha_sigma(schedule: NoiseSchedule, t: Array, x: Array) -> tuple[Array, Array]:

@@ -14,6 +14,8 @@ from fnn import layers
 from fnn.activations import gelu_tanh, silu
 from fnn.initializers import Initializer, lecun_normal, normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.axes import expect_images
+from fnn.layers.linear import broadcast, plus_row
 from fnn.models import transformer
 from fnn.models.layers import feed_forward, layer_norm
 from fnn.models.transformer import Arrange, BlockConfig
@@ -125,18 +127,19 @@ def _block_init(config: DiTConfig, key: PRNGKey) -> Params:
 
 
 def _forward(config: DiTConfig, params: Params, x: Array, t: Array, labels: Any = None) -> Array:
+    tile = (config.patch, config.patch)
     told = silu(_condition(config, params, t, labels))  # (B, E)
-    tiles = layers.patchify(x, config.patch)  # (B, H/P, W/P, P P C)
-    h = layers.linear(params["patches"], tiles.reshape(x.shape[0], -1, tiles.shape[-1]))
-    h = h + layers.learned_positions(params["positions"], h.shape[1])[None]  # (B, T, E)
+    tiles = layers.patchify(x, tile)  # (B, H/P, W/P, P P C)
+    h = layers.linear(params["patches"], jax.lax.collapse(tiles, 1, 3))
+    h = plus_row(h, layers.learned_positions(params["positions"], h.shape[1]))  # (B, T, E)
 
     def step(h: Array, i: Any, own: Params, carry: Any) -> tuple[Array, Any]:
         return _block(config.block, own, h, told), carry
 
     h, _ = transformer.over_depth(step, h, params["blocks"])
     scale, shift = _steer(params["steer"], told, 2)
-    h = (1 + scale) * _NORM.apply({}, (), h)[0] + shift
-    return layers.unpatchify(layers.linear(params["head"], h).reshape(tiles.shape), config.patch)
+    h = broadcast(_affine, _NORM.apply({}, (), h)[0], scale, shift)
+    return layers.unpatchify(layers.linear(params["head"], h).reshape(tiles.shape), tile)
 
 
 def _condition(config: DiTConfig, params: Params, t: Array, labels: Any) -> Float[Array, "b e"]:
@@ -166,20 +169,26 @@ def _steer(params: Params, told: Array, n: int) -> list[Array]:
 def steered(scale: Any, shift: Any, gate: Any) -> Arrange:
     """x + gate part((1 + scale) norm(x) + shift), for a block of `transformer`.
 
-    >>> steered(1.0, 2.0, 0.5).before(lambda x: x, 3.0)
+    >>> scale, shift, gate, x = jnp.array([1.0, 2.0, 0.5, 3.0])
+    >>> steered(scale, shift, gate).before(lambda x: x, x).item()
     8.0
     """
     return Arrange(
-        before=lambda norm, x: (1 + scale) * norm(x) + shift,
-        after=lambda norm, x, y: x + gate * y,
+        before=lambda norm, x: broadcast(_affine, norm(x), scale, shift),
+        after=lambda norm, x, y: broadcast(lambda x, y, g: x + g * y, x, y, gate),
     )
+
+
+def _affine(x: Array, scale: Array, shift: Array) -> Array:
+    return (1 + scale) * x + shift
 
 
 def _expect_inputs(config: DiTConfig, x: Any) -> None:
     wanted = "(x, t)" if config.classes is None else "(x, t, labels)"
     count = 2 if config.classes is None else 3
-    if not isinstance(x, tuple | list) or len(x) != count or len(x[0].shape) != 4:
+    if not isinstance(x, tuple | list) or len(x) != count:
         raise ValueError(
             f"dit: expected {wanted} with x of shape (batch, height, width, channels), because "
             f"classes is {config.classes}, got {jax.tree.map(jnp.shape, x)}"
         )
+    expect_images("dit", x[0])

@@ -13,10 +13,13 @@ from jaxtyping import Array, Bool, Float
 
 from fnn import layers
 from fnn.activations import relu
+from fnn.dtypes import indices
+from fnn.expect import within
 from fnn.initializers import Initializer, glorot_uniform
 from fnn.keys import fold_name, fold_name_or_none
 from fnn.layers.attention import Attend
 from fnn.layers.embedding import expect_ids, unit_rows
+from fnn.layers.linear import plus_row
 from fnn.layers.multi_head import project_key_value, project_out, project_query
 from fnn.models import transformer
 from fnn.models.layers import feed_forward, layer_norm
@@ -94,6 +97,7 @@ def _with_relu(hidden_features: int, **options: Any) -> Model:
     return feed_forward(hidden_features, relu, **options)
 
 
+@within(rate="[0, 1]")
 def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Model:
     """The logits of the next token of the target at every position, given the source.
 
@@ -141,12 +145,13 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
             return _decoder_block(config, own, h, mix, cross, (), drop)
 
         h = drop_tokens("tokens", _embed(config, params, "tokens", target))
-        h, _ = transformer.over_depth(step, h, params["decoder"])
+        h, _ = transformer.over_depth(step, h, params["decoder"], name="decoder")
         return _logits(config, params, h), model_state
 
     return Model(init=init, apply=apply)
 
 
+@within(rate="[0, 1]")
 def encode(
     config: EncoderDecoderConfig,
     params: Params,
@@ -173,7 +178,7 @@ def encode(
         return transformer.block(config.block, own, h, mix, drop=drop)
 
     h = drop_tokens("source", _embed(config, params, "source", source))
-    h, _ = transformer.over_depth(step, h, params["encoder"])
+    h, _ = transformer.over_depth(step, h, params["encoder"], name="encoder")
     return _norm(config, params, "encoder_norm", h)
 
 
@@ -240,7 +245,7 @@ def encoder_decoder_decoder(config: EncoderDecoderConfig) -> Decoder:
         first = (carries[0] if isinstance(carries, list) else carries)[0].position
         start = first if first.ndim == 0 else first[0]
         h = _embed(config, params, "tokens", tokens, start=start)
-        h, carries = transformer.over_depth(one, h, params["decoder"], carries)
+        h, carries = transformer.over_depth(one, h, params["decoder"], carries, name="decoder")
         return _logits(config, params, h), carries
 
     return Decoder(init=init, step=step)
@@ -297,7 +302,7 @@ def _noise_of_block(
 
 
 def _real(config: EncoderDecoderConfig, source: Array) -> Bool[Array, "b 1 1 s"] | None:
-    return None if config.pad is None else (source != config.pad)[:, None, None]
+    return None if config.pad is None else (indices(source) != config.pad)[:, None, None]
 
 
 def _embed(
@@ -308,7 +313,7 @@ def _embed(
     h = h * jnp.asarray(math.sqrt(config.features), h.dtype)
     time = tokens.shape[1]
     if "positions" in params:
-        return h + layers.learned_positions(params["positions"], time, start=start)[None]
+        return plus_row(h, layers.learned_positions(params["positions"], time, start=start))
     places = jnp.arange(time, dtype=jnp.int32) + jnp.asarray(start, jnp.int32)
     return h + layers.sinusoidal_positions(places, config.features, dtype=h.dtype)[None]
 

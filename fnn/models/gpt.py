@@ -15,9 +15,11 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.activations import gelu_tanh
+from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids
+from fnn.layers.linear import plus_row
 from fnn.models import transformer
 from fnn.models.layers import feed_forward, rms_norm, swiglu
 from fnn.models.transformer import BlockConfig
@@ -124,6 +126,7 @@ def llama(
     )
 
 
+@within(rate="[0, 1]")
 def gpt(config: GPTConfig, *, rate: Scalar = 0.0) -> Model:
     """A language model: logits of the next token at every position.
 
@@ -192,6 +195,7 @@ def _init(config: GPTConfig, key: PRNGKey) -> Params:
     return params
 
 
+@within(rate="[0, 1]")
 def gpt_features(
     config: GPTConfig,
     params: Params,
@@ -272,20 +276,23 @@ def head(params: Params, hidden: Float[Array, "b t e"]) -> Float[Array, "b t v"]
     >>> head({'tokens': {'table': jnp.ones((3, 2))}}, jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0, 2.0]]]
     """
-    if "head" in params:
-        return layers.linear(params["head"], hidden)
-    return layers.unembed(params["tokens"], hidden)
+    with in_layer(("head" if "head" in params else "tokens",), hidden):
+        if "head" in params:
+            return layers.linear(params["head"], hidden)
+        return layers.unembed(params["tokens"], hidden)
 
 
 def _embed(params: Params, tokens: Array, start: Any = 0) -> Array:
     x = layers.embedding(params["tokens"], tokens)
     if "positions" not in params:
         return x
-    return x + layers.learned_positions(params["positions"], tokens.shape[1], start=start)[None]
+    positions = layers.learned_positions(params["positions"], tokens.shape[1], start=start)
+    return plus_row(x, positions)
 
 
 def _last_norm(config: GPTConfig, params: Params, x: Array) -> Array:
-    x = config.block.norm.apply(params["norm"], (), x)[0] if "norm" in params else x
+    with in_layer(("norm",), x):
+        x = config.block.norm.apply(params["norm"], (), x)[0] if "norm" in params else x
     return x if config.head_multiplier == 1 else config.head_multiplier * x
 
 

@@ -29,7 +29,7 @@ class LeNetConfig:
 
     out_features: int = 10  # O
     activation: Layer = scaled_tanh
-    pool: Layer = average_pool(2)
+    pool: Layer = average_pool((2, 2))
     kernel_init: Initializer = lecun_normal()
 
 
@@ -54,7 +54,7 @@ def lenet(config: LeNetConfig) -> Model:
 
     def convolution(features: int, border: int) -> Model:
         edges = ((border, border), (border, border))
-        return conv(features, 5, padding=edges, kernel_init=config.kernel_init)
+        return conv(features, (5, 5), padding=edges, kernel_init=config.kernel_init)
 
     def linear(features: int) -> Model:
         return dense(features, kernel_init=config.kernel_init)
@@ -78,7 +78,7 @@ def lenet(config: LeNetConfig) -> Model:
         if len(x.shape) != 4 or tuple(x.shape[1:3]) != (28, 28):
             raise ValueError(
                 f"lenet: expected x of shape (batch, 28, 28, channels), got {tuple(x.shape)}; "
-                "resize the pictures, or use cnn"
+                "add a channel axis, x[..., None], if x lacks one; resize the images, or use cnn"
             )
         return model.init(key, x)
 

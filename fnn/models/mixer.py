@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from fnn.combinators import Layer, residual, sequential, stack
+from fnn.expect import within
 from fnn.initializers import Initializer, lecun_normal
+from fnn.layers.axes import expect_images
 from fnn.models.layers import conv, dense, dropout, feed_forward, global_average_pool, layer_norm
 from fnn.types import Model, Scalar
 
@@ -30,6 +33,7 @@ class MixerConfig:
     head_init: Initializer = lecun_normal()
 
 
+@within(rate="[0, 1]")
 def mixer(config: MixerConfig, *, rate: Scalar = 0.0) -> Model:
     """Tiles of the picture as rows of a table, whose columns and rows are mixed in turn.
 
@@ -57,7 +61,10 @@ def mixer(config: MixerConfig, *, rate: Scalar = 0.0) -> Model:
     n = config.num_layers
     model = sequential(
         patches=conv(
-            config.features, config.patch, stride=config.patch, kernel_init=config.kernel_init
+            config.features,
+            (config.patch, config.patch),
+            stride=config.patch,
+            kernel_init=config.kernel_init,
         ),
         rows=_rows,  # (B, H / patch, W / patch, C) -> (B, T, C)
         blocks=stack(one, n) if config.scan else sequential(*[one] * n),
@@ -95,7 +102,7 @@ def _block(config: MixerConfig, rate: Scalar) -> Model:
 
 
 def _rows(x: Any) -> Any:
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+    return lax.collapse(x, 1, x.ndim - 1)
 
 
 def _swapped(x: Any) -> Any:
@@ -103,11 +110,7 @@ def _swapped(x: Any) -> Any:
 
 
 def _expect_tiles(config: MixerConfig, x: Any) -> None:
-    if len(x.shape) != 4:
-        raise ValueError(
-            f"mixer: expected x of shape (batch, height, width, channels), got {tuple(x.shape)}; "
-            "add the missing axis"
-        )
+    expect_images("mixer", x)
     if any(size % config.patch for size in x.shape[1:3]):
         raise ValueError(
             f"mixer: expected a height and width that the patch {config.patch} divides, got "

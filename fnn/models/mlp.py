@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fnn.activations import relu
 from fnn.combinators import Layer, sequential
+from fnn.expect import within
 from fnn.initializers import Initializer, he_normal, lecun_normal
 from fnn.models.layers import dense, dropout
 from fnn.types import Model, Scalar
@@ -22,6 +23,7 @@ class MLPConfig:
     head_init: Initializer = lecun_normal()  # no activation follows the head
 
 
+@within(rate="[0, 1]")
 def mlp(config: MLPConfig, *, rate: Scalar = 0.0) -> Model:
     """Hidden layers of linear map, norm, activation and dropout, then a linear head.
 

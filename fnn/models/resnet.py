@@ -10,8 +10,10 @@ from typing import Any
 
 from fnn.activations import relu
 from fnn.combinators import Layer, sequential
+from fnn.expect import within
 from fnn.initializers import Fan, Initializer, he_normal, lecun_normal, ones
 from fnn.keys import fold_name
+from fnn.layers.axes import expect_images
 from fnn.models.layers import batch_norm, conv, dense, dropout, global_average_pool, max_pool
 from fnn.models.wired import Run, wired
 from fnn.types import Model, Scalar
@@ -38,6 +40,7 @@ class ResNetConfig:
     head_init: Initializer = lecun_normal()  # no activation follows the head
 
 
+@within(rate="[0, 1]")
 def resnet(config: ResNetConfig, *, rate: Scalar = 0.0) -> Model:
     """A stem, stages of residual blocks, an average over the picture, a linear head.
 
@@ -79,11 +82,7 @@ def resnet(config: ResNetConfig, *, rate: Scalar = 0.0) -> Model:
     )
 
     def init(key, x):
-        if len(x.shape) != 4:
-            raise ValueError(
-                f"resnet: expected x of shape (batch, height, width, channels), got "
-                f"{tuple(x.shape)}; add the missing axis"
-            )
+        expect_images("resnet", x)
         return model.init(key, x)
 
     return Model(init=init, apply=model.apply)
@@ -104,7 +103,7 @@ def imagenet_stem(config: ResNetConfig) -> Model:
         conv=_conv(config, config.stem_features, 7, 2),
         norm=config.norm(),
         activation=config.activation,
-        pool=max_pool(3, stride=2, padding=((1, 1), (1, 1))),
+        pool=max_pool((3, 3), stride=2, padding=((1, 1), (1, 1))),
     )
 
 
@@ -149,6 +148,7 @@ def norm_top(config: ResNetConfig) -> Model:
     return sequential(norm=config.norm(), activation=config.activation, pool=global_average_pool())
 
 
+@within(rate="[0, 1]")
 def basic_block(config: ResNetConfig, features: int, stride: int, rate: Scalar) -> Model:
     """Two convolutions of 3 x 3, and a way around them.
 
@@ -175,6 +175,7 @@ def basic_block(config: ResNetConfig, features: int, stride: int, rate: Scalar) 
     return wired(forward)
 
 
+@within(rate="[0, 1]")
 def bottleneck_block(
     config: ResNetConfig, features: int, stride: int, rate: Scalar, *, narrow: int = 4
 ) -> Model:
@@ -206,6 +207,7 @@ def bottleneck_block(
     return wired(forward)
 
 
+@within(rate="[0, 1]")
 def pre_activation_block(config: ResNetConfig, features: int, stride: int, rate: Scalar) -> Model:
     """Two convolutions behind a norm and an activation each, so that x itself is what goes on.
 
@@ -250,7 +252,7 @@ def _conv(config: ResNetConfig, features: int, window: int, stride: int = 1) -> 
     border = (window // 2, window // 2)
     return conv(
         features,
-        window,
+        (window, window),
         stride=stride,
         padding=(border, border),
         bias=False,

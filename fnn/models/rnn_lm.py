@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
+from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal
 from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids, unit_rows
@@ -46,6 +47,7 @@ class RNNLMConfig:
     head_init: Initializer = lecun_normal()
 
 
+@within(rate="[0, 1]")
 def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
     """Embedding, recurrent layers, and a linear head: the next token from all before it.
 
@@ -139,13 +141,15 @@ def _logits(
     layer, embedding, carries = config.cell.layer, params["embedding"], []
     x: Any = None if drop is None else drop(0, layers.embedding(embedding, tokens))
     for i, (own, start) in enumerate(zip(params["layers"], starts, strict=True)):
-        if x is None:
-            last, x = layers.over_tokens(layer, own, embedding["table"], tokens, carry=start)
-        else:
-            last, x = layer(own, x, carry=start)
+        with in_layer(("layers", i), tokens if x is None else x):
+            if x is None:
+                last, x = layers.over_tokens(layer, own, embedding["table"], tokens, carry=start)
+            else:
+                last, x = layer(own, x, carry=start)
         carries.append(last)
         x = x if drop is None else drop(i + 1, x)
-    return carries, layers.linear(params["head"], x)
+    with in_layer(("head",), x):
+        return carries, layers.linear(params["head"], x)
 
 
 def _expect_tokens(where: str, x: Any) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
+from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, fold_name_or_none, key_of_noise
 from fnn.layers.attention import Attend
@@ -122,6 +123,7 @@ def keep(name: str, x: Any) -> Any:
     return x
 
 
+@within(rate="[0, 1]")
 def dropper(where: str, rate: Scalar, key: PRNGKey | None, train: bool) -> Drop:
     """Dropout at named places, each with noise of its own; `keep` where there is to be none.
 
@@ -173,8 +175,14 @@ def part(
     >>> part(config, params, 'mlp', jnp.ones((1, 1, 1)), five, (), keep)[0].tolist()
     [[[6.0]]]
     """
-    norm = lambda x: config.norm.apply(params[f"{name}_norm"], (), x)[0]  # noqa: E731
-    y, carry = work(params[name], config.arrange.before(norm, x), carry)
+
+    def norm(x: Array) -> Array:
+        with in_layer((f"{name}_norm",), x):
+            return config.norm.apply(params[f"{name}_norm"], (), x)[0]
+
+    before = config.arrange.before(norm, x)
+    with in_layer((name,), before):
+        y, carry = work(params[name], before, carry)
     return config.arrange.after(norm, x, drop(name, y)), carry
 
 
@@ -224,6 +232,7 @@ def seeing(
     return mix
 
 
+@within(rate="[0, 1]")
 def seeing_blocks(
     where: str,
     config: BlockConfig,
@@ -299,6 +308,8 @@ def over_depth(
     x: Array,
     blocks: Any,
     carries: Any = (),
+    *,
+    name: str = "blocks",
 ) -> tuple[Array, Any]:
     """`x, carry_i = step(x, i, params of block i, carry_i)` for each block in turn.
 
@@ -308,6 +319,7 @@ def over_depth(
     Args:
       blocks: as `stack_init` makes them.
       carries: in the same form; () where there are none.
+      name: of the blocks among the parameters, for the notes of errors.
 
     Returns: the last x, and the new carries.
 
@@ -320,13 +332,15 @@ def over_depth(
     if isinstance(blocks, list):
         new = []
         for i, own in enumerate(blocks):
-            x, carry = step(x, i, own, carries[i] if carries else ())
+            with in_layer((name, i), x):
+                x, carry = step(x, i, own, carries[i] if carries else ())
             new.append(carry)
         return x, new if carries else ()
 
     def one(x: Array, own: Any) -> tuple[Array, Any]:
         i, params, carry = own
-        return step(x, i, in_memory(i, params), carry)
+        with in_layer((name,), x):
+            return step(x, i, in_memory(i, params), carry)
 
     n = len(jax.tree.leaves(blocks)[0])
     return jax.lax.scan(one, x, (jnp.arange(n), blocks, carries))

@@ -12,7 +12,10 @@ from jaxtyping import Array, Float
 
 from fnn.activations import relu
 from fnn.combinators import Layer, sequential
+from fnn.expect import within
 from fnn.initializers import Initializer, he_normal, lecun_normal
+from fnn.layers.axes import expect_images
+from fnn.layers.linear import broadcast
 from fnn.models.layers import batch_norm, conv, conv_transpose, dense, dropout, max_pool
 from fnn.models.wired import Run, wired
 from fnn.types import Model, Scalar
@@ -36,7 +39,7 @@ def upward_conv(features: int) -> Model:
     >>> upward_conv(3).apply(params, (), jnp.zeros((1, 4, 4, 6)))[0].shape
     (1, 8, 8, 3)
     """
-    return conv_transpose(features, 2, stride=2)
+    return conv_transpose(features, (2, 2), stride=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +52,14 @@ class UNetConfig:
     window: int = 3  # height and width of their kernels
     activation: Layer = relu
     norm: Callable[[], Model] | None = batch_norm  # between the convolution and the activation
-    down: Layer = max_pool(2)  # to half the height and width
+    down: Layer = max_pool((2, 2))  # to half the height and width
     up: Callable[[int], Model] = upward_conv  # so many features at twice the height and width
     join: Join = beside  # or operator.add
     kernel_init: Initializer = he_normal()  # of the blocks' convolutions
     head_init: Initializer = lecun_normal()  # of the last convolution; zeros for a diffusion model
 
 
+@within(rate="[0, 1]")
 def unet(config: UNetConfig, *, rate: Scalar = 0.0) -> Model:
     """Blocks of convolutions on ever coarser pictures, then back, each with the fine one beside it.
 
@@ -109,7 +113,7 @@ def unet(config: UNetConfig, *, rate: Scalar = 0.0) -> Model:
             x = run("up", config.up(features), x, i)  # -> (B, 2 H, 2 W, C)
             x = run("both", lambda both: config.join(*both), (ways.pop(), x), i)
             x = block("join", i, x, features)
-        return run("head", conv(config.out_features, 1, kernel_init=config.head_init), x)
+        return run("head", conv(config.out_features, (1, 1), kernel_init=config.head_init), x)
 
     return wired(forward)
 
@@ -118,7 +122,7 @@ def _block(config: UNetConfig, features: int, rate: Scalar) -> Model:
     # Before a norm a bias has no effect: the norm subtracts it again.
     unit = sequential(
         conv=conv(
-            features, config.window, bias=config.norm is None, kernel_init=config.kernel_init
+            features, (config.window,) * 2, bias=config.norm is None, kernel_init=config.kernel_init
         ),
         **({"norm": config.norm()} if config.norm else {}),
     )
@@ -140,15 +144,11 @@ def _block(config: UNetConfig, features: int, rate: Scalar) -> Model:
 
 def _shifted(both: tuple[Array, Array]) -> Array:
     x, shift = both
-    return x + shift[:, None, None, :]
+    return broadcast(jnp.add, x, shift[:, None, None, :])
 
 
 def _expect_halves(config: UNetConfig, x: Any) -> None:
-    if len(x.shape) != 4:
-        raise ValueError(
-            f"unet: expected x of shape (batch, height, width, channels), got {tuple(x.shape)}; "
-            "add the missing axis"
-        )
+    expect_images("unet", x)
     factor = 2 ** (len(config.widths) - 1)
     if any(size % factor for size in x.shape[1:3]):
         raise ValueError(

@@ -1,5 +1,6 @@
 """The variational autoencoder. B batch, I inputs, L latent features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,15 +10,16 @@ from jaxtyping import Array, Float
 
 from fnn.activations import relu
 from fnn.combinators import Layer
-from fnn.keys import fold_name
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
+from fnn.keys import draw_normal, fold_name
 from fnn.losses import binary_cross_entropy
 from fnn.models.autoencoder import AutoencoderConfig, from_code, halves_init, to_code
-from fnn.tree import at_least_float32
-from fnn.types import Loss, Model, Params, PRNGKey, Scalar, Weighted
+from fnn.types import Model, Params, PRNGKey, Scalar, Weighted
 
 # nll(reconstruction, targets) -> costs of the shape of the targets, or summed over any axes but the
 # first; in nats: binary_cross_entropy, and unit_gaussian_nll
-Likelihood = Loss
+Likelihood = Callable[[Any, Any], Float[Array, "..."] | Weighted]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def vae_sample(
     (5, 6)
     """
     dtype = jax.tree.leaves(params)[0].dtype
-    z = jax.random.normal(key, (samples, config.latent_features), dtype)
+    z = draw_normal(key, (samples, config.latent_features), dtype)
     return vae_decode(config, params, z)
 
 
@@ -137,7 +139,9 @@ def reparameterise(
     >>> reparameterise(jax.random.key(0), jnp.array([2.0]), jnp.array([-jnp.inf])).tolist()
     [2.0]
     """
-    return mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape, mean.dtype)
+    wide = at_least_float32(mean)
+    std = jnp.exp(0.5 * log_var.astype(wide))
+    return (mean.astype(wide) + std * jax.random.normal(key, mean.shape, wide)).astype(mean.dtype)
 
 
 def gaussian_kl(
@@ -171,6 +175,7 @@ def unit_gaussian_nll(
     return 0.5 * jnp.square(means.astype(wide) - targets.astype(wide)) + half_log_two_pi
 
 
+@within(beta="[0, inf)")
 def negative_elbo(
     predictions: VAEOutput,
     targets: Any,
@@ -199,4 +204,4 @@ def negative_elbo(
     costs = nll(predictions.reconstruction, targets)
     if isinstance(costs, Weighted):
         costs = costs.weights * costs.values
-    return costs.reshape(costs.shape[0], -1).sum(axis=1) + jnp.asarray(beta, kl.dtype) * kl
+    return costs.sum(axis=tuple(range(1, costs.ndim))) + jnp.asarray(beta, kl.dtype) * kl

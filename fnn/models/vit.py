@@ -8,8 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import layers
+from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal, normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.axes import expect_images
+from fnn.layers.linear import plus_row
 from fnn.models import transformer
 from fnn.models.layers import layer_norm
 from fnn.models.transformer import BlockConfig
@@ -71,6 +74,7 @@ def vit_base(
     )
 
 
+@within(rate="[0, 1]")
 def vit(config: ViTConfig, *, rate: Scalar = 0.0) -> Model:
     """Tiles of a picture as tokens, a transformer over them, and a linear head.
 
@@ -107,6 +111,7 @@ def vit(config: ViTConfig, *, rate: Scalar = 0.0) -> Model:
     return Model(init=init, apply=apply)
 
 
+@within(rate="[0, 1]")
 def vit_features(
     config: ViTConfig,
     params: Params,
@@ -138,14 +143,16 @@ def vit_features(
         key=key,
         train=train,
     )
-    return config.block.norm.apply(params["norm"], (), h)[0]
+    with in_layer(("norm",), h):
+        return config.block.norm.apply(params["norm"], (), h)[0]
 
 
 def _embed(config: ViTConfig, params: Params, x: Array) -> Array:
-    tiles = layers.conv(params["patch"], x, stride=config.patch, padding=layers.Padding.VALID)
-    tokens = tiles.reshape(x.shape[0], -1, config.features)
+    with in_layer(("patch",), x):
+        tiles = layers.conv(params["patch"], x, stride=config.patch, padding=layers.Padding.VALID)
+    tokens = jax.lax.collapse(tiles, 1, 3)
     if config.class_token:
-        first = jnp.broadcast_to(params["class"], (x.shape[0], 1, config.features))
+        first = plus_row(jnp.zeros_like(tokens[:, :1]), params["class"])
         tokens = jnp.concatenate([first, tokens], axis=1)
     table = params["positions"]["table"]
     if tokens.shape[1] != len(table):
@@ -153,7 +160,7 @@ def _embed(config: ViTConfig, params: Params, x: Array) -> Array:
             f"vit: expected a picture of {len(table)} tokens, got {tokens.shape[1]} from "
             f"{x.shape}; resize it to what the positions were made for"
         )
-    return tokens + table[None]
+    return plus_row(tokens, table)
 
 
 def _init(config: ViTConfig, key: PRNGKey, x: Any) -> Params:
@@ -195,11 +202,7 @@ def _init(config: ViTConfig, key: PRNGKey, x: Any) -> Params:
 
 
 def _expect_pictures(config: ViTConfig, x: Any) -> None:
-    if len(x.shape) != 4:
-        raise ValueError(
-            f"vit: expected x of shape (batch, height, width, channels), got {x.shape}; add the "
-            "missing axis"
-        )
+    expect_images("vit", x)
     if x.shape[1] % config.patch or x.shape[2] % config.patch:
         raise ValueError(
             f"vit: expected a height and a width that {config.patch} divides, got {x.shape[1:3]}; "

@@ -1,5 +1,6 @@
 """Optimizers and gradient transforms as pure state transitions."""
 
+from fnn.arguments import check_exports
 from fnn.optim import contrib as contrib
 from fnn.optim.accumulate import accumulate as accumulate
 from fnn.optim.adafactor import adafactor as adafactor
@@ -60,6 +61,7 @@ from fnn.optim.precision import master_weights as master_weights
 from fnn.optim.precision import stochastic_rounding as stochastic_rounding
 from fnn.optim.prodigy import dadapt_adam as dadapt_adam
 from fnn.optim.prodigy import prodigy as prodigy
+from fnn.optim.proximal import proximal_l1 as proximal_l1
 from fnn.optim.radam import radam as radam
 from fnn.optim.rmsprop import rmsprop as rmsprop
 from fnn.optim.rprop import rprop as rprop
@@ -81,3 +83,23 @@ from fnn.optim.skip import skip_spikes as skip_spikes
 from fnn.optim.soap import soap as soap
 from fnn.optim.sophia import sophia as sophia
 from fnn.optim.width import scaled_for_width as scaled_for_width
+
+# fmt: off
+__all__ = [
+    "accumulate", "adabelief", "adadelta", "adafactor", "adafactor_absolute", "adagrad", "adam",
+    "adamax", "adamw", "adamw_scale", "adan", "adaptive_clip", "add_l2", "add_noise",
+    "ademamix", "adopt", "algoperf_nadamw", "algoperf_schedule_free_adamw", "amsgrad", "asam",
+    "backtracking", "cautious", "centralise", "chain", "clip_by_global_norm",
+    "clip_by_leaf_norm", "clip_by_value", "contrib", "dadapt_adam", "decoupled_decay",
+    "depth_by_number", "dynamic_loss_scale", "elementwise", "ema", "freeze", "from_direction",
+    "frozen", "full_step", "groups", "groups_table", "kron", "lamb", "lars",
+    "layerwise_lr_decay", "lbfgs", "lion", "lookahead", "master_weights", "matrices",
+    "momentum", "muon", "nadam", "nadamw", "nesterov", "newton_schulz", "partition", "prodigy",
+    "proximal_l1", "radam", "reduce_on_plateau", "relative_step", "rmsprop", "rprop", "sam",
+    "scaled_for_width", "schedule_free_adamw", "schedule_free_sgd", "scheduled", "sgd",
+    "shampoo", "sign_sgd", "signum", "skip_not_finite", "skip_spikes", "soap", "sophia",
+    "stochastic_rounding", "swa", "width_scale", "wolfe", "yogi", "zero_not_finite",
+]
+# fmt: on
+
+check_exports(__name__)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.dtypes import wide
 from fnn.optim.wrap import wrapping
-from fnn.tree import wide
 from fnn.types import Optimizer, Params
 
 
@@ -31,8 +31,7 @@ def accumulate(optimizer: Optimizer, *, steps: int) -> Optimizer:
         else:              update = 0
 
     So k steps equal one step on the batches taken together, if these are of one size and the model
-    has no statistics of the batch. Schedules go on counting each small batch, and the update uses
-    the lr of the k-th.
+    has no statistics of the batch. The schedule counts updates: in k steps it moves by one.
 
     Args:
       steps: k, at least 1; static.
@@ -50,8 +49,6 @@ def accumulate(optimizer: Optimizer, *, steps: int) -> Optimizer:
     >>> first['w'].tolist(), second['w'].tolist()
     ([0.0], [-2.0])
     """
-    if steps < 1:
-        raise ValueError(f"accumulate: expected steps of at least 1, got {steps}; 1 is no change")
 
     def init(params):
         return AccumulateState(
@@ -74,4 +71,5 @@ def accumulate(optimizer: Optimizer, *, steps: int) -> Optimizer:
         updates, total, inner = jax.lax.cond(step % steps == 0, apply, wait, total, state.inner)
         return updates, AccumulateState(step=step, total=total, inner=inner)
 
-    return wrapping("accumulate", optimizer, init, update)
+    accumulated = wrapping("accumulate", optimizer, init, update)
+    return accumulated._replace(steps_per_update=steps * optimizer.steps_per_update)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
+from fnn import dtypes
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import decay_weights, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -43,6 +44,13 @@ def relative_step(step: Any) -> Float[Array, ""]:
     return jnp.minimum(jnp.float32(0.01), jax.lax.rsqrt(t))
 
 
+@within(
+    decay_power="(0, inf)",
+    max_rms="(0, inf]",
+    min_scale="[0, inf)",
+    weight_decay="[0, inf)",
+    eps="[0, inf)",
+)
 def adafactor(
     *,
     decay_power: Scalar = 0.8,
@@ -91,6 +99,7 @@ def adafactor(
     )
 
 
+@within(decay_power="(0, inf)", max_rms="(0, inf]", weight_decay="[0, inf)", eps="[0, inf)")
 def adafactor_absolute(
     *,
     decay_power: Scalar = 0.8,
@@ -139,7 +148,7 @@ def _adafactor(
 ) -> Optimizer:
     def init(params: Params) -> AdafactorState:
         def zeros(shape: Callable[[Any], tuple[int, ...]]) -> Params:
-            return jax.tree.map(lambda p: jnp.zeros(shape(p), tree.at_least_float32(p)), params)
+            return jax.tree.map(lambda p: jnp.zeros(shape(p), dtypes.at_least_float32(p)), params)
 
         def factored(p: Any) -> bool:
             return _is_factored(p.shape, min_factored)
@@ -165,7 +174,7 @@ def _adafactor(
             return average(old, square if axis is None else square.mean(axis))
 
         def leaf(g: Array, p: Array, r: Array, c: Array, v: Array) -> Array:
-            u = g * (_inverse_root(v) if v.size else _factored_root(r, c))
+            u = g * (_inverse_root(v) if v.shape == g.shape else _factored_root(r, c))
             excess = _rms(u) / jnp.asarray(max_rms, u.dtype)
             return sized(p, u / jnp.maximum(1, excess))
 
@@ -198,4 +207,4 @@ def _inverse_root(v: Array) -> Array:
 
 
 def _rms(x: Array) -> Array:
-    return safe_sqrt(jnp.square(x).mean())
+    return safe_sqrt(jnp.square(x).sum() / max(x.size, 1))

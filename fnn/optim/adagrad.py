@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Params, Scalar
 
@@ -17,6 +18,7 @@ class SquareSum:
     v: Params  # in at least float32
 
 
+@within(start="[0, inf)", eps="[0, inf)")
 def adagrad(*, start: Scalar = 0.0, eps: Scalar = 1e-10) -> Optimizer:
     """Adagrad: the gradient over the root of the sum of all squared gradients. For sparse ones.
 
@@ -60,6 +62,7 @@ class AdadeltaState:
     u: Params  # of the directions, in at least float32
 
 
+@within(decay="[0, 1)", eps="(0, inf)")
 def adadelta(*, decay: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     """Adadelta: steps in the unit of the parameters, from the size of the steps before.
 

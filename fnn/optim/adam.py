@@ -6,6 +6,7 @@ import jax
 from jaxtyping import Array, Int
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -34,6 +35,7 @@ def adam_rule(g, m, v, *, t, b1, b2, eps):
     return m_hat / (safe_sqrt(v_hat) + eps), m, v
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def adam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """Adam: the running mean of the gradient divided by its running root mean square.
 
@@ -58,6 +60,7 @@ def adam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimiz
     return elementwise("adam", AdamState, adam_rule, b1=b1, b2=b2, eps=eps)
 
 
+@within(weight_decay="[0, inf)", b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def adamw(
     *,
     weight_decay: Scalar,

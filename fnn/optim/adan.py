@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -25,6 +26,7 @@ class AdanState:
     last: Params  # the last gradient
 
 
+@within(b1="[0, 1)", b2="[0, 1)", b3="[0, 1)", eps="[0, inf)", weight_decay="[0, inf)")
 def adan(
     *,
     b1: Scalar = 0.98,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -25,6 +26,15 @@ class AdemamixState:
     slow: Params
 
 
+@within(
+    b1="(0, 1)",
+    b2="(0, 1)",
+    b3="(0, 1)",
+    alpha="[0, inf)",
+    warmup_steps="[0, inf)",
+    eps="[0, inf)",
+    weight_decay="[0, inf)",
+)
 def ademamix(
     *,
     b1: Scalar = 0.9,

@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.adam import AdamState
 from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Scalar
 from fnn.xla import written_after
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="(0, inf)")
 def adopt(*, b1: Scalar = 0.9, b2: Scalar = 0.9999, eps: Scalar = 1e-6) -> Optimizer:
     """ADOPT: Adam that converges with any b2.
 

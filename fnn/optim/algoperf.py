@@ -5,12 +5,14 @@ two models, translation, molecules, clicks and reconstruction of scans. Each poi
 serve all of them without tuning, under the benchmark's "self-tuning" rules.
 """
 
+from fnn.expect import within
 from fnn.optim.nadam import nadamw
 from fnn.optim.schedule_free import schedule_free_adamw
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 
+@within(weight_decay="[0, inf)", b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def algoperf_nadamw(
     *,
     weight_decay: Scalar = 0.08121616522670176,
@@ -45,6 +47,7 @@ def algoperf_nadamw(
     return nadamw(weight_decay=weight_decay, mask=mask, b1=b1, b2=b2, eps=eps)
 
 
+@within(weight_decay="[0, inf)", beta="(0, 1)", b2="[0, 1)", eps="[0, inf)")
 def algoperf_schedule_free_adamw(
     *,
     weight_decay: Scalar = 0.08121616522670176,

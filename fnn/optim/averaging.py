@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.dtypes import wide
+from fnn.expect import within
 from fnn.optim.base import bias_correction
 from fnn.optim.wrap import cast_like, choose, wide_copy, wrapping
-from fnn.tree import wide
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -24,6 +25,7 @@ class AverageState:
     inner: Any
 
 
+@within(decay="[0, 1)")
 def ema(optimizer: Optimizer, *, decay: Scalar = 0.999) -> Optimizer:
     """A running mean of the weights; training itself is left as it is.
 
@@ -62,6 +64,7 @@ def ema(optimizer: Optimizer, *, decay: Scalar = 0.999) -> Optimizer:
     return _averaging("ema", optimizer, follow)
 
 
+@within(start="[1, inf)", period="[1, inf)")
 def swa(optimizer: Optimizer, *, start: Scalar, period: Scalar = 1) -> Optimizer:
     """Stochastic weight averaging: the plain mean of the weights along the end of training.
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import tree
-from fnn.expect import expect_alike
+from fnn import dtypes, tree
+from fnn.expect import expect_alike, expect_real
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar, Update, unscaled
 
@@ -28,7 +28,8 @@ def from_update(name: str, init: Callable[[Params], Any], update: Update) -> Opt
     Args:
       name: how its error messages begin.
 
-    Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
+    Raises: ValueError, in init, for complex parameters; in update, if gradients and parameters
+      differ in structure or shape.
 
     >>> halve = from_update('halve', lambda params: (), lambda grads, state, params, lr, objective:
     ...                     (jax.tree.map(lambda p: -p / 2, params), state))
@@ -40,9 +41,13 @@ def from_update(name: str, init: Callable[[Params], Any], update: Update) -> Opt
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
     ) -> tuple[Params, Any]:
         expect_alike(f"{name}: params and grads", params, grads)
-        return update(tree.wide(grads), state, params, lr, objective)
+        return update(dtypes.wide(grads), state, params, lr, objective)
 
-    return Optimizer(init=init, update=checked)
+    def of_real(params: Params) -> Any:
+        expect_real(f"{name}: params", params)
+        return init(params)
+
+    return Optimizer(init=of_real, update=checked)
 
 
 def from_direction(name: str, init: Callable[[Params], Any], direction: Direction) -> Optimizer:
@@ -97,6 +102,27 @@ def expect_unscaled(where: str, *optimizers: Optimizer) -> None:
         raise ValueError(
             f"{where}: expected optimizers without a loss scale, got one; put it around {where}"
         )
+
+
+def expect_one_pace(where: str, *optimizers: Optimizer) -> int:
+    """The number of steps per update of all of them, by which the one schedule is counted.
+
+    Raises: ValueError, which begins with `where`, if they differ.
+
+    >>> from fnn.optim import accumulate, sgd
+    >>> expect_one_pace('groups', sgd(), accumulate(sgd(), steps=2))
+    Traceback (most recent call last):
+        ...
+    ValueError: groups: expected optimizers that update at the same steps, got one update in \
+[1, 2] steps; put accumulate around groups
+    """
+    paces = sorted({optimizer.steps_per_update for optimizer in optimizers})
+    if len(paces) > 1:
+        raise ValueError(
+            f"{where}: expected optimizers that update at the same steps, got one update in "
+            f"{paces} steps; put accumulate around {where}"
+        )
+    return paces[0] if paces else 1
 
 
 def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask | None) -> Params:

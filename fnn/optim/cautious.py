@@ -2,8 +2,8 @@
 
 import jax
 
+from fnn.dtypes import wide
 from fnn.optim.wrap import wrapping
-from fnn.tree import wide
 from fnn.types import Optimizer
 
 

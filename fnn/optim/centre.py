@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array
 
-from fnn.tree import at_least_float32
+from fnn.dtypes import at_least_float32
 from fnn.types import Transform
 
 

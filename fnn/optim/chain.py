@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fnn.advice import advice, refuse
 from fnn.types import Optimizer, Transform, unscaled
 
 
@@ -22,6 +23,9 @@ def chain(*parts: Transform | Optimizer) -> Any:
             "chain: expected transforms, then at most one optimizer at the end, got "
             f"{[type(part).__name__ for part in parts]}; move the optimizer to the end"
         )
+    if not isinstance(parts[-1], (Transform, Optimizer)):
+        words = "transforms, then at most one optimizer"
+        refuse("chain", words, parts[-1], advice(parts[-1], Optimizer))
 
     def init(params):
         return tuple(part.init(params) for part in parts)
@@ -36,10 +40,11 @@ def chain(*parts: Transform | Optimizer) -> Any:
 
     last = parts[-1]
     if isinstance(last, Optimizer):
-        return Optimizer(
-            init,
-            lambda g, s, p, lr, objective=None: through(g, s, p, (lr, objective)),
-            lambda state, params: last.weights(state[-1], params),
-            unscaled if last.loss_scale is unscaled else lambda state: last.loss_scale(state[-1]),
+        scale = last.loss_scale
+        return last._replace(
+            init=init,
+            update=lambda g, s, p, lr, objective=None: through(g, s, p, (lr, objective)),
+            weights=lambda state, params: last.weights(state[-1], params),
+            loss_scale=unscaled if scale is unscaled else lambda state: scale(state[-1]),
         )
     return Transform(init, lambda g, s, p: through(g, s, p, ()))

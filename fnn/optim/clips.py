@@ -5,12 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import tree
-from fnn.autodiff import safe_sqrt
-from fnn.expect import expect_alike
-from fnn.tree import Mask, at_least_float32
+from fnn.autodiff import safe_norm
+from fnn.dtypes import at_least_float32
+from fnn.expect import expect_alike, within
+from fnn.tree import Mask
 from fnn.types import Scalar, Transform
 
 
+@within(max_norm="(0, inf]")
 def clip_by_global_norm(max_norm: Scalar) -> Transform:
     """Scale all gradients together so that their global norm is at most `max_norm`.
 
@@ -28,12 +30,13 @@ def clip_by_global_norm(max_norm: Scalar) -> Transform:
     """
 
     def update(grads, state, params):
-        norm = tree.global_norm(grads)
-        return jax.tree.map(lambda g: _at_most(g, norm, max_norm), grads), state
+        norm = tree.scaled_norm(grads)
+        return jax.tree.map(lambda g: _at_most(g, *norm, max_norm), grads), state
 
     return Transform(init=lambda params: (), update=update)
 
 
+@within(max_value="(0, inf]")
 def clip_by_value(max_value: Scalar) -> Transform:
     """Cut each element of the gradients to [-max_value, max_value].
 
@@ -51,6 +54,7 @@ def clip_by_value(max_value: Scalar) -> Transform:
     return Transform(init=lambda params: (), update=update)
 
 
+@within(max_norm="(0, inf]")
 def clip_by_leaf_norm(max_norm: Scalar) -> Transform:
     """Scale each leaf of the gradients so that its own norm is at most `max_norm`.
 
@@ -73,11 +77,12 @@ def clip_by_leaf_norm(max_norm: Scalar) -> Transform:
     """
 
     def update(grads, state, params):
-        return jax.tree.map(lambda g: _at_most(g, tree.global_norm(g), max_norm), grads), state
+        return jax.tree.map(lambda g: _at_most(g, *tree.scaled_norm(g), max_norm), grads), state
 
     return Transform(init=lambda params: (), update=update)
 
 
+@within(clipping="(0, inf]", eps="(0, inf)")
 def adaptive_clip(
     clipping: Scalar = 0.01, *, eps: Scalar = 1e-3, mask: Mask | None = None
 ) -> Transform:
@@ -110,7 +115,8 @@ def adaptive_clip(
         if not marked:
             return g
         size = jnp.maximum(_unit_norms(p), jnp.asarray(eps, at_least_float32(p)))
-        return _at_most(g, _unit_norms(g), jnp.asarray(clipping, size.dtype) * size)
+        norm = _unit_norms(g)
+        return _at_most(g, jnp.ones_like(norm), norm, jnp.asarray(clipping, size.dtype) * size)
 
     def update(grads, state, params):
         expect_alike("adaptive_clip: params and grads", params, grads)
@@ -139,17 +145,22 @@ def zero_not_finite() -> Transform:
     return Transform(init=lambda params: (), update=update)
 
 
-def _at_most(g: Array, norm: Float[Array, "..."], limit: Scalar | Float[Array, "..."]) -> Array:
-    """g, scaled down where its norm is over the limit; 0 / 0 never arises."""
-    limit = jnp.asarray(limit, norm.dtype)
-    over = norm > limit
-    factor = jnp.where(over, limit / jnp.where(over, norm, 1), 1)
+def _at_most(
+    g: Array,
+    scale: Float[Array, "..."],
+    norm: Float[Array, "..."],
+    limit: Scalar | Float[Array, "..."],
+) -> Array:
+    """g, scaled down where its norm, scale * norm, is over the limit; 0 / 0 never arises."""
+    limit, wide = jnp.asarray(limit, norm.dtype), g.astype(norm.dtype)
+    over = norm > limit / scale
     # A NaN norm is not over any limit, and the NaN passes on as it should.
-    return g * factor.astype(g.dtype)
+    cut = wide / scale * (limit / jnp.where(over, norm, 1))
+    return jnp.where(over, cut, wide).astype(g.dtype)
 
 
 def _unit_norms(x: Array) -> Float[Array, "..."]:
     """Norms over all axes but the last, which are kept with size 1; of a vector, over its axis."""
     x = x.astype(at_least_float32(x))
     axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else None
-    return safe_sqrt(jnp.square(x).sum(axis=axes, keepdims=True))
+    return safe_norm(x, axes)

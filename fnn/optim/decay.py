@@ -5,13 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn import tree
-from fnn.expect import expect_alike
+from fnn import dtypes
+from fnn.expect import expect_alike, within
 from fnn.optim.base import decay_weights
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar, Transform
 
 
+@within(l2="[0, inf)")
 def add_l2(l2: Scalar, *, mask: Mask | None = None) -> Transform:
     """The gradient of an L2 penalty, l2 ||p||^2 / 2, added to the gradient.
 
@@ -36,12 +37,13 @@ def add_l2(l2: Scalar, *, mask: Mask | None = None) -> Transform:
 
     def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
         expect_alike("add_l2: params and grads", params, grads)
-        wide = jax.tree.map(lambda g: g.astype(tree.at_least_float32(g)), grads)
+        wide = jax.tree.map(lambda g: g.astype(dtypes.at_least_float32(g)), grads)
         return decay_weights(wide, params, l2, mask), state
 
     return Transform(init=lambda params: (), update=update)
 
 
+@within(weight_decay="[0, inf)")
 def decoupled_decay(
     optimizer: Optimizer, weight_decay: Scalar, *, mask: Mask | None = None
 ) -> Optimizer:

@@ -8,11 +8,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from fnn import tree
+from fnn.expect import within
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 DepthOf = Callable[[str], int | None]  # path -> how far a leaf is from the input; None is the top
 
 
+@within(decay="(0, 1]")
 def layerwise_lr_decay(optimizer: Optimizer, decay: Scalar, depth_of: DepthOf) -> Optimizer:
     """Updates that shrink by a factor with each layer from the top: to fine-tune a trained model.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 
+from fnn.expect import within
 from fnn.optim.base import elementwise, from_direction
 from fnn.types import Optimizer, Params, Scalar
 
@@ -31,6 +32,7 @@ def sgd() -> Optimizer:
     return from_direction("sgd", lambda params: (), lambda grads, state, params: (grads, state))
 
 
+@within(momentum="[0, 1)")
 def momentum(*, momentum: Scalar = 0.9) -> Optimizer:
     """The heavy ball.
 
@@ -61,6 +63,7 @@ def _momentum_rule(g, v, *, momentum):
     return v, v
 
 
+@within(momentum="[0, 1)")
 def nesterov(*, momentum: Scalar = 0.9) -> Optimizer:
     """Momentum that looks ahead.
 

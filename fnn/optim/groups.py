@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from fnn import text, tree
 from fnn.expect import expect_alike
-from fnn.optim.base import expect_unscaled
+from fnn.optim.base import expect_one_pace, expect_unscaled
 from fnn.types import Objective, Optimizer, Params
 
 Flat = dict[str, Any]  # {path: leaf}
@@ -27,8 +28,9 @@ def partition(optimizers: Mapping[str, Optimizer], label: Callable[[str, Any], s
       label: `(path, leaf) -> name`; may look at the leaf's shape and dtype, not at its values.
 
     State: {name: the state of its optimizer}, for the groups that have leaves.
-    Raises: ValueError for a name that is no group, for two leaves with one path, and for an
-      optimizer with a loss scale: there is one loss, so the scale goes around the partition.
+    Raises: ValueError for a name that is no group, for two leaves with one path, for an optimizer
+      with a loss scale (there is one loss, so the scale goes around the partition), and for
+      optimizers that accumulate over different numbers of steps: there is one schedule.
 
     >>> from fnn.optim import sgd
     >>> opt = partition({'matrices': sgd(), 'rest': frozen()},
@@ -78,7 +80,7 @@ def groups(optimizers: Mapping[str, Optimizer]) -> Optimizer:
 
 
 def frozen() -> Optimizer:
-    """Leaves the parameters as they are, and remembers nothing.
+    """Leaves the parameters as they are, and remembers nothing; no gradient is computed for them.
 
     State: ().
 
@@ -92,14 +94,18 @@ def frozen() -> Optimizer:
         expect_alike("frozen: params and grads", params, grads)
         return tree.zeros_like(params), state
 
-    return Optimizer(init=lambda params: (), update=update)
+    return Optimizer(init=lambda params: (), update=update, trained=_no_leaf)
+
+
+def _no_leaf(params: Params) -> PyTree:
+    return jax.tree.map(lambda _: False, params)
 
 
 def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
     """The optimizer, for the leaves whose path matches none of `patterns`; the others stay put.
 
-    What stays takes no memory in the state. The gradient is still computed; where nothing else
-    reads it, the compiler drops it.
+    What stays takes no memory in the state, and no gradient is computed for it: it is 0 in norms,
+    clips and measures.
 
     Raises: ValueError, in init and update, for a pattern that matches no leaf.
 
@@ -192,7 +198,15 @@ def by_group(
             used |= optimizers[name].weights(state[name], part)
         return _like(params, used)
 
-    return Optimizer(init, update, weights)
+    def trained(params: Params) -> PyTree:
+        marked: Flat = {}
+        for name, part in parts(params).items():
+            marked |= optimizers[name].trained(part)
+        return _like(params, marked)
+
+    moving = [one for one in optimizers.values() if one.trained is not _no_leaf]
+    steps = expect_one_pace(where, *moving)
+    return Optimizer(init, update, weights, trained=trained, steps_per_update=steps)
 
 
 def _part_of(objective: Objective | None, params: Params, part: Flat) -> Objective | None:

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.keys import fold_name
 from fnn.optim.base import bias_correction, decay_weights, from_direction, moving_average
 from fnn.optim.by_shape import by_shape
@@ -26,6 +28,13 @@ class KronState:
     factors: Sides  # path -> {'left', 'right'}: upper triangular (n, n), or a diagonal (n, 1)
 
 
+@within(
+    b1="[0, 1)",
+    weight_decay="[0, inf)",
+    factor_lr="(0, 1)",
+    max_rms="(0, inf]",
+    every_steps="[1, inf)",
+)
 def kron(
     *,
     key: PRNGKey,
@@ -106,7 +115,8 @@ def _flat(leaves: Params) -> Matrices:
     """All leaves as matrices by path; one with fewer than two axes is a row."""
     rows = zip(tree.paths(leaves), jax.tree.leaves(leaves), strict=True)
     return {
-        path: x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x.reshape(1, -1) for path, x in rows
+        path: lax.collapse(x, 0, x.ndim - 1) if x.ndim > 1 else x.reshape(1, x.size)
+        for path, x in rows
     }
 
 
@@ -187,6 +197,8 @@ def _moved(q: Array, signal: Array, noise: Array, factor_lr: Scalar) -> Array:
 
 def _norm(a: Array) -> Array:
     """Nearly the spectral norm of symmetric matrices: a power iteration from the largest column."""
+    if not a.size:
+        return jnp.zeros((*a.shape[:-2], 1, 1), a.dtype)
     # Nothing depends on the scale but rounding, so no derivative goes through it.
     scale = jax.lax.stop_gradient(jnp.abs(a).max((-2, -1), keepdims=True))
     a = a / jnp.maximum(scale, 1e-30)
@@ -203,7 +215,9 @@ def _largest(x: Array) -> Array:
     The derivative of a maximum looks for the entry by its value, and is 0 / 0 where the compiler
     computes x twice and rounds otherwise the second time.
     """
-    flat = x.reshape(*x.shape[:-2], 1, -1)
+    if not x.size:
+        return jnp.zeros((*x.shape[:-2], 1, 1), x.dtype)
+    flat = lax.collapse(x, x.ndim - 2)[..., None, :]
     return jnp.take_along_axis(flat, flat.argmax(-1, keepdims=True), axis=-1)
 
 

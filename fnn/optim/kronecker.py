@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.optim.by_shape import by_shape
 from fnn.tree import Mask
 from fnn.types import Params
@@ -29,7 +29,7 @@ def as_matrices(leaves: Params, params: Params, stacked: Mask | None) -> Matrice
     marks = jax.tree.leaves(stacked(params)) if stacked else [False] * len(tree.paths(params))
     rows = zip(tree.paths(leaves), jax.tree.leaves(leaves), marks, strict=True)
     return {
-        path: leaf if several else leaf.reshape(-1, leaf.shape[-1])
+        path: leaf if several else jax.lax.collapse(leaf, 0, leaf.ndim - 1)
         for path, leaf, several in rows
         if leaf.ndim >= 2
     }
@@ -47,7 +47,7 @@ def sides_of(matrices: Matrices, max_size: int) -> Sides:
     }
     return {
         path: {
-            side: jnp.zeros((*size, size[-1]), tree.at_least_float32(matrices[path]))
+            side: jnp.zeros((*size, size[-1]), dtypes.at_least_float32(matrices[path]))
             for side, size in both.items()
             if size[-1] <= max_size
         }

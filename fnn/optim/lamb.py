@@ -5,12 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
+from fnn.expect import within
 from fnn.optim.adam import adam
 from fnn.optim.base import decay_weights, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 
+@within(weight_decay="[0, inf)", b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def lamb(
     *,
     weight_decay: Scalar = 0.0,

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
+from fnn.expect import within
 from fnn.optim.base import decay_weights, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 
+@within(momentum="[0, 1)", weight_decay="[0, inf)", trust="(0, inf)")
 def lars(
     *,
     momentum: Scalar = 0.9,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
-from fnn.autodiff import safe_sqrt
+from fnn import dtypes
+from fnn.autodiff import safe_norm
 from fnn.expect import expect_alike
 from fnn.optim.line_search import Line, LineSearch, wolfe
 from fnn.types import Objective, Optimizer, Params
@@ -63,12 +63,10 @@ def lbfgs(*, memory: int = 10, search: LineSearch | None = None) -> Optimizer:
     >>> for _ in range(8):
     ...     value, grads = at(params)
     ...     updates, state = opt.update(grads, state, params, 1.0, Objective(value, at))
-    ...     params = tree.add(params, updates)
+    ...     params = jax.tree.map(jnp.add, params, updates)
     >>> params['x'].round(3).item()
     1.0
     """
-    if memory < 1:
-        raise ValueError(f"lbfgs: expected memory of at least 1, got {memory}; 10 is usual")
     find = wolfe() if search is None else search
 
     def init(params: Params) -> LbfgsState:
@@ -106,7 +104,7 @@ def lbfgs(*, memory: int = 10, search: LineSearch | None = None) -> Optimizer:
 def _remember(state: LbfgsState, x: Array, g: Array, memory: int) -> LbfgsState:
     """The state with the pair that leads to x and g, if there is one of positive curvature."""
     s, y = x - state.params, g - state.grads
-    product, lengths = s @ y, safe_sqrt((s @ s) * (y @ y))
+    product, lengths = s @ y, safe_norm(s)[0] * safe_norm(y)[0]
     keep = (state.step > 0) & (product > jnp.finfo(x.dtype).eps * lengths)
     row = state.pairs % memory
 
@@ -146,7 +144,7 @@ def _first_scale(g: Array, rows: tuple[Array, Array, Array]) -> Array:
     y, inverse = rows[1][0], rows[2][0]
     known = inverse > 0
     curvature = 1 / jnp.where(known, inverse * (y @ y), 1)
-    return jnp.where(known, curvature, 1 / jnp.maximum(1, safe_sqrt(g @ g)))
+    return jnp.where(known, curvature, 1 / jnp.maximum(1, safe_norm(g)[0]))
 
 
 def _line(objective: Objective | None, params: Params, x: Array, d: Array, g: Array) -> Line:
@@ -166,13 +164,15 @@ def _line(objective: Objective | None, params: Params, x: Array, d: Array, g: Ar
 
 def _vector(leaves: Params) -> Array:
     """All leaves as one vector, in at least float32."""
-    flat = [leaf.astype(tree.at_least_float32(leaf)).ravel() for leaf in jax.tree.leaves(leaves)]
-    wide = jnp.result_type(*flat)
-    return jnp.concatenate([leaf.astype(wide) for leaf in flat])
+    wide = dtypes.widest(leaves)
+    flat = [leaf.astype(wide).ravel() for leaf in jax.tree.leaves(dtypes.wide(leaves))]
+    return jnp.concatenate([jnp.zeros(0, wide), *flat])
 
 
 def _like(params: Params, vector: Array) -> Params:
     leaves, structure = jax.tree.flatten(params)
+    if not leaves:
+        return params
     ends = list(itertools.accumulate(leaf.size for leaf in leaves))
     parts = jnp.split(vector, ends[:-1])
     return jax.tree.unflatten(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import expect_rising, within
 from fnn.types import Scalar
 
 
@@ -30,6 +31,7 @@ def full_step() -> LineSearch:
     return lambda line, first: first
 
 
+@within(shrink="(0, 1)", decrease="(0, 1)")
 def backtracking(
     *, shrink: Scalar = 0.5, decrease: Scalar = 1e-4, max_trials: int = 20
 ) -> LineSearch:
@@ -63,6 +65,7 @@ def backtracking(
     return search
 
 
+@within(decrease="(0, 0.5)", curvature="(0, 1)")
 def wolfe(*, decrease: Scalar = 1e-4, curvature: Scalar = 0.9, max_trials: int = 20) -> LineSearch:
     """A step at which the loss is low enough and the slope flat enough, by doubling and halving.
 
@@ -81,6 +84,9 @@ def wolfe(*, decrease: Scalar = 1e-4, curvature: Scalar = 0.9, max_trials: int =
     >>> wolfe()(line, jnp.float32(0.03)).round(2).item()
     0.11999999731779099
     """
+
+    ends = ("decrease", decrease), ("curvature", curvature)
+    expect_rising("wolfe", *ends, strictly=True)
 
     def search(line: Line, first: Array) -> Array:
         def try_one(trial: _Trial, high: Array, steep: Array) -> _Trial:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fnn.dtypes import wide
+from fnn.expect import within
 from fnn.optim.wrap import cast_like, choose, wide_copy, wrapping
-from fnn.tree import wide
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -22,6 +23,7 @@ class LookaheadState:
     inner: Any
 
 
+@within(period="[1, inf)", slow_step="(0, 1]")
 def lookahead(optimizer: Optimizer, *, period: Scalar = 5, slow_step: Scalar = 0.5) -> Optimizer:
     """Lookahead: after every k updates, go back part of the way that they went.
 

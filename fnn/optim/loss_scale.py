@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import tree
+from fnn.expect import within
 from fnn.optim.skip import update_if
 from fnn.optim.wrap import wrapping
 from fnn.types import Optimizer, Scalar
@@ -26,6 +27,7 @@ class LossScaleState:
     inner: Any
 
 
+@within(start="(0, inf)", growth="(1, inf)", backoff="(0, 1)", growth_steps="[1, inf)")
 def dynamic_loss_scale(
     optimizer: Optimizer,
     *,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import tree
-from fnn.expect import spec
+from fnn.expect import spec, within
 from fnn.optim.base import decay_weights, from_direction, moving_average
 from fnn.optim.by_shape import by_shape
 from fnn.optim.groups import by_group
@@ -26,7 +26,7 @@ def width_scale(inputs: int, outputs: int) -> float:
     >>> width_scale(64, 256), width_scale(256, 64)
     (2.0, 1.0)
     """
-    return math.sqrt(max(1, outputs / inputs))
+    return math.sqrt(max(1, outputs / max(inputs, 1)))
 
 
 def adamw_scale(inputs: int, outputs: int) -> float:
@@ -49,6 +49,7 @@ def matrices(params: Params) -> Params:
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
 
 
+@within(companion_lr="[0, inf)", momentum="[0, 1)", weight_decay="[0, inf)", eps="[0, inf)")
 def muon(
     *,
     companion: Optimizer,
@@ -149,7 +150,7 @@ def _orthogonal_momentum(
 
 
 def _as_matrices(x: Array, several: bool) -> Array:
-    return x if several else x.reshape(-1, x.shape[-1])
+    return x if several else jax.lax.collapse(x, 0, x.ndim - 1)
 
 
 def _at_share(optimizer: Optimizer, share: Scalar) -> Optimizer:

@@ -1,12 +1,14 @@
 """Adam with Nesterov's momentum."""
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def nadam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """Nadam: Adam whose momentum looks one step ahead.
 
@@ -37,6 +39,7 @@ def nadam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimi
     return elementwise("nadam", AdamState, _rule, b1=b1, b2=b2, eps=eps)
 
 
+@within(weight_decay="[0, inf)", b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def nadamw(
     *,
     weight_decay: Scalar,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.autodiff import safe_sqrt
+from fnn.autodiff import safe_norm
 from fnn.types import Scalar
 
 # Keller Jordan's: as steep at 0 as they can be while every singular value in (0, 1] ends near 1.
@@ -40,7 +40,7 @@ def newton_schulz(
     a, b, c = coefficients
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT  # A is on the shorter side
-    x = x / (safe_sqrt(jnp.square(x).sum((-2, -1), keepdims=True)) + jnp.asarray(eps, x.dtype))
+    x = x / (safe_norm(x, (-2, -1)) + jnp.asarray(eps, x.dtype))
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x

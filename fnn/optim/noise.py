@@ -6,11 +6,13 @@ from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.autodiff import safe_sqrt
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.keys import fold_name
-from fnn.tree import at_least_float32
 from fnn.types import Params, PRNGKey, Scalar, Transform
 
 
+@within(eta="[0, inf)", gamma="[0, inf)")
 def add_noise(key: PRNGKey, *, eta: Scalar = 0.01, gamma: Scalar = 0.55) -> Transform:
     """Normal noise on the gradient, with a variance that falls with the steps.
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import schedules, tree
+from fnn import dtypes, schedules
+from fnn.expect import within
 from fnn.optim.base import expect_objective
 from fnn.optim.wrap import choose, wrapping
 from fnn.schedules import PlateauState
@@ -25,6 +26,15 @@ class ReduceOnPlateauState:
     inner: Any  # the optimizer's state
 
 
+@within(
+    every_steps="[1, inf)",
+    factor="(0, 1)",
+    patience="[0, inf)",
+    rtol="[0, inf)",
+    atol="[0, inf)",
+    cooldown="[0, inf)",
+    least="[0, 1]",
+)
 def reduce_on_plateau(
     optimizer: Optimizer,
     *,
@@ -49,11 +59,11 @@ def reduce_on_plateau(
     State: ReduceOnPlateauState.
     Raises: ValueError, in update, without an objective: it holds the loss.
     Compat: Optax's contrib.reduce_on_plateau, last in a chain, does the same by scaling the
-      updates, with accumulation_size for every_steps.
+      updates, with accumulation_size for every_steps, and patience + 1 for patience.
 
     >>> from fnn.optim import sgd
     >>> from fnn.types import Objective
-    >>> opt = reduce_on_plateau(sgd(), every_steps=1, factor=0.5, patience=2)
+    >>> opt = reduce_on_plateau(sgd(), every_steps=1, factor=0.5, patience=1)
     >>> params = {'w': jnp.ones(1)}
     >>> state, same = opt.init(params), Objective(jnp.float32(3), lambda params: (3, params))
     >>> for _ in range(3):
@@ -84,7 +94,7 @@ def reduce_on_plateau(
         full = seen >= jnp.asarray(every_steps, seen.dtype)
         after = plateau.update(total / seen.astype(total.dtype), state.plateau)
         new = choose(full, after, state.plateau)
-        wide = tree.at_least_float32(lr)
+        wide = dtypes.at_least_float32(lr)
         lr = jnp.asarray(lr, wide) * new.factor.astype(wide)
         updates, inner = optimizer.update(grads, state.inner, params, lr, objective)
         total, seen = jnp.where(full, 0, total), jnp.where(full, 0, seen)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
+from fnn import dtypes, tree
+from fnn.dtypes import wide
 from fnn.keys import fold_name
 from fnn.optim.wrap import cast_like, wrapping
-from fnn.tree import wide
 from fnn.types import Objective, Optimizer, Params, PRNGKey
 
 
@@ -96,7 +96,7 @@ def _rounding_first(objective: Objective | None, params: Params) -> Objective | 
 
 
 def _is_narrow(leaf: Array) -> bool:
-    return leaf.dtype != tree.at_least_float32(leaf)
+    return leaf.dtype != dtypes.at_least_float32(leaf)
 
 
 def _rounded(x: Array, dtype: Any) -> Array:
@@ -151,7 +151,7 @@ def stochastic_rounding(optimizer: Optimizer, key: PRNGKey) -> Optimizer:
             if not _is_narrow(p):
                 return u
             start = p.astype(jnp.float32)
-            chance = jax.random.uniform(fold_name(now, path), p.shape)
+            chance = jax.random.uniform(fold_name(now, path), p.shape, jnp.float32)
             return _by_chance(start + u.astype(jnp.float32), p.dtype, chance) - start
 
         updates = tree.map_with_path(leaf, params, updates)

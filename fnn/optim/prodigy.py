@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
+from fnn.dtypes import wide
+from fnn.expect import within
 from fnn.optim.base import decay_weights, from_update, mean_square, moving_average
 from fnn.optim.wrap import wide_copy
-from fnn.tree import Mask, wide
+from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 from fnn.xla import written_after
 
@@ -37,6 +39,7 @@ class ProdigyState:
     distance: DistanceState
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)", d0="(0, inf)", weight_decay="[0, inf)")
 def prodigy(
     *,
     b1: Scalar = 0.9,
@@ -97,6 +100,7 @@ def prodigy(
     return from_update("prodigy", init, update)
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)", d0="(0, inf)", weight_decay="[0, inf)")
 def dadapt_adam(
     *,
     b1: Scalar = 0.9,
@@ -152,7 +156,7 @@ def dadapt_adam(
 
 
 def _first_distance(params: Params, d0: Scalar) -> DistanceState:
-    dtype = tree.widest(params)
+    dtype = dtypes.widest(params)
     return DistanceState(
         m=tree.zeros_like(params),
         v=tree.zeros_like(params),
@@ -184,4 +188,5 @@ def _sum(b3: Array, s: Params, weight: Array, grads: Params) -> Params:
 
 
 def _absolute_sum(values: Params, dtype: Any) -> Array:
-    return jnp.stack([jnp.abs(x).sum().astype(dtype) for x in jax.tree.leaves(values)]).sum()
+    sums = [jnp.abs(x).sum().astype(dtype) for x in jax.tree.leaves(values)]
+    return jnp.stack([jnp.zeros((), dtype), *sums]).sum()

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.adam import AdamState, adam_rule
 from fnn.optim.base import bias_correction, elementwise
 from fnn.types import Optimizer, Scalar
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def radam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """Rectified Adam: momentum first, then Adam with a step that grows as v settles. No warm-up.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Params, Scalar
 
@@ -17,6 +18,7 @@ class MeanSquare:
     v: Params  # in at least float32
 
 
+@within(decay="[0, 1)", eps="[0, inf)")
 def rmsprop(*, decay: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
     """The gradient over its root mean square.
 

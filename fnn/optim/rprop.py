@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from fnn.expect import within
 from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Params, Scalar
 
@@ -18,6 +19,7 @@ class RpropState:
     scale: Params  # step size as a multiple of lr, in at least float32
 
 
+@within(shrink="(0, 1)", grow="(1, inf)", min_scale="(0, 1)", max_scale="(1, inf]")
 def rprop(
     *,
     shrink: Scalar = 0.5,

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
-from fnn.expect import expect_alike
+from fnn.dtypes import wide
+from fnn.expect import expect_alike, within
 from fnn.optim.base import Direction, bias_correction, decay_weights, mean_square
 from fnn.optim.wrap import cast_like, wide_copy
-from fnn.tree import Mask, wide
+from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 
@@ -28,6 +29,7 @@ class ScheduleFreeState:
     direction: Any  # state of what z follows
 
 
+@within(beta="(0, 1)", weight_decay="[0, inf)", lr_power="[0, inf)")
 def schedule_free_sgd(
     *,
     beta: Scalar = 0.9,
@@ -80,6 +82,7 @@ class SecondMoment:
     v: Params  # in at least float32
 
 
+@within(weight_decay="[0, inf)", beta="(0, 1)", b2="[0, 1)", eps="[0, inf)", lr_power="[0, inf)")
 def schedule_free_adamw(
     *,
     weight_decay: Scalar = 0.0,
@@ -141,7 +144,7 @@ def _schedule_free(
     lr_power: Scalar,
 ) -> Optimizer:
     def init(params):
-        dtype = tree.widest(params)
+        dtype = dtypes.widest(params)
         return ScheduleFreeState(
             z=wide_copy(params),
             largest_lr=jnp.zeros((), dtype),

@@ -17,7 +17,7 @@ from fnn.types import Objective, Optimizer, Params, Schedule
 class ScheduledState:
     """What a schedule needs, beside the state of the optimizer."""
 
-    step: Int[Array, ""]  # updates made so far, int32
+    step: Int[Array, ""]  # steps so far, int32
     inner: Any  # the optimizer's state
 
 
@@ -58,11 +58,14 @@ def scheduled(make: Callable[..., Optimizer], **schedules: Schedule) -> Optimize
         lr: Any,
         objective: Objective | None = None,
     ) -> tuple[Params, ScheduledState]:
-        updates, inner = at(state.step).update(grads, state.inner, params, lr, objective)
+        now = state.step // first.steps_per_update
+        updates, inner = at(now).update(grads, state.inner, params, lr, objective)
         return updates, ScheduledState(step=state.step + 1, inner=inner)
 
     def weights(state: ScheduledState, params: Params) -> Params:
         # The state has seen step - 1 last, and what it averages was made with that step's values.
-        return at(jnp.maximum(state.step - 1, 0)).weights(state.inner, params)
+        last = jnp.maximum(state.step - 1, 0) // first.steps_per_update
+        return at(last).weights(state.inner, params)
 
-    return Optimizer(init, update, weights)
+    first = at(jnp.int32(0))
+    return first._replace(init=init, update=update, weights=weights)

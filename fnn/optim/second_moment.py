@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 
 
+@within(b1="[0, 1)", b2="[0, 1]", eps="(0, inf)", weight_decay="[0, inf)")
 def adamax(
     *,
     b1: Scalar = 0.9,
@@ -75,6 +77,7 @@ class AmsgradState:
     largest: Params
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def amsgrad(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """AMSGrad: Adam whose second moment never forgets a large gradient.
 
@@ -111,6 +114,7 @@ def _amsgrad_rule(g, m, v, largest, *, t, b1, b2, eps):
     return m_hat / (safe_sqrt(v_hat) + eps), m, v, largest
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="(0, inf)")
 def adabelief(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16) -> Optimizer:
     """AdaBelief: large steps where the gradient is as its mean foresaw, small ones where not.
 
@@ -144,6 +148,7 @@ def _adabelief_rule(g, m, v, *, t, b1, b2, eps):
     return m_hat / (safe_sqrt(v_hat) + eps), m, v
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)", start="[0, inf)")
 def yogi(
     *, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-3, start: Scalar = 1e-6
 ) -> Optimizer:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.expect import within
 from fnn.optim.adam import adam
 from fnn.optim.base import decay_weights, from_direction, moving_average
 from fnn.optim.blocks import cut, join
@@ -29,6 +30,7 @@ class ShampooState:
     graft: Any
 
 
+@within(b1="[0, 1)", b2="[0, 1)", weight_decay="[0, inf)", every_steps="[1, inf)", eps="[0, inf)")
 def shampoo(
     *,
     graft: Optimizer | None = None,
@@ -86,11 +88,6 @@ def shampoo(
     >>> updates['w'].round(2).tolist()    # an orthogonal matrix, as long as Adam's step
     [[-0.10000000149011612, -0.0], [-0.0, 0.10000000149011612]]
     """
-    if block_size < 1:
-        raise ValueError(
-            f"shampoo: expected a block_size above 0, got {block_size}; max_size=0 leaves all "
-            "leaves to the graft"
-        )
     length = adam(b1=b1, b2=b2) if graft is None else graft
 
     def blocks_of(leaves: Params, params: Params) -> Matrices:

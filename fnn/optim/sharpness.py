@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from fnn import tree
+from fnn.dtypes import wide
+from fnn.expect import within
 from fnn.optim.wrap import wrapping
-from fnn.tree import wide
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 
+@within(rho="[0, inf)")
 def sam(optimizer: Optimizer, *, rho: Scalar = 0.05) -> Optimizer:
     """SAM: update by the gradient a step uphill, so that flat minima win.
 
@@ -44,6 +46,7 @@ def sam(optimizer: Optimizer, *, rho: Scalar = 0.05) -> Optimizer:
     return _sharp("sam", optimizer, uphill)
 
 
+@within(rho="[0, inf)", eta="[0, inf)")
 def asam(optimizer: Optimizer, *, rho: Scalar = 0.5, eta: Scalar = 0.01) -> Optimizer:
     """Adaptive SAM: the step uphill is measured relative to each parameter.
 

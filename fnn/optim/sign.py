@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from fnn.expect import within
 from fnn.optim.base import elementwise, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -40,6 +41,7 @@ def sign_sgd() -> Optimizer:
     )
 
 
+@within(momentum="[0, 1)")
 def signum(*, momentum: Scalar = 0.9) -> Optimizer:
     """A step of lr against the sign of the mean gradient.
 
@@ -71,6 +73,7 @@ def _signum_rule(g, m, *, momentum):
     return jnp.sign(m), m
 
 
+@within(b1="[0, 1)", b2="[0, 1)", weight_decay="[0, inf)")
 def lion(
     *,
     b1: Scalar = 0.9,

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fnn import tree
+from fnn import dtypes, tree
+from fnn.expect import within
 from fnn.optim.base import bias_correction
 from fnn.optim.wrap import choose, wrapping
 from fnn.types import Objective, Optimizer, Params, Scalar
@@ -83,6 +84,7 @@ class SpikeState:
     inner: Any
 
 
+@within(factor="(1, inf)", decay="[0, 1)", warmup_steps="[0, inf)")
 def skip_spikes(
     optimizer: Optimizer,
     *,
@@ -121,7 +123,7 @@ def skip_spikes(
     def init(params):
         return SpikeState(
             seen=jnp.int32(0),
-            mean=jnp.zeros((), tree.widest(params)),
+            mean=jnp.zeros((), dtypes.widest(params)),
             skipped=jnp.int32(0),
             inner=optimizer.init(params),
         )

@@ -8,6 +8,7 @@ from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import (
     bias_correction,
     decay_weights,
@@ -33,6 +34,14 @@ class SoapState:
     bases: Sides  # their eigenvectors in columns, some updates old
 
 
+@within(
+    b1="[0, 1)",
+    b2="[0, 1)",
+    b3="[0, 1)",
+    weight_decay="[0, inf)",
+    every_steps="[1, inf)",
+    eps="[0, inf)",
+)
 def soap(
     *,
     b1: Scalar = 0.95,

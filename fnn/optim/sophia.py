@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.expect import expect_alike
+from fnn.expect import expect_alike, within
 from fnn.keys import fold_name
 from fnn.optim.base import decay_weights, expect_objective, moving_average
 from fnn.tree import Mask
@@ -25,6 +25,14 @@ class SophiaState:
     h: Params  # running mean of the diagonal, in at least float32
 
 
+@within(
+    b1="[0, 1)",
+    b2="[0, 1)",
+    scale="(0, inf)",
+    weight_decay="[0, inf)",
+    eps="[0, inf)",
+    every_steps="[1, inf)",
+)
 def sophia(
     *,
     key: PRNGKey,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-from fnn import tree
+from fnn import dtypes
 from fnn.expect import expect_alike
 from fnn.types import Objective, Optimizer, Params, unscaled
 
@@ -23,7 +23,7 @@ def wrapping(
     weights: Callable[[Any, Params], Params] | None = None,
     inner: Callable[[Any], Any] = lambda state: state.inner,
 ) -> Optimizer:
-    """An optimizer around `optimizer` that keeps its weights and its loss scale.
+    """An optimizer around `optimizer` that keeps its weights, its loss scale and what it trains.
 
     Args:
       name: how its error messages begin.
@@ -52,7 +52,9 @@ def wrapping(
         return optimizer.loss_scale(inner(state))
 
     scale = unscaled if optimizer.loss_scale is unscaled else inner_scale
-    return Optimizer(init, checked, weights or inner_weights, scale)
+    return optimizer._replace(
+        init=init, update=checked, weights=weights or inner_weights, loss_scale=scale
+    )
 
 
 def choose(which: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
@@ -70,7 +72,7 @@ def wide_copy(params: PyTree) -> PyTree:
     >>> wide_copy({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
     'float32'
     """
-    return jax.tree.map(lambda p: jnp.array(p, dtype=tree.at_least_float32(p), copy=True), params)
+    return jax.tree.map(lambda p: jnp.array(p, dtype=dtypes.at_least_float32(p), copy=True), params)
 
 
 def cast_like(values: PyTree, params: PyTree) -> PyTree:

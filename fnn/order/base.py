@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Int, Integer, UInt32
 
 from fnn.types import PRNGKey
 
@@ -18,7 +18,7 @@ _FEWEST_ROUNDS = 12  # of six examples, six rounds favour some pairs by a quarte
 
 
 def order(
-    key: PRNGKey, step: Int[Array, ""] | int, n: int, batch_size: int
+    key: PRNGKey, step: Integer[Array, ""] | int, n: int, batch_size: int
 ) -> Int[Array, " batch"]:
     """Indices of the examples that step `step` sees.
 
@@ -59,7 +59,7 @@ def order(
 
 
 def order_block(
-    key: PRNGKey, step: Int[Array, ""] | int, n: int, batch_size: int, steps: int
+    key: PRNGKey, step: Integer[Array, ""] | int, n: int, batch_size: int, steps: int
 ) -> Int[Array, "steps batch"]:
     """The order of `steps` steps from `step` on, which together see at most n examples.
 

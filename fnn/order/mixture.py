@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt32
 
 from fnn.order.base import MOST, hash_bits, rounds_for, seed_of, swap_or_not
 from fnn.order.wide import Wide, add, divide, multiply, subtract
@@ -23,7 +23,7 @@ Words = UInt32[Array, " batch"]
 
 def mixture(
     key: PRNGKey,
-    step: Int[Array, ""] | int,
+    step: Integer[Array, ""] | int,
     sizes: Sequence[int],
     weights: Sequence[Scalar] | Float[Array, " sources"],
     batch_size: int,
@@ -76,8 +76,6 @@ def _check(sizes: Sequence[int], weights: Sequence | Array, batch_size: int) -> 
         raise ValueError(
             f"mixture: expected a weight for each of {len(sizes)} sources, got {len(weights)}"
         )
-    if batch_size < 1:
-        raise ValueError(f"mixture: expected batch_size of at least 1, got {batch_size}")
     if any(isinstance(w, jax.core.Tracer) for w in [weights, *weights]):
         return  # their values cannot be seen
     known = np.asarray([float(w) for w in weights])

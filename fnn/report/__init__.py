@@ -7,3 +7,5 @@ from fnn.report import lr_find as lr_find
 from fnn.report import misread as misread
 from fnn.report import sweep as sweep
 from fnn.report.tensorboard import TensorBoard as TensorBoard
+
+__all__ = ["TensorBoard", "confusion", "curves", "html", "lr_find", "misread", "sweep"]

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 Matrix = Int[np.ndarray, "classes classes"]
 
 
 def matrix(
-    labels: Int[np.ndarray, " n"], predictions: Int[np.ndarray, "..."], classes: int
+    labels: Integer[np.ndarray, "*n"],
+    predictions: Integer[np.ndarray, "..."],
+    classes: int,
+    *,
+    ignore_index: int | None = None,
 ) -> Matrix:
     """How often each label (row) was given each prediction (column).
 
     Args:
-      labels, predictions: integers in [0, classes).
+      labels, predictions: integers in [0, classes), of one shape.
+      ignore_index: a label that does not count, such as -100.
 
     Raises: ValueError for lengths that differ, and for numbers out of range.
 
@@ -27,6 +32,9 @@ def matrix(
             f"confusion.matrix: expected a prediction for each label, got {predictions.shape} "
             f"for {labels.shape}; take the argmax over the classes"
         )
+    if ignore_index is not None:
+        kept = labels.astype(np.int64) != ignore_index
+        labels, predictions = labels[kept], predictions[kept]
     for name, values in (("labels", labels), ("predictions", predictions)):
         bad = values[(values < 0) | (values >= classes)]
         if len(bad):
@@ -34,7 +42,8 @@ def matrix(
                 f"confusion.matrix: expected {name} in [0, {classes}), got {bad[0]}; "
                 "give as many classes as there are"
             )
-    cells = np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2)
+    rows, columns = labels.astype(np.int64).ravel(), predictions.astype(np.int64).ravel()
+    cells = np.bincount(rows * classes + columns, minlength=classes**2)
     return cells.reshape(classes, classes)
 
 

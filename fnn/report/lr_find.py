@@ -1,4 +1,4 @@
-"""The picture of a learning-rate range test: loss over the rate, and what it suggests."""
+"""The figure of a learning-rate range test: loss over the rate, and the rate it suggests."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DASHES = ((0, (1, 1.5)), (0, (4, 2)), (0, (6, 2, 1, 2)))  # a line for each suggestion
-
 
 def draw(curve: RangeCurve) -> "Figure":
-    """The smoothed loss over the learning rate, mean and range of the seeds, and the suggestions.
+    """The smoothed loss over the learning rate, mean and range of the seeds, and the suggestion.
 
     It ends where the loss has blown up; the losses of single batches are faint.
 
@@ -26,8 +24,8 @@ def draw(curve: RangeCurve) -> "Figure":
     >>> lrs = jnp.array([1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0])
     >>> losses = jnp.array([[3.0, 2.9, 2.5, 1.0, 0.9, 9.0]])
     >>> curve = RangeCurve(lrs=lrs, losses=losses, smoothed=losses)
-    >>> [line.get_label() for line in draw(curve).axes[0].get_lines()][-3:]
-    ['steepest: 0.01', 'valley: 0.001', 'tenth of minimum: 0.01']
+    >>> draw(curve).axes[0].get_lines()[-1].get_label()
+    'suggestion: 0.005'
     """
     _expect_one_test(curve)
     whole = figure(6.4, 3.8)
@@ -36,7 +34,7 @@ def draw(curve: RangeCurve) -> "Figure":
     axes.set_xscale("log")
     shown = _until_blow_up(np.asarray(curve.kept))
     _losses(curve, shown, axes)
-    _marks(curve, axes)
+    _mark(curve, axes)
     axes.set_xlabel("learning rate", loc="right", fontsize=8, color=INK)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return whole
@@ -75,8 +73,6 @@ def _losses(curve: RangeCurve, shown: Bool[np.ndarray, " steps"], axes: "Axes") 
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
-def _marks(curve: RangeCurve, axes: "Axes") -> None:
-    for (name, lr), dashes in zip(curve.suggestions.items(), _DASHES, strict=True):
-        if np.isfinite(lr):
-            label = f"{name}: {float(lr):.2g}"
-            axes.axvline(float(lr), color=VALID, linewidth=1.2, linestyle=dashes, label=label)
+def _mark(curve: RangeCurve, axes: "Axes") -> None:
+    if np.isfinite(lr := float(curve.suggestion)):
+        axes.axvline(lr, color=VALID, linewidth=1.2, linestyle="--", label=f"suggestion: {lr:.2g}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Integer, Num
 
 from fnn.report.figure import matplotlib
 
@@ -15,7 +15,7 @@ Guess = tuple[str, float]  # a class, and its probability
 
 def gallery(
     images: Num[np.ndarray, "n height width *channels"],
-    labels: Int[np.ndarray, "..."],
+    labels: Integer[np.ndarray, "..."],
     probabilities: Float[np.ndarray, "... classes"],
     *,
     class_names: Sequence[str] | None = None,

@@ -4,6 +4,7 @@ Every argument may be a tracer, so lengths and heights can be swept and differen
 arguments give float64. A schedule of anything else than the lr goes to `optim.scheduled`.
 """
 
+from fnn.arguments import check_exports
 from fnn.schedules.cooldowns import warmup_stable_decay as warmup_stable_decay
 from fnn.schedules.cooldowns import warmup_stable_sqrt_decay as warmup_stable_sqrt_decay
 from fnn.schedules.cosines import cosine as cosine
@@ -30,3 +31,16 @@ from fnn.schedules.plateau import reduce_on_plateau as reduce_on_plateau
 from fnn.schedules.warmups import warmup_cosine as warmup_cosine
 from fnn.schedules.warmups import warmup_linear as warmup_linear
 from fnn.schedules.warmups import with_warmup as with_warmup
+
+# fmt: off
+__all__ = [
+    "Plateau", "PlateauState", "constant", "cosine", "cosine_restarts", "cyclic",
+    "cyclic_exponential", "cyclic_halving", "exponential_decay", "inverse_sqrt", "join",
+    "linear", "multi_step", "one_cycle", "one_cycle_momentum", "piecewise_constant",
+    "piecewise_cosine", "piecewise_linear", "polynomial", "reduce_on_plateau", "step_decay",
+    "warmup_cosine", "warmup_linear", "warmup_stable_decay", "warmup_stable_sqrt_decay",
+    "with_warmup",
+]
+# fmt: on
+
+check_exports(__name__)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.tree import wide, widest
+from fnn.dtypes import wide, widest
 from fnn.types import Scalar
 
 

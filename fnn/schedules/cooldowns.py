@@ -6,10 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import expect_rising, within
 from fnn.schedules.base import blend, scalars, share
 from fnn.types import Scalar, Schedule
 
 
+@within(warmup_steps="[0, inf)", total_steps="(0, inf)", cooldown_steps="[0, inf)")
 def warmup_stable_decay(
     peak: Scalar,
     *,
@@ -29,6 +31,7 @@ def warmup_stable_decay(
         `total_steps`.
       start, end: lr at step 0, and at `total_steps` and after.
 
+    Raises: ValueError for a warm-up and a cooldown longer than the whole, where all are known.
     Source: Zhai et al. 2022, arXiv:2106.04560, section 3.5; the name is from Hu et al. 2024,
       arXiv:2404.06395.
 
@@ -37,9 +40,10 @@ def warmup_stable_decay(
     [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
     """
     lengths = (warmup_steps, total_steps, cooldown_steps)
-    return _trapezoid((start, peak, end), lengths, lambda part: part)
+    return _trapezoid("warmup_stable_decay", (start, peak, end), lengths, lambda part: part)
 
 
+@within(warmup_steps="[0, inf)", total_steps="(0, inf)", cooldown_steps="[0, inf)")
 def warmup_stable_sqrt_decay(
     peak: Scalar,
     *,
@@ -62,14 +66,19 @@ def warmup_stable_sqrt_decay(
     [0.0, 1.0, 1.0, 0.5, 0.0]
     """
     lengths = (warmup_steps, total_steps, cooldown_steps)
-    return _trapezoid((start, peak, end), lengths, safe_sqrt)
+    return _trapezoid("warmup_stable_sqrt_decay", (start, peak, end), lengths, safe_sqrt)
 
 
 def _trapezoid(
+    where: str,
     heights: tuple[Scalar, Scalar, Scalar],
     lengths: tuple[Scalar, Scalar, Scalar],
     ease: Callable[[Array], Array],
 ) -> Schedule:
+    warmup, total, cooldown = lengths
+    both = ("warmup_steps + cooldown_steps", warmup + cooldown)
+    expect_rising(where, both, ("total_steps", total))
+
     def schedule(step: Scalar) -> Float[Array, ""]:
         t, first, top, last, w, total, down = scalars(step, *heights, *lengths)
         rise = blend(first, top, share(t, w))

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import within
 from fnn.schedules.base import blend, half_cosine, scalars, share
 from fnn.types import Scalar, Schedule
 
 
+@within(total_steps="(0, inf)")
 def cosine(start: Scalar, *, total_steps: Scalar, end: Scalar = 0.0) -> Schedule:
     """Half a cosine from `start` at step 0 to `end` at `total_steps`, and `end` from then on.
 
@@ -31,6 +33,7 @@ def cosine(start: Scalar, *, total_steps: Scalar, end: Scalar = 0.0) -> Schedule
     return schedule
 
 
+@within(first_steps="(0, inf)", growth="[1, inf)")
 def cosine_restarts(
     start: Scalar, *, first_steps: Scalar, growth: Scalar = 1.0, end: Scalar = 0.0
 ) -> Schedule:

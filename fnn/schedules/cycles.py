@@ -5,11 +5,15 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import within
 from fnn.schedules.base import blend, periods, scalars
 from fnn.schedules.pieces import piecewise_cosine
 from fnn.types import Scalar, Schedule
 
 
+@within(
+    total_steps="(0, inf)", warmup_share="(0, 1)", start_divisor="(0, inf)", end_divisor="(0, inf)"
+)
 def one_cycle(
     peak: Scalar,
     *,
@@ -43,6 +47,7 @@ def one_cycle(
     return piecewise_cosine(values, steps=[0, rise * total, total])
 
 
+@within(total_steps="(0, inf)", warmup_share="(0, 1)")
 def one_cycle_momentum(
     high: Scalar = 0.95,
     *,
@@ -71,6 +76,7 @@ def one_cycle_momentum(
     return piecewise_cosine([high, low, high], steps=[0, rise * total, total])
 
 
+@within(half_steps="(0, inf)")
 def cyclic(low: Scalar, *, high: Scalar, half_steps: Scalar) -> Schedule:
     """A triangle from `low` to `high` and back, for ever.
 
@@ -87,6 +93,7 @@ def cyclic(low: Scalar, *, high: Scalar, half_steps: Scalar) -> Schedule:
     return _triangles(low, high, half_steps, lambda cycle, t: jnp.ones_like(t))
 
 
+@within(half_steps="(0, inf)")
 def cyclic_halving(low: Scalar, *, high: Scalar, half_steps: Scalar) -> Schedule:
     """The triangles of `cyclic`, each half as high as the last.
 
@@ -99,6 +106,7 @@ def cyclic_halving(low: Scalar, *, high: Scalar, half_steps: Scalar) -> Schedule
     return _triangles(low, high, half_steps, lambda cycle, t: 0.5**cycle)
 
 
+@within(half_steps="(0, inf)", factor="(0, 1]")
 def cyclic_exponential(
     low: Scalar, *, high: Scalar, half_steps: Scalar, factor: Scalar
 ) -> Schedule:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import within
 from fnn.schedules.base import periods, scalars
 from fnn.types import Scalar, Schedule
 
 
+@within(factor="(0, inf)", every_steps="[1, inf)")
 def step_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedule:
     """`start * factor^floor(step / every_steps)`: a staircase.
 
@@ -29,6 +31,7 @@ def step_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedul
     return schedule
 
 
+@within(factor="(0, inf)")
 def multi_step(start: Scalar, *, factor: Scalar, boundaries: Sequence[Scalar]) -> Schedule:
     """A staircase with stairs of any length: each boundary multiplies the lr by `factor`.
 
@@ -52,6 +55,7 @@ def multi_step(start: Scalar, *, factor: Scalar, boundaries: Sequence[Scalar]) -
     return schedule
 
 
+@within(factor="(0, inf)", every_steps="[1, inf)")
 def exponential_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedule:
     """`start * factor^(step / every_steps)`: the staircase of `step_decay`, smoothed.
 
@@ -67,6 +71,7 @@ def exponential_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> 
     return schedule
 
 
+@within(warmup_steps="[0, inf)")
 def inverse_sqrt(peak: Scalar, *, warmup_steps: Scalar) -> Schedule:
     """A line from 0 to `peak`, then a fall with the square root of the step.
 
@@ -77,7 +82,7 @@ def inverse_sqrt(peak: Scalar, *, warmup_steps: Scalar) -> Schedule:
 
     Args:
       peak: the highest lr, reached at step W exactly.
-      warmup_steps: W, in steps, at least 1.
+      warmup_steps: W, in steps, at least 0.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 5.3, where peak is (width W)^-0.5.
       Deviates: steps count from 0, and the peak is named.

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import wide
+from fnn.expect import within
 from fnn.schedules.base import blend, scalars, share
-from fnn.tree import wide
 from fnn.types import Scalar, Schedule
 
 
@@ -17,6 +18,7 @@ def constant(value: Scalar) -> Schedule:
     return lambda step: wide(value)
 
 
+@within(total_steps="(0, inf)")
 def linear(start: Scalar, *, total_steps: Scalar, end: Scalar = 0.0) -> Schedule:
     """A line from `start` at step 0 to `end` at `total_steps`, and `end` from then on.
 
@@ -36,6 +38,7 @@ def linear(start: Scalar, *, total_steps: Scalar, end: Scalar = 0.0) -> Schedule
     return schedule
 
 
+@within(total_steps="(0, inf)", power="(0, inf)")
 def polynomial(start: Scalar, *, total_steps: Scalar, power: Scalar, end: Scalar = 0.0) -> Schedule:
     """A power of a line from `start` at step 0 to `end` at `total_steps`, and `end` from then on.
 

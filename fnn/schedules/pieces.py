@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import expect_rising
 from fnn.schedules.base import blend, half_cosine, scalars, share
 from fnn.types import Scalar, Schedule
 
@@ -17,7 +18,7 @@ def piecewise_constant(values: Sequence[Scalar], *, boundaries: Sequence[Scalar]
       boundaries: the steps with which the next values begin, ascending; their number is fixed,
         their values may be traced.
 
-    Raises: ValueError if the numbers do not fit.
+    Raises: ValueError if the numbers do not fit, or known boundaries do not ascend.
 
     >>> lr = piecewise_constant([1.0, 0.5, 2.0], boundaries=[10, 20])
     >>> [lr(step).item() for step in (0, 9, 10, 20, 99)]
@@ -41,7 +42,8 @@ def piecewise_linear(values: Sequence[Scalar], *, steps: Sequence[Scalar]) -> Sc
     Args:
       values, steps: one of each for a point, at least one; steps ascending.
 
-    Raises: ValueError if there is no point, or not as many values as steps.
+    Raises: ValueError if there is no point, not as many values as steps, or known steps do not
+      ascend.
 
     >>> lr = piecewise_linear([0.0, 1.0, 0.5], steps=[0, 10, 30])
     >>> [lr(step).item() for step in (0, 5, 10, 20, 30, 99)]
@@ -69,7 +71,7 @@ def join(schedules: Sequence[Schedule], *, boundaries: Sequence[Scalar]) -> Sche
       schedules: one more than boundaries.
       boundaries: the steps with which the next schedules begin, ascending.
 
-    Raises: ValueError if the numbers do not fit.
+    Raises: ValueError if the numbers do not fit, or known boundaries do not ascend.
 
     >>> from fnn.schedules import constant, linear
     >>> lr = join([constant(1.0), linear(1.0, total_steps=10)], boundaries=[100])
@@ -102,6 +104,8 @@ def _through(
             f"and {len(steps)} steps; give one of each for a point"
         )
 
+    _expect_rising(where, "steps", steps)
+
     def schedule(step: Scalar) -> Float[Array, ""]:
         t, *rest = scalars(step, *values, *steps)
         heights, places = rest[: len(values)], rest[len(values) :]
@@ -120,3 +124,8 @@ def _expect_one_less(where: str, what: str, things: Sequence, boundaries: Sequen
             f"{where}: expected one boundary less than {what}, got {len(boundaries)} for "
             f"{len(things)} {what}; a boundary is where the next begins"
         )
+    _expect_rising(where, "boundaries", boundaries)
+
+
+def _expect_rising(where: str, what: str, steps: Sequence[Scalar]) -> None:
+    expect_rising(where, *((f"{what}[{i}]", step) for i, step in enumerate(steps)))

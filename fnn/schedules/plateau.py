@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn.tree import wide
+from fnn.dtypes import wide
+from fnn.expect import within
 from fnn.types import Scalar
 
 
@@ -30,6 +31,14 @@ class Plateau(NamedTuple):
     update: Callable[[Scalar, PlateauState], PlateauState]
 
 
+@within(
+    factor="(0, 1)",
+    patience="[0, inf)",
+    rtol="[0, inf)",
+    atol="[0, inf)",
+    cooldown="[0, inf)",
+    least="[0, 1]",
+)
 def reduce_on_plateau(
     *,
     factor: Scalar = 0.1,
@@ -39,21 +48,22 @@ def reduce_on_plateau(
     cooldown: Scalar = 0,
     least: Scalar = 0.0,
 ) -> Plateau:
-    """Multiply the lr by `factor` after `patience` values without a better one.
+    """Multiply the lr by `factor` after more than `patience` values in a row without a better one.
 
     A value is better if it is below best - rtol |best| - atol. NaN never is.
 
     Args:
       factor: in (0, 1).
-      patience: in values, at least 1; the last of them already brings the cut.
+      patience: in values, at least 0; the value after them brings the cut.
       rtol, atol: how much better a value must be to count, relative and absolute.
       cooldown: how many values after a cut are not counted against it.
       least: the factor stops there.
 
-    Compat: PyTorch waits for one value more (its patience is this one less 1), and takes
-      best - rtol best, where a negative value may get worse and count as better.
+    Compat: as PyTorch's ReduceLROnPlateau; but that takes best - rtol best, where a negative value
+      may get worse and count as better. Optax cuts one value earlier: its patience is this one
+      plus 1.
 
-    >>> plateau = reduce_on_plateau(factor=0.5, patience=2)
+    >>> plateau = reduce_on_plateau(factor=0.5, patience=1)
     >>> state = plateau.init()
     >>> for loss in (1.0, 0.9, 0.95, 0.9, 0.8):
     ...     state = plateau.update(loss, state)
@@ -74,7 +84,7 @@ def reduce_on_plateau(
         better = _better(value, state.best, rtol, atol)
         resting = state.cooldown > 0
         since = jnp.where(better | resting, 0, state.since_best + 1)
-        cut = since >= jnp.asarray(patience, since.dtype)
+        cut = since > jnp.asarray(patience, since.dtype)
         lower = jnp.maximum(state.factor * wide(factor), wide(least))
         rest = jnp.asarray(cooldown, jnp.int32)
         return PlateauState(

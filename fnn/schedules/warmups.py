@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import expect_rising, within
 from fnn.schedules.base import blend, scalars, share
 from fnn.schedules.cosines import cosine
 from fnn.schedules.lines import linear
 from fnn.types import Scalar, Schedule
 
 
+@within(warmup_steps="[0, inf)")
 def with_warmup(schedule: Schedule, *, warmup_steps: Scalar, start: Scalar = 0.0) -> Schedule:
     """A line from `start` to where a schedule begins, then that schedule, shifted.
 
@@ -36,6 +38,7 @@ def with_warmup(schedule: Schedule, *, warmup_steps: Scalar, start: Scalar = 0.0
     return warmed
 
 
+@within(warmup_steps="[0, inf)", total_steps="(0, inf)")
 def warmup_cosine(
     peak: Scalar,
     *,
@@ -55,16 +58,20 @@ def warmup_cosine(
       total_steps: T, the length of warm-up and descent together; above W.
       start, end: lr at step 0, and at T and after.
 
+    Raises: ValueError for a warm-up that is not shorter than T, where both are known.
     Source: Goyal et al. 2017, arXiv:1706.02677, section 2.2 (warm-up); Loshchilov & Hutter 2017.
 
     >>> lr = warmup_cosine(1.0, warmup_steps=10, total_steps=100)
     >>> [round(lr(step).item(), 4) for step in (0, 5, 10, 55, 100)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
+    ends = ("warmup_steps", warmup_steps), ("total_steps", total_steps)
+    expect_rising("warmup_cosine", *ends, strictly=True)
     w, total = scalars(warmup_steps, total_steps)
     return with_warmup(cosine(peak, total_steps=total - w, end=end), warmup_steps=w, start=start)
 
 
+@within(warmup_steps="[0, inf)", total_steps="(0, inf)")
 def warmup_linear(
     peak: Scalar,
     *,
@@ -84,11 +91,14 @@ def warmup_linear(
       total_steps: T, the length of warm-up and descent together; above W.
       start, end: lr at step 0, and at T and after.
 
+    Raises: ValueError for a warm-up that is not shorter than T, where both are known.
     Source: Devlin et al. 2019, arXiv:1810.04805, appendix A.2.
 
     >>> lr = warmup_linear(1.0, warmup_steps=10, total_steps=50)
     >>> [lr(step).item() for step in (0, 5, 10, 30, 50)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
+    ends = ("warmup_steps", warmup_steps), ("total_steps", total_steps)
+    expect_rising("warmup_linear", *ends, strictly=True)
     w, total = scalars(warmup_steps, total_steps)
     return with_warmup(linear(peak, total_steps=total - w, end=end), warmup_steps=w, start=start)

@@ -34,3 +34,15 @@ from fnn.testing.recipe_laws import (
 from fnn.testing.recipe_laws import padding_changes_nothing as padding_changes_nothing
 from fnn.testing.schedule_laws import check_schedule as check_schedule
 from fnn.testing.transform_laws import supports_all_transforms as supports_all_transforms
+
+# fmt: off
+__all__ = [
+    "accumulation_equals_whole_batch", "check_initializer", "check_loss", "check_metric",
+    "check_model", "check_optimizer", "check_schedule", "check_transform",
+    "devices_equal_whole_batch", "donation_is_safe",
+    "evaluation_does_not_depend_on_the_batch_size", "gradients_match_finite_differences",
+    "is_elementwise", "is_pure", "jit_equals_eager", "keeps_structure_and_dtype",
+    "padding_changes_nothing", "scan_equals_unrolled", "supports_all_transforms", "traces_once",
+    "vmap_equals_loop",
+]
+# fmt: on

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fnn.dtypes import is_float
 from fnn.expect import spec
-from fnn.tree import is_float, path_of
+from fnn.tree import path_of
 
 
 def fresh(args: PyTree) -> PyTree:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fnn.dtypes import is_float
 from fnn.testing.compare import fresh
-from fnn.tree import is_float, path_of
+from fnn.tree import path_of
 
 # In float64 a central difference at this step is right to about 1e-10 (the step squared, and
 # 2^-53 over the step), so RTOL has room for steep functions and none for a wrong formula.

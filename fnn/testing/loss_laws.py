@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
+from fnn.dtypes import cast_floats
 from fnn.testing.compare import expect_all, expect_same, rows
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, jit_equals_eager
-from fnn.tree import cast_floats
 from fnn.types import Weighted
 
 Loss = Callable[[Any, Any], Any]

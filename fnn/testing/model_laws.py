@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn import tree
+from fnn.dtypes import cast_floats, is_float
 from fnn.testing.compare import (
     expect_same,
     expect_same_specs,
@@ -22,7 +23,7 @@ from fnn.testing.compare import (
 )
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL
-from fnn.tree import cast_floats, is_float, path_of
+from fnn.tree import path_of
 from fnn.types import Model, ModelState, Params
 
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from fnn import tree
+from fnn import dtypes, tree
+from fnn.dtypes import cast_floats
 from fnn.testing.compare import (
     expect_all,
     expect_same,
@@ -23,7 +24,6 @@ from fnn.testing.compare import (
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, donation_is_safe
 from fnn.testing.quadratic import example_params, gradient, loss, noise, objective
-from fnn.tree import cast_floats
 from fnn.types import Objective, Optimizer, Params, Transform
 
 Make = Callable[..., Optimizer]
@@ -341,7 +341,7 @@ def _start(make: Make, scalars: Scalars) -> tuple[Params, Any]:
 
 def _train(make: Make, hyper: PyTree, params: Params, steps: int) -> tuple[Params, Params]:
     """Parameters after each of the first updates, which are noisy, and after the last."""
-    params = cast_floats(params, tree.at_least_float32(hyper["lr"]))
+    params = cast_floats(params, dtypes.at_least_float32(hyper["lr"]))
 
     def step(carry: Any, shift: Params) -> tuple[Any, Params]:
         grads = tree.add(gradient(carry[0]), shift)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.dtypes import cast_floats, is_float
 from fnn.testing.compare import fresh
 from fnn.testing.gradients import RTOL, STEP
-from fnn.tree import cast_floats, is_float, path_of
+from fnn.tree import path_of
 
 # Sums in another order, as a share of the largest entry, by the size of a float. What cancels in a
 # second derivative was measured 1e5 times as large as what is left: in the norm of two numbers.

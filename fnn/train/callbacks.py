@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fnn.advice import refuse
 from fnn.expect import expect_alike
+from fnn.train.given import expect_state
 from fnn.train.state import copied
 from fnn.types import History, TrainState
 
@@ -83,6 +85,7 @@ def see(
                 f"callbacks[{name!r}]: expected a Fold from update(fold, event), got "
                 f"{type(folded).__name__}; return fold._replace(...), or fold itself"
             )
+        expect_state(f"callbacks[{name!r}]", folded.state)
         if folded.state is not state:
             state = _accepted(name, state, folded.state)
         carries[name], stops = folded.carry, stops or bool(folded.stop)
@@ -103,14 +106,15 @@ def _accepted(name: str, before: TrainState, after: TrainState) -> TrainState:
 
 def expect_callbacks(callbacks: Any) -> None:
     """Raise for what is not a mapping of names to callbacks."""
-    fine = isinstance(callbacks, Mapping) and all(
-        isinstance(callback, Callback) for callback in callbacks.values()
-    )
-    if not fine:
-        raise ValueError(
-            f"fit: expected callbacks={{name: Callback(...)}}, got {callbacks!r}; "
-            "give each a name and wrap its function in Callback"
-        )
+    if not isinstance(callbacks, Mapping):
+        hint = "give each a name and wrap its function in Callback"
+        refuse("fit", "callbacks={name: Callback(...)}", callbacks, hint)
+    for name, callback in callbacks.items():
+        if not isinstance(name, str):
+            refuse("callbacks", "names that are strings", name, "name each callback by a string")
+        if not isinstance(callback, Callback):
+            where = f"callbacks[{name!r}]"
+            refuse(where, "a Callback", callback, "wrap its function in Callback")
 
 
 def expect_json(carries: Carries) -> None:

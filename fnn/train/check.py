@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
-from fnn.expect import expect_alike, expect_positive, spec
+from fnn.expect import expect_alike, expect_positive, expect_real, spec
 from fnn.keys import run_keys
-from fnn.recipe import RecipeFunction, build
+from fnn.recipe import RecipeFunction, build, expect_recipe
+from fnn.recipe_check import expect_hyper
 from fnn.train import compiled
 from fnn.train.blocks import struct_of
 from fnn.train.devices import Devices
-from fnn.train.gradient import weighted_losses
+from fnn.train.given import expect_arrays, expect_data, expect_key, expect_state
+from fnn.train.weighted import weighted_losses
 from fnn.types import Data, Hyper, Loss, Pair, PRNGKey, TrainState
 
 
@@ -35,10 +37,11 @@ def check(
     out of range) are checked where they are known: inside a jit or a vmap they are not, so call
     `check` yourself before `jax.jit(run)` on data that you do not trust.
 
-    Raises: ValueError for a key that is not typed, an empty dataset, mismatched lengths, a batch
-      larger than the data, NaN or infinity in the data, hyperparameters that are no numbers or
-      that the recipe does not know, a learning rate that is no scalar, shapes that the model or the
-      loss refuses, a loss that is not per example, integer labels outside [0, classes).
+    Raises: ValueError for a key that is not typed, an empty dataset, mismatched lengths, complex
+      numbers, a batch larger than the data, NaN or infinity in it, hyperparameters that are no
+      numbers or that the recipe does not know, a learning rate that is no scalar, shapes that
+      the model or the loss refuses, a loss that is not per example, integer labels outside
+      [0, classes).
 
     >>> from fnn import losses, models, optim, schedules
     >>> from fnn.recipe import Recipe
@@ -52,8 +55,10 @@ def check(
         ...
     ValueError: data.train.y: expected labels in [0, 3), got 3 at index 3; ...
     """
-    _check_key(key)
-    _check_hyper(hyper)
+    expect_recipe(recipe)
+    expect_key(key)
+    expect_hyper(hyper)
+    expect_data(data)
     sizes = {
         name: _check_examples(f"data.{name}", getattr(data, name)) for name in ("train", "valid")
     }
@@ -68,47 +73,25 @@ def check(
 
 
 def check_state(
-    where: str, recipe: RecipeFunction, state: TrainState, *, hyper: Hyper, data: Data
+    where: str, recipe: RecipeFunction, state: TrainState, *, hyper: Hyper, x: Any
 ) -> None:
-    """Refuse a state that is not one of `recipe` on `data`.
+    """Refuse a state that is not one of `recipe` for inputs like `x`.
 
     Raises: ValueError, which begins with `where` and lists the leaves that differ.
     """
-    x = struct_of(data.train, 1)[0]
-    like = compiled.init.eval_shape(recipe, jax.random.key(0), hyper, x)
+    expect_state(where, state)
+    one = struct_of((x, ()), 1)[0]
+    like = compiled.init.eval_shape(recipe, jax.random.key(0), hyper, one)
     expect_alike(f"{where}: the recipe's state and the given one", like, state, dtypes=True)
-
-
-def _check_key(key: Any) -> None:
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        got = spec(key) if isinstance(key, (jax.Array, np.ndarray)) else type(key).__name__
-        raise ValueError(f"key: expected a typed key, got {got}; make it with jax.random.key(seed)")
-    if key.shape != ():
-        raise ValueError(
-            f"key: expected a single key, got {key.shape} of them; use jax.vmap over keys"
-        )
-
-
-def _check_hyper(hyper: Hyper) -> None:
-    """Numbers, or arrays of them, such as a learning rate for each step."""
-    for path, leaf in zip(tree.paths(hyper), jax.tree.leaves(hyper), strict=True):
-        kind = getattr(leaf, "dtype", type(leaf))
-        if not (jnp.issubdtype(kind, np.number) or jnp.issubdtype(kind, np.bool_)):
-            raise ValueError(
-                f"hyper[{path!r}]: expected a number or an array of numbers, got "
-                f"{getattr(kind, '__name__', kind)}; leave what is no number to the recipe"
-            )
 
 
 def _check_examples(where: str, examples: Pair) -> int:
     """Lengths, and values where they are known; returns the number of examples."""
-    if not isinstance(examples, tuple) or len(examples) != 2:
-        raise ValueError(f"{where}: expected a pair (x, y), got {type(examples).__name__}")
-    x, y = (_named(f"{where}.{part}", value) for part, value in zip("xy", examples, strict=True))
+    parts = zip("xy", examples, strict=True)
+    x, y = (expect_arrays(f"{where}.{part}", value) for part, value in parts)
     leaves = {**x, **y}
     for name, leaf in leaves.items():
-        if not hasattr(leaf, "shape") or leaf.ndim < 1:
-            raise ValueError(f"{name}: expected an array with the batch axis first, got {leaf!r}")
+        expect_real(name, leaf)
     lengths = {name: leaf.shape[0] for name, leaf in leaves.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(
@@ -125,11 +108,6 @@ def _check_examples(where: str, examples: Pair) -> int:
                 f"{tuple(bad[0].tolist())} ({len(bad)} in all); clean the data first"
             )
     return next(iter(lengths.values()))
-
-
-def _named(where: str, values: Any) -> dict[str, Any]:
-    leaves = zip(tree.paths(values), jax.tree.leaves(values), strict=True)
-    return {where + (f"[{path!r}]" if path else ""): leaf for path, leaf in leaves}
 
 
 def _known(leaf: Any) -> bool:
@@ -222,7 +200,7 @@ def _check_labels(name: str, loss: Loss, outputs: Any, y: Any) -> None:
 
 def _check_finite_targets(name: str, loss: Loss, outputs: Any, y: Any) -> None:
     """Targets that are not finite may stand for missing ones: then the loss masks them."""
-    for path, leaf in _named(name, y).items():
+    for path, leaf in expect_arrays(name, y).items():
         bad = _not_finite(leaf)
         some = np.unique(bad[:, 0])[:8]
         if len(some) and not _accepts(loss, outputs, jax.tree.map(itemgetter(some), y)):

@@ -30,17 +30,19 @@ _MOST_STEPS, _MOST_BYTES = 4096, 2**26  # of what a chunk records
 def chunks(job: Job, start_step: int) -> Iterator[Advance]:
     """A context that gives `advance(state, steps)`, from step `start_step` on.
 
-    Its steps are at most `most_steps(job)`.
+    Its steps are at most `most_steps(job)`. Where a source fails, the steps before are returned,
+    and the next call raises before it uses the state.
     """
     if isinstance(job.data.train, Source):
         with job.data.train.batches(job.keys.order, job.batch_size, start_step) as batches:
-            yield partial(_fetched, job, batches)
+            yield partial(_fetched, job, batches, [])
     else:
         most = most_steps(job)
 
         def advance(state, steps):
             loop = (job.recipe, job.devices, job.batch_size, most)
-            return _indexed(*loop, state, job.keys, job.hyper, job.data.train, steps)
+            # int32 also where Python's numbers become int64: those of the loop's counters.
+            return _indexed(*loop, state, job.keys, job.hyper, job.data.train, np.int32(steps))
 
         yield advance
 
@@ -90,11 +92,20 @@ def _indexed(
 
 
 def _fetched(
-    job: Job, batches: Iterator[Pair], state: TrainState, steps: int
+    job: Job, batches: Iterator[Pair], failure: list[Exception], state: TrainState, steps: int
 ) -> tuple[TrainState, PyTree]:
     recorded: list[Any] = []
     for _ in range(steps):  # the device works on one batch while the next is fetched
-        state, row = _one(job.recipe, job.devices, state, next(batches), job.keys, job.hyper)
+        try:
+            if failure:
+                raise failure[0]
+            batch = next(batches)
+        except Exception as error:
+            failure[:] = [error]
+            if not recorded:
+                raise
+            break
+        state, row = _one(job.recipe, job.devices, state, batch, job.keys, job.hyper)
         recorded.append(row)
     return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(recorded))
 

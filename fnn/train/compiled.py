@@ -11,18 +11,20 @@ import jax
 from jaxtyping import Array
 
 from fnn.measures import Recorded
-from fnn.recipe import RecipeFunction
+from fnn.recipe import RecipeFunction, build
 from fnn.train.devices import Devices
 from fnn.train.evaluate import make_evaluate
-from fnn.train.state import make_init
+from fnn.train.state import Start, make_init
 from fnn.train.step import make_recording_step
 from fnn.types import Hyper, Pair, PRNGKey, TrainState
 
 
 @partial(jax.jit, static_argnums=0)
-def init(recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any) -> TrainState:
+def init(
+    recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any, start: Start = None
+) -> TrainState:
     """See `make_init`; `x` is an array, since ShapeDtypeStructs do not cross jit."""
-    return make_init(recipe)(key, hyper, x)
+    return make_init(recipe)(key, hyper, x, start)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -49,3 +51,11 @@ def evaluate(
 ) -> dict[str, Array]:
     """See `make_evaluate`."""
     return make_evaluate(recipe, batch_size=batch_size, devices=devices)(state, examples, hyper)
+
+
+@partial(jax.jit, static_argnums=0)
+def outputs(recipe: RecipeFunction, state: TrainState, hyper: Hyper, x: Any) -> Any:
+    """Of the model with train=False and the weights to evaluate with."""
+    r = build(recipe, hyper)
+    params = r.optimizer.weights(state.opt_state, state.params)
+    return r.model.apply(params, state.model_state, x)[0]

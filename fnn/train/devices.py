@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.expect import expect_divided
 from fnn.recipe import whole_batch
 from fnn.types import Gradient, Pair
@@ -44,7 +44,7 @@ def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradi
             sums, grads = gradient(loss, params, model_state, part, noise)
             model_state = jax.tree.map(_mean_or_first, sums.model_state)
             sums = sums._replace(model_state=())
-            sums, grads = jax.lax.psum((sums, tree.wide(grads)), _AXIS)
+            sums, grads = jax.lax.psum((sums, dtypes.wide(grads)), _AXIS)
             return sums._replace(model_state=model_state), grads
 
         expect_divided("devices", batch, len(devices))
@@ -104,6 +104,6 @@ def _mesh(devices: Devices) -> Mesh:
 
 def _mean_or_first(leaf: Array) -> Array:
     if jnp.issubdtype(leaf.dtype, jnp.floating):
-        wide = leaf.astype(tree.at_least_float32(leaf))
+        wide = leaf.astype(dtypes.at_least_float32(leaf))
         return jax.lax.pmean(wide, _AXIS).astype(leaf.dtype)
     return jax.lax.all_gather(leaf, _AXIS)[0]

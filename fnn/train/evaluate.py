@@ -8,9 +8,12 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from fnn import metrics, tree
-from fnn.recipe import RecipeFunction, build
+from fnn.expect import expect_real
+from fnn.losses import terms
+from fnn.recipe import RecipeFunction, build, expect_recipe
 from fnn.train.devices import shared_sums
-from fnn.train.gradient import weighted_losses
+from fnn.train.given import expect_batch, expect_state
+from fnn.train.weighted import checked_losses
 from fnn.types import Hyper, Pair, TrainState
 
 Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
@@ -20,6 +23,8 @@ def make_evaluate(
     recipe: RecipeFunction, *, batch_size: int = 1024, devices: Sequence[jax.Device] = ()
 ) -> Evaluate:
     """`evaluate(state, examples, hyper) -> {'loss': ..., metric: ...}`, a pure function.
+
+    A loss of several terms (`losses.combine`) has the mean of each under its name.
 
     The model runs with train=False and the optimizer's `weights`, over batches of `batch_size` and
     a smaller last one. Sums and weights are added over all batches, so every example (or token)
@@ -36,9 +41,14 @@ def make_evaluate(
     4.0
     """
 
+    expect_recipe(recipe)
+
     def evaluate(state, examples, hyper):
+        expect_state("evaluate", state)
+        expect_batch("evaluate", examples)
         r = build(recipe, hyper)
-        named = {"loss": metrics.mean(partial(weighted_losses, r.loss)), **r.metrics}
+        expect_real("examples", tuple(examples))
+        named = {"loss": metrics.mean(partial(checked_losses, r.loss)), **r.metrics}
         params = r.optimizer.weights(state.opt_state, state.params)
 
         def measure(weights, batch):
@@ -48,7 +58,8 @@ def make_evaluate(
 
         of_batch = partial(shared_sums(devices, measure), (params, state.model_state))
         sums = _over_batches(of_batch, tuple(examples), batch_size)
-        return {name: metric.value(sums[name]) for name, metric in named.items()}
+        values = {name: metric.value(sums[name]) for name, metric in named.items()}
+        return terms.with_means(values, sums["loss"].get("terms", {}))
 
     return evaluate
 

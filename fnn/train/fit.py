@@ -16,12 +16,14 @@ from fnn.train.callbacks import NO_CALLBACKS, Callbacks, Carries, Event, expect_
 from fnn.train.chunks import chunks, most_steps
 from fnn.train.devices import everywhere
 from fnn.train.early_stopping import EarlyStopping
+from fnn.train.given import expect_known, expect_score, expect_store
 from fnn.train.interrupt import interrupts
 from fnn.train.job import Job, make_job
+from fnn.train.loader import Loader, is_iterable, open_loader, position
 from fnn.train.pace import Pace
 from fnn.train.record import Record, fingerprint
 from fnn.train.result import FitResult, NonFiniteError, Stop
-from fnn.train.state import copied
+from fnn.train.state import Start, copied
 from fnn.train.store import Store
 from fnn.types import Data, Hyper, PRNGKey, TrainState
 
@@ -44,6 +46,7 @@ def fit(
     min_delta: float = 0.0,
     score: Callable[[dict[str, float]], float] = lambda valid: valid["loss"],
     callbacks: Callbacks = NO_CALLBACKS,
+    init: Start = None,
     store: Store | None = None,
     resume: bool = False,
     progress: shown.Progress = shown.auto,
@@ -58,16 +61,28 @@ def fit(
     Args:
       recipe, data, key, hyper, steps, batch_size, eval_every, eval_batch_size: as for `make_run`
         and `run`. Calling `fit` again with the same `recipe` function compiles nothing anew.
-        `data.train` may be a `fnn.data.Streamed`, whose examples stay on the host.
-      patience: evaluations without improvement after which to stop; None trains to the end. With
-        patience the result holds the best state, without it the last.
+        `data.train` may be a `fnn.data.Streamed`, whose examples stay on the host, or any iterable
+        of at least `steps` batches (x, y) of `batch_size` examples in its own order: a generator, a
+        DataLoader of PyTorch, a dataset of grain or TensorFlow. Tensors become arrays. For several
+        epochs pass `fnn.data.repeat(loader)`.
+      eval_every: steps between evaluations. With None there is one, after the last step, and
+        nothing is saved before it, unless an interrupt or a callback ends the fit earlier: what is
+        killed without a signal is lost.
+      patience: evaluations without improvement after which to stop, which needs `eval_every`; None
+        trains to the end. With patience the result holds the best state, without it the last.
       min_delta: how much lower a score must be to count as better.
-      score: of the validation metrics; lower is better, e.g. `lambda valid: -valid['accuracy']`.
+      score: a pure function of the validation metrics, lower is better, such as
+        `lambda valid: -valid['accuracy']`. It is called once before training, to check it.
       callbacks: folds over what the fit sees, by name, after each chunk and evaluation; they may
         end the fit or change its state, and what they carry is in the result.
-      store: where checkpoints ('best' and 'last', at each evaluation) and rows go, e.g.
-        `RunDir('runs/a')`; None keeps nothing.
-      resume: go on from the store's 'last', if it has one.
+      init: weights to start from, for fine-tuning: parameters, a pair (params, model_state), or a
+        TrainState, of which only these two are taken. The optimizer's state is new and the steps
+        count from 0 in each case; to go on with a run, `resume` it. None initializes all.
+      store: where rows go, and checkpoints: 'last' at each evaluation and at an early end, 'best'
+        at an evaluation with the best score; e.g. `RunDir('runs/a')`. None keeps nothing.
+      resume: go on from the store's 'last', if it has one, with the same arguments; `steps` may be
+        more. An iterable must then say its position by get_state and set_state, or state_dict and
+        load_state_dict, and is trusted to go on from there exactly.
       progress: what to show; `silent` for nothing.
       devices: that share each batch and each evaluation (data parallelism): each computes the
         gradient of an equal part, with the same parameters, and all make the same update. What
@@ -75,8 +90,10 @@ def fit(
         On a processor, `jax.config.update('jax_num_cpu_devices', cores)` before the first use of
         JAX makes each core a device. () for none.
 
-    Raises: ValueError for what `check` finds, and for a resume whose arguments differ from the
-      stored ones; NonFiniteError for a loss or penalty that turns NaN or infinite.
+    Raises: ValueError for what `check` finds, for weights in `init` that are not the model's, for a
+      resume whose arguments differ from the stored ones, and for an iterable with too few batches
+      or with a batch unlike the first; NonFiniteError for a loss or penalty that turns NaN or
+      infinite.
 
     >>> from fnn import Batch, Recipe, losses, models, optim, schedules
     >>> def recipe(hyper):
@@ -89,28 +106,56 @@ def fit(
     >>> result.stop.name, result.state.params['kernel'].round(2).tolist()
     ('DONE', [[3.0]])
     """
+    waits_in_vain = patience is not None and eval_every is None
     eval_every = steps if eval_every is None else eval_every
     expect_positive("fit", steps=steps, eval_every=eval_every, eval_batch_size=eval_batch_size)
     if patience is not None:
         expect_positive("fit", patience=patience)
+    if waits_in_vain:
+        raise ValueError(
+            f"fit: expected eval_every beside patience={patience}, got None, which evaluates only "
+            "after the last step; pass eval_every="
+        )
     expect_callbacks(callbacks)
-    job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size, devices=devices)
+    expect_known("fit", key, hyper)
+    expect_store(store)
+    if is_iterable(getattr(data, "train", None)):
+        data = Data(train=open_loader(data.train, batch_size, steps), valid=data.valid)
+    job = make_job(
+        recipe,
+        data,
+        key=key,
+        hyper=hyper,
+        batch_size=batch_size,
+        devices=devices,
+        start=init,
+    )
+    expect_score(score, job.metric_names(eval_batch_size))
     record = Record(store, fingerprint(job, eval_every=eval_every), job.recorded_shapes())
     pace = Pace(_CHUNK_SECONDS, most_steps(job))
 
     with interrupts() as interrupted, progress(steps) as show, ExitStack() as stack:
-        at = _start(job, callbacks, record, resume)
+        at = _start(job, callbacks, record, resume, steps)
         step = saved = int(at.state.step)
+        if step > steps:
+            raise ValueError(
+                f"fit: expected steps of at least the {step} that the store holds, got {steps}; "
+                "pass more, or start a new run in another store"
+            )
         advance = stack.enter_context(chunks(job, step))
         while step < steps and at.should_continue(patience) and not interrupted():
             most = min(eval_every - step % eval_every, steps - step)
-            state, recorded = pace.time(advance, at.state, most)
+            try:
+                state, recorded = pace.time(advance, at.state, most)
+            except Exception:  # of a source: nothing that was trained before it is lost
+                if saved != step and not any(a.is_deleted() for a in jax.tree.leaves(at.state)):
+                    record.save("last", at.state, at.stopping, at.carries, position(job.data.train))
+                raise
             at, recorded = at._replace(state=state), _up_to_first_non_finite(recorded)
             event = record.steps(step, recorded)
             step += len(recorded[1]["loss"])
             if not _finite(recorded)[-1]:
-                indices = block_indices(job.keys, step - 1, job.data.train, batch_size, 1)
-                raise NonFiniteError(step - 1, np.asarray(indices)[0], at.good, record.history())
+                raise NonFiniteError(step - 1, _indices(job, step - 1), at.good, record.history())
             valid: dict[str, float] = {}
             if step % eval_every == 0 or step == steps:
                 valid = job.evaluate(state, eval_batch_size)
@@ -119,17 +164,19 @@ def fit(
             at = _run_callbacks(at, callbacks, event._replace(steps=steps, valid=dict(valid)))
             if valid:
                 if at.stopping.best_step == step:
-                    record.save("best", at.best, at.stopping, at.carries)
-                record.save("last", at.state, at.stopping, at.carries)
+                    record.save("best", at.best, at.stopping, at.carries, position(job.data.train))
+                record.save("last", at.state, at.stopping, at.carries, position(job.data.train))
                 saved = step
             loss = float(recorded[1]["loss"][-1])
             show(shown.Report(step, steps, pace.rate, loss, record.latest_valid))
         if saved != step:  # ended between two evaluations
-            record.save("last", at.state, at.stopping, at.carries)
+            record.save("last", at.state, at.stopping, at.carries, position(job.data.train))
 
     restored = at.best if patience is not None and at.stopping.best_step else at.state
     stop = _reason(at, patience, step >= steps)
-    return FitResult(restored, record.history(), at.stopping.best_step, stop, at.carries)
+    return FitResult(
+        restored, record.history(), at.stopping.best_step, stop, at.carries, interrupted()
+    )
 
 
 class _Position(NamedTuple):
@@ -146,12 +193,14 @@ class _Position(NamedTuple):
         return not (self.stopped or self.stopping.exhausted(patience))
 
 
-def _start(job: Job, callbacks: Callbacks, record: Record, resume: bool) -> _Position:
+def _start(job: Job, callbacks: Callbacks, record: Record, resume: bool, steps: int) -> _Position:
     """The first position, or the one that the store holds."""
     carries = {name: callback.init for name, callback in callbacks.items()}
     state = job.init()
     if not record.holds_a_run():
         record.begin(carries)
+        if record.stores and isinstance(job.data.train, Loader):
+            job.data.train.expect_position()
         first = copied(state)
         return _Position(state, first, first, EarlyStopping(), carries)
     if not resume:
@@ -159,7 +208,9 @@ def _start(job: Job, callbacks: Callbacks, record: Record, resume: bool) -> _Pos
             "fit: expected an empty store, got one that holds a run; "
             "pass resume=True to go on with it, or give another store"
         )
-    state, best, stopping, kept = record.resume(state)
+    state, best, stopping, kept, position = record.resume(state)
+    if isinstance(job.data.train, Loader):
+        job.data.train.seek(position, int(state.step))
     state, best = everywhere(job.devices, (state, best))
     carries |= {name: kept[name] for name in carries.keys() & kept.keys()}
     return _Position(state, copied(state), best, stopping, carries)
@@ -186,6 +237,13 @@ def _reason(at: _Position, patience: int | None, done: bool) -> Stop:
     if at.stopped:
         return Stop.CALLBACK
     return Stop.DONE if done else Stop.INTERRUPTED
+
+
+def _indices(job: Job, step: int) -> np.ndarray | None:
+    """Of the examples that a step saw; None where only the iterable knows."""
+    if isinstance(job.data.train, Loader):
+        return None
+    return np.asarray(block_indices(job.keys, step, job.data.train, job.batch_size, 1))[0]
 
 
 def _finite(recorded: Recorded) -> np.ndarray:

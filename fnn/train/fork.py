@@ -108,7 +108,7 @@ def fork(
     """
     expect_positive("fork", steps=steps, seeds=seeds, eval_batch_size=eval_batch_size)
     job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
-    check_state("fork", recipe, state, hyper=hyper, data=data)
+    check_state("fork", recipe, state, hyper=hyper, x=data.train[0])
     changed = _stack_edits(hyper, edits)
     sizes, keys = (batch_size, steps, eval_batch_size), seed_keys(key, seeds)
     state, train, valid = _branches(recipe, sizes, state, keys, hyper, changed, job.data)

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
+from fnn.advice import refuse
 from fnn.keys import fold_name
 from fnn.losses import binary_cross_entropy
 from fnn.measures import Named, flat, init_states
 from fnn.recipe import Recipe
-from fnn.train.gradient import weighted_losses
+from fnn.recipe_check import check_player, expect_hyper, expect_measures
+from fnn.train.given import expect_arrays, expect_key, expect_state
 from fnn.train.step import update
+from fnn.train.weighted import weighted_losses
 from fnn.types import (
     Apply,
     Hyper,
@@ -85,7 +88,9 @@ def make_gan_init(
     """
 
     def init(key, hyper, x):
-        r = recipe(hyper)
+        expect_key(key)
+        expect_arrays("init: x", x)
+        r = _build(recipe, hyper)
         latents = jax.eval_shape(lambda key: r.prior(key, tree.length(x)), key)
 
         def start(player: Player, key: PRNGKey, x: Any) -> TrainState:
@@ -140,9 +145,11 @@ def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
     """
 
     def step(state, x, key, hyper):
-        r = recipe(hyper)
+        expect_state("step", state, GANState)
+        expect_key(key)
+        r = _build(recipe, hyper)
         noise = jax.random.fold_in(key, state.step)
-        x, weights = x if isinstance(x, Weighted) else (x, jnp.ones(tree.length(x)))
+        x, weights = x if isinstance(x, Weighted) else (x, jnp.ones(tree.length(x), jnp.float32))
 
         def latents(name: str) -> Any:
             return r.prior(fold_name(noise, name), tree.length(x))
@@ -167,6 +174,23 @@ def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
         return GANState(generator=generator, discriminator=discriminator), metrics
 
     return step
+
+
+def _build(recipe: Callable[[Hyper], GANRecipe], hyper: Hyper) -> GANRecipe:
+    """The recipe for `hyper`, its fields checked."""
+    expect_hyper(hyper)
+    r = recipe(hyper)
+    if not isinstance(r, GANRecipe):
+        hint = "return GANRecipe(generator=, discriminator=, prior=)"
+        refuse("recipe", "a GANRecipe from recipe(hyper)", r, hint)
+    for name in ("generator", "discriminator"):
+        player = getattr(r, name)
+        if not isinstance(player, Player):
+            hint = "use Player(model, optimizer, schedule)"
+            refuse(f"GANRecipe.{name}", "a Player", player, hint)
+        check_player(f"GANRecipe.{name}", *player)
+    expect_measures("GANRecipe.measures", r.measures)
+    return r
 
 
 def _as_recipe(r: GANRecipe, player: Player, apply: Apply, loss: Loss) -> Recipe:

@@ -6,15 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from fnn import tree
-from fnn.expect import expect_divided, expect_positive, spec
+from fnn import dtypes, tree
+from fnn.expect import expect_divided, expect_positive, expect_real
+from fnn.keys import fold_name
+from fnn.losses import terms
 from fnn.recipe import Recipe, no_penalty, whole_batch
 from fnn.train.devices import shared_gradient
+from fnn.train.weighted import as_weighted, checked_losses
 from fnn.types import (
     Gradient,
-    Loss,
     LossSums,
     ModelState,
     Objective,
@@ -22,8 +24,8 @@ from fnn.types import (
     Params,
     PRNGKey,
     Scalar,
+    Terms,
     TrainState,
-    Weighted,
 )
 
 
@@ -32,15 +34,18 @@ def mean_gradient(
 ) -> tuple[LossSums, Params, Objective]:
     """Forward and backward pass: the sums of a batch, the mean gradient, and both as a function."""
     gradient = shared_gradient(devices, r.gradient)
+    cut = len(devices) > 1 or r.gradient is not whole_batch
     examples, loss_scale = tree.length(batch), r.optimizer.loss_scale(state.opt_state)
     # Differentiated is the sum over the number of examples: of the sum, float16 might overflow.
-    loss = ScaledLoss(r, loss_scale / examples)
+    loss = ScaledLoss(
+        r, loss_scale / examples, _mean_weights(r, state, batch, key) if cut else None
+    )
 
     def sums_and_grads(params: Params) -> tuple[LossSums, Params]:
         sums, grads = gradient(loss, params, state.model_state, batch, key)
         # The only division by a number of examples or tokens.
         factor = examples / _or_one(sums.weight) / loss_scale
-        return sums, jax.tree.map(lambda g: g * factor.astype(g.dtype), tree.wide(grads))
+        return sums, jax.tree.map(lambda g: g * factor.astype(g.dtype), dtypes.wide(grads))
 
     def loss_and_grads(params: Params) -> tuple[Float[Array, ""], Params]:
         sums, grads = sums_and_grads(params)
@@ -59,7 +64,26 @@ def means(r: Recipe, sums: LossSums) -> dict[str, Float[Array, ""]]:
     weight = _or_one(sums.weight)
     penalty = {} if r.penalty is no_penalty else {"penalty": sums.penalty / weight}
     values = {name: metric.value(sums.metrics[name]) for name, metric in r.train_metrics.items()}
-    return {"loss": sums.loss / weight, **penalty, **values}
+    return terms.with_means({"loss": sums.loss / weight, **penalty, **values}, sums.terms)
+
+
+def _mean_weights(
+    r: Recipe, state: TrainState, batch: Pair, key: PRNGKey
+) -> dict[str, Array] | None:
+    """Of a loss of several terms, the mean weight of an example in each; None for other losses.
+
+    Parts of a batch need those of the whole, each to divide its terms by. They do not depend on the
+    parameters, so the compiler drops the forward pass.
+    """
+
+    def found(x: Any, y: Any) -> Any:
+        noise = fold_name(key, "weights")
+        outputs, _ = r.model.apply(state.params, state.model_state, x, key=noise, train=True)
+        return checked_losses(r.loss, outputs, y)
+
+    if not isinstance(jax.eval_shape(found, *batch), Terms):
+        return None
+    return terms.mean_weights(found(*batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +92,19 @@ class ScaledLoss:
 
     recipe: Recipe
     scale: Scalar
+    means: dict[str, Array] | None = None  # the mean weights of the terms, where parts need them
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
     ) -> tuple[Float[Array, ""], LossSums]:
         """What is differentiated, and the sums."""
         r, (x, y) = self.recipe, batch
+        expect_real("batch", (x, y))
+        expect_real("params", params)
+        params = _fixed_unless(r.optimizer.trained(params), params)
         outputs, model_state = r.model.apply(params, model_state, x, key=key, train=True)
-        losses = weighted_losses(r.loss, outputs, y)
+        found = checked_losses(r.loss, outputs, y)
+        losses = as_weighted(found, self.means)
         weight = losses.weights.sum()
         sums = LossSums(
             loss=losses.sum(),
@@ -83,37 +112,15 @@ class ScaledLoss:
             weight=weight,
             metrics={name: m.measure(outputs, y) for name, m in r.train_metrics.items()},
             model_state=model_state,
+            terms=terms.sums_of(found) if isinstance(found, Terms) else {},
         )
         total = sums.loss + sums.penalty
         return total * jnp.asarray(self.scale, total.dtype), sums
 
 
-def weighted_losses(loss: Loss, outputs: Any, targets: Any) -> Weighted:
-    """The losses of a batch in at least float32, with weights of 1 where the loss has none.
-
-    Raises: ValueError unless they are floats with the batch axis first.
-    """
-    losses, batch = loss(outputs, targets), tree.length(targets)
-    if isinstance(losses, jax.Array):
-        losses = Weighted(losses, jnp.ones_like(losses))
-    if not isinstance(losses, Weighted):
-        raise ValueError(
-            f"loss: expected an array of per-example losses or a Weighted, got "
-            f"{type(losses).__name__}; return one array of shape (batch, ...)"
-        )
-    values, weights = losses
-    if values.shape[:1] != (batch,) or not jnp.issubdtype(values.dtype, jnp.floating):
-        raise ValueError(
-            f"loss: expected floats of shape ({batch}, ...), one loss per example, got "
-            f"{spec(values)}; leave the mean over the batch to the step"
-        )
-    if weights.shape != values.shape:
-        raise ValueError(
-            f"loss: expected a Weighted with one weight per loss, {values.shape}, got weights "
-            f"{weights.shape}; broadcast them"
-        )
-    dtype = tree.at_least_float32(values)
-    return Weighted(values.astype(dtype), weights.astype(dtype))
+def _fixed_unless(trained: PyTree, params: Params) -> Params:
+    """The parameters, constants to the derivative where they are not trained: no work for these."""
+    return jax.tree.map(lambda is_, p: p if is_ else jax.lax.stop_gradient(p), trained, params)
 
 
 def microbatches(parts: int) -> Gradient:
@@ -168,7 +175,7 @@ def in_parts(where: str, gradient: Gradient, parts: int) -> Gradient:
             total = jax.tree.map(
                 jnp.add, sums._replace(model_state=()), more._replace(model_state=())
             )
-            grads = jax.tree.map(jnp.add, grads, tree.wide(more_grads))
+            grads = jax.tree.map(jnp.add, grads, dtypes.wide(more_grads))
             return (total._replace(model_state=more.model_state), grads), None
 
         slices = _split(where, batch, parts)

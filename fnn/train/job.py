@@ -13,7 +13,9 @@ from fnn.train import compiled
 from fnn.train.blocks import struct_of
 from fnn.train.check import check
 from fnn.train.devices import Devices, everywhere
+from fnn.train.given import expect_data
 from fnn.train.source import Source
+from fnn.train.state import Start, copied, expect_start
 from fnn.types import Data, Hyper, Pair, PRNGKey, TrainState
 
 
@@ -28,12 +30,14 @@ class Job:
     hyper: Hyper
     batch_size: int
     devices: Devices
+    start: Start = None
 
     def init(self) -> TrainState:
         """The state before the first step, in buffers of its own."""
         x = jax.tree.map(lambda a: a[: self.batch_size], self.data.train[0])
-        state = compiled.init(self.recipe, self.keys.init, self.hyper, x)
-        return everywhere(self.devices, state)
+        state = compiled.init(self.recipe, self.keys.init, self.hyper, x, self.start)
+        # What passes through a jit is not copied by it, and the first step donates the state.
+        return everywhere(self.devices, state if self.start is None else copied(state))
 
     def evaluate(self, state: TrainState, batch_size: int) -> dict[str, float]:
         """The validation metrics, the loss first."""
@@ -43,6 +47,13 @@ class Job:
         return {
             name: values[name].item() for name in sorted(values, key=lambda n: (n != "loss", n))
         }
+
+    def metric_names(self, batch_size: int) -> list[str]:
+        """What an evaluation measures."""
+        x = jax.tree.map(lambda a: a[: self.batch_size], self.data.train[0])
+        state = compiled.init.eval_shape(self.recipe, self.keys.init, self.hyper, x)
+        settings = (self.recipe, batch_size, self.devices)
+        return list(compiled.evaluate.eval_shape(*settings, state, self.data.valid, self.hyper))
 
     def recorded_shapes(self) -> Recorded:
         """Shapes and dtypes of what a step records."""
@@ -60,6 +71,7 @@ def make_job(
     hyper: Hyper,
     batch_size: int,
     devices: Devices = (),
+    start: Start = None,
 ) -> Job:
     """The arguments of a run, checked, with the data on the device or devices.
 
@@ -68,7 +80,9 @@ def make_job(
 
     Raises: ValueError for what `check` finds.
     """
+    expect_data(data)
     devices, seen = tuple(devices), data
+    expect_start("fit", start)
     streamed = isinstance(data.train, Source)
     if streamed:
         first = jax.tree.map(lambda a: np.asarray(a[:batch_size]), tuple(data.train))
@@ -86,4 +100,5 @@ def make_job(
         hyper=hyper,
         batch_size=batch_size,
         devices=devices,
+        start=start,
     )

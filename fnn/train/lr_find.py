@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from fnn.expect import expect_positive
+from fnn.expect import expect_positive, within
 from fnn.keys import run_keys
 from fnn.recipe import Recipe, RecipeFunction
 from fnn.train.blocks import rows, scan_steps, struct_of
@@ -18,6 +18,7 @@ from fnn.train.step import make_step
 from fnn.types import Data, Hyper, PRNGKey, Scalar, Schedule, TrainState
 
 
+@within(lr_min="(0, inf)", lr_max="(0, inf)", decay="[0, 1)")
 def lr_find(
     recipe: RecipeFunction,
     data: Data,
@@ -45,11 +46,13 @@ def lr_find(
       key: of the first seed, as in a run; the other seeds' keys follow from it.
       steps: updates of each seed, at least 2.
       lr_min, lr_max: first and last rate, above 0; may be traced.
-      state: where to start from, the same for all seeds; without it each seed makes its own.
+      state: where to start from, the same for all seeds; without it each seed makes its own. For
+        weights alone: `make_init(recipe)(key, hyper, x, weights)`.
       seeds: trainings at once, which differ in their weights, batches and noise.
       decay: of the smoothing, in [0, 1): about 1 / (1 - decay) steps, by which the curve is late.
 
-    Returns: a RangeCurve with losses (seeds, steps); see its `suggestions`, and `report.lr_find`.
+    Returns: a RangeCurve with losses (seeds, steps). Print it for the rate to train with, its
+      `suggestion`, and the reason; `report.lr_find` draws it.
     Raises: ValueError for what `check` finds, for rates that do not ascend from above 0, and for a
       state that is not the recipe's.
     Source: Smith 2017, arXiv:1506.01186, section 3.3. Deviates: the rate grows by a factor, not by
@@ -62,7 +65,7 @@ def lr_find(
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
     >>> data = Data(train=Batch(x, 3 * x), valid=Batch(x, 3 * x))
     >>> curve = lr_find(recipe, data, key=jax.random.key(0), hyper={'lr': 0.1}, batch_size=4)
-    >>> curve.losses.shape, bool(0.01 < curve.suggestions['steepest'] < 1)
+    >>> curve.losses.shape, bool(0.01 < curve.suggestion < 1)
     ((5, 100), True)
     """
     expect_positive("lr_find", steps=steps, seeds=seeds)
@@ -71,7 +74,7 @@ def lr_find(
     _expect_ascending(lr_min, lr_max)
     job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     if state is not None:
-        check_state("lr_find", recipe, state, hyper=hyper, data=data)
+        check_state("lr_find", recipe, state, hyper=hyper, x=data.train[0])
     keys, ends = seed_keys(key, seeds), (jnp.float32(lr_min), jnp.float32(lr_max))
     static = (recipe, batch_size, steps)
     return _curve(*static, keys, state, hyper, job.data, ends, jnp.float32(decay))
@@ -134,7 +137,7 @@ def geometric(lr_min: Scalar, lr_max: Scalar, *, first: Scalar, steps: int) -> S
 
 
 def with_schedule(recipe: RecipeFunction, schedule: Schedule) -> RecipeFunction:
-    """The recipe with another schedule.
+    """The recipe with another schedule, which counts steps also where the optimizer accumulates.
 
     The recipe's own is asked all the same, for nothing: it may be what reads a hyperparameter, and
     one that nothing reads is taken for a misspelt one.
@@ -153,6 +156,7 @@ def with_schedule(recipe: RecipeFunction, schedule: Schedule) -> RecipeFunction:
             built.schedule(step)
             return schedule(step)
 
-        return built._replace(schedule=other)
+        optimizer = built.optimizer._replace(steps_per_update=1)
+        return built._replace(schedule=other, optimizer=optimizer)
 
     return with_other

@@ -1,5 +1,7 @@
 """The first test of any new recipe: it must be able to learn one batch by heart."""
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,13 +16,15 @@ from fnn.expect import expect_positive
 from fnn.keys import RunKeys
 from fnn.measures import norms
 from fnn.recipe import Recipe, RecipeFunction, build, no_augmentation, no_penalty
-from fnn.train.gradient import weighted_losses
+from fnn.train.given import expect_known
 from fnn.train.job import make_job
+from fnn.train.layer_rows import stacked_params
 from fnn.train.overfit_advice import Evidence, advise
 from fnn.train.source import first_batch
 from fnn.train.state import make_init
 from fnn.train.step import make_step
 from fnn.train.upcoming import upcoming
+from fnn.train.weighted import weighted_losses
 from fnn.types import Data, Hyper, Model, Pair, PRNGKey, Scalar, TrainState, Weighted
 
 _SCALES = (10.0, 1000.0, 0.1, 0.001)  # times the lr: what tells a wrong one from other faults
@@ -56,6 +60,9 @@ def overfit_one_batch(
 ) -> Overfit:
     """Train on the first batch of a run alone; a sound recipe brings its loss near zero.
 
+    Near zero is a fraction of what a constant guess costs, the same outputs for all examples: below
+    it, the model has told the examples apart, wherever its loss began.
+
     Augmentation and penalty are left out, and noise such as dropout is drawn once and held, so that
     the loss can reach zero. If it does not, trials at 10 and 1,000 times the lr, and at a tenth and
     a thousandth of it, tell a wrong lr from other faults.
@@ -64,8 +71,8 @@ def overfit_one_batch(
       recipe, data, key, hyper: as for `fit`.
       steps: updates of a trial.
       batch_size: examples of the batch.
-      share: of the first loss that counts as near zero. A loss with a floor above it, as with label
-        smoothing, does not pass.
+      share: of the loss of a constant guess that counts as near zero, or of the first loss, if that
+        is lower. A loss with a floor above it, as with label smoothing, does not pass.
 
     Returns: an `Overfit`: whether it passed, the evidence, and from it what to look at first.
     Raises: ValueError for what `check` finds.
@@ -81,6 +88,7 @@ def overfit_one_batch(
     (False, 'The lr is too low: at 1000 times')
     """
     expect_positive("overfit_one_batch", steps=steps, batch_size=batch_size)
+    expect_known("overfit_one_batch", key, hyper)
     job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     keys = job.keys
     batch = first_batch(job.data.train, keys.order, batch_size)
@@ -88,11 +96,13 @@ def overfit_one_batch(
     indices = upcoming(keys.order, 0, n, batch_size, 1)[0].tolist()
 
     trials = {1.0: _trial(recipe, steps, 1.0, keys, hyper, batch)}
-    first, last = _ends(trials[1.0])
-    passed = 0 <= last <= share * first
+    guess = partial(_constant_guess, recipe, hyper, batch)
+    goal = _goal(trials, share, None if _all_alike(batch[1]) else guess(trials))
+    passed = 0 <= _ends(trials[1.0])[1] <= goal
     if not passed:
         trials |= {s: _trial(recipe, steps, s, keys, hyper, batch) for s in _SCALES}
-    evidence = _evidence(trials, batch, tuple(indices), steps, share)
+    names = partial(by_layer, stacked=_stacked(recipe, hyper, batch, trials[1.0]))
+    evidence = _evidence(trials, batch, tuple(indices), steps, goal, guess(trials), names)
     advice, train = advise(evidence, passed), trials[1.0].metrics
     return Overfit(passed=passed, evidence=evidence, advice=advice, train=train)
 
@@ -111,7 +121,7 @@ class _Trial(NamedTuple):
     """What is seen of one training on the batch."""
 
     metrics: dict[str, Array]  # of each step, (steps,)
-    moved: Any  # whether each leaf changed
+    params: tuple[Any, Any]  # before and after
     climb: Array  # the first update along the gradient: above 0 it goes up
     before: _View
     after: _View
@@ -125,9 +135,9 @@ def _trial(
     once, _ = _train(*given, start, 1, steps)
     end, metrics = _train(*given, start, steps, steps)
     before, after = _look(*given, start), _look(*given, end)
-    moved = jax.tree.map(lambda a, b: (a != b).any(), start.params, end.params)
     climb = _along(once.params, start.params, before.gradient)
-    return _Trial(metrics=metrics, moved=moved, climb=climb, before=before, after=after)
+    params = (start.params, end.params)
+    return _Trial(metrics=metrics, params=params, climb=climb, before=before, after=after)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -223,12 +233,101 @@ def _ends(trial: _Trial) -> tuple[float, float]:
     return float(losses[0]), float(np.median(losses[-10:]))
 
 
+def _goal(trials: dict[float, _Trial], share: float, guess: float | None) -> float:
+    """What counts as near zero; without a guess, or if that costs nothing, of the first loss."""
+    first = abs(_ends(trials[1.0])[0])
+    return share * (first if guess is None or guess <= 0 else min(first, guess))
+
+
+def _constant_guess(
+    recipe: RecipeFunction, hyper: Hyper, batch: Pair, trials: dict[float, _Trial]
+) -> float | None:
+    """The lowest loss found for outputs that are the same for all examples; None for one example.
+
+    Tried are the mean of the targets, or the logarithms of the frequencies of labels, and the mean
+    outputs of the model before and after each trial, which any loss has.
+    """
+    if tree.length(batch[0]) < 2:
+        return None
+    views = [view for trial in trials.values() for view in (trial.before, trial.after)]
+    guesses = [*_of_targets(views[0].predictions, batch[1]), *(v.predictions for v in views)]
+    loss = build(recipe, hyper).loss
+    losses = [float(_loss_of_mean(loss, guess, batch[1])) for guess in guesses]
+    return min((x for x in losses if np.isfinite(x)), default=None)
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss_of_mean(loss: Any, outputs: Any, y: Any) -> Array:
+    constant = jax.tree.map(lambda a: _mean_row(a, y), outputs)
+    return weighted_losses(loss, constant, y).mean()
+
+
+def _mean_row(outputs: Array, y: Any) -> Array:
+    """The mean over examples, and over tokens where the targets are labels of them."""
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        return outputs
+    axes = range(outputs.ndim - 1) if _are_labels(outputs, y) else range(min(outputs.ndim, 1))
+    mean = outputs.astype(jnp.float32).mean(axis=tuple(axes), keepdims=True)
+    return jnp.broadcast_to(mean, outputs.shape).astype(outputs.dtype)
+
+
+def _are_labels(outputs: Any, y: Any) -> bool:
+    if not (hasattr(outputs, "shape") and hasattr(y, "shape")):
+        return False
+    return outputs.shape[:-1] == y.shape and jnp.issubdtype(y.dtype, jnp.integer)
+
+
+def _of_targets(outputs: Any, y: Any) -> list[Any]:
+    """Outputs whose mean is the best constant for some loss: labels, squares, probabilities."""
+    if _are_labels(outputs, y):
+        labels = jax.nn.one_hot(y, outputs.shape[-1]).reshape(-1, outputs.shape[-1])
+        logits = jnp.log(jnp.maximum(labels.mean(axis=0), 1e-9))
+        return [jnp.broadcast_to(logits, outputs.shape)]
+    if not (hasattr(outputs, "shape") and hasattr(y, "shape")) or outputs.shape != y.shape:
+        return []
+    y = jnp.asarray(y, jnp.float32)
+    median = jnp.broadcast_to(jnp.median(y, axis=0, keepdims=True), y.shape)
+    part = jnp.clip(y.mean(axis=0, keepdims=True), 1e-9, 1 - 1e-7)
+    return [y, median, jnp.broadcast_to(jnp.log(part / (1 - part)), y.shape)]
+
+
+def _stacked(recipe: RecipeFunction, hyper: Hyper, batch: Pair, trial: _Trial) -> dict[str, int]:
+    """The parameters of stacks: see `stacked_params`."""
+    model = build(recipe, hyper).model
+    params, model_state = (
+        trial.params[0],
+        jax.eval_shape(model.init, jax.random.key(0), batch[0])[1],
+    )
+    return stacked_params(lambda p, s, x: model.apply(p, s, x)[0], params, model_state, batch[0])
+
+
+def by_layer(values: Any, stacked: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The leaves by path; those of stacks layer by layer.
+
+    >>> by_layer({'a': np.ones(2), 'b': np.ones((2, 3))}, {'b': 2}).keys()
+    dict_keys(['a', 'b[0]', 'b[1]'])
+    """
+    found: dict[str, np.ndarray] = {}
+    for path, leaf in zip(tree.paths(values), jax.tree.leaves(values), strict=True):
+        array = np.asarray(leaf)
+        if stacked.get(path) == len(array) if array.ndim else False:
+            found |= {f"{path}[{i}]": part for i, part in enumerate(array)}
+        else:
+            found[path] = array
+    return found
+
+
+Names = Callable[[Any], dict[str, np.ndarray]]
+
+
 def _evidence(
     trials: dict[float, _Trial],
     batch: Pair,
     indices: tuple[int, ...],
     steps: int,
-    share: float,
+    goal: float,
+    guess: float | None,
+    names: Names,
 ) -> Evidence:
     own, last_losses = trials[1.0], {scale: _ends(t)[1] for scale, t in trials.items()}
     # The structure is judged by the trial that came furthest: a wrong lr must not hide it.
@@ -236,13 +335,15 @@ def _evidence(
     loss, lr = (np.asarray(own.metrics[name]) for name in ("loss", "lr"))
     grad_norms = [np.asarray(trial.metrics["grad_norm"]) for trial in (own, best)]
     broken = np.flatnonzero(~np.isfinite(loss))
-    still = lambda gradient: _names(gradient, lambda g: not np.any(g))  # noqa: E731
-    no_gradient = still(best.before.gradient) & still(best.after.gradient)
+    before, after = (names(view.gradient) for view in (best.before, best.after))
+    start, end = map(names, best.params)
+    still = {name for name in before if not before[name].any() and not after[name].any()}
+    same = {name for name in start if np.array_equal(start[name], end[name], equal_nan=True)}
     first, last = _ends(own)
     return Evidence(
         steps=steps,
         indices=indices,
-        goal=share * abs(first),
+        goal=goal,
         first_loss=first,
         last_loss=last,
         last_losses=last_losses,
@@ -250,24 +351,57 @@ def _evidence(
         lr=(float(lr.min()), float(lr.max())),
         last_lr=float(lr[-1]),
         gradient_norm=(float(grad_norms[0][0]), float(grad_norms[1][-1])),
-        leaves=len(jax.tree.leaves(best.moved)),
-        without_gradient=tuple(sorted(no_gradient)),
-        unmoved=tuple(sorted(_names(best.moved, np.logical_not) - no_gradient)),
+        sensitivity=float(grad_norms[0][0]) * _norm(names(own.params[0])) / max(abs(first), 1e-30),
+        leaves=len(start),
+        without_gradient=tuple(sorted(still)),
+        unmoved=tuple(sorted(same - still)),
+        symmetric=tuple(n for n in start if _units_alike(start[n]) and _units_alike(end[n])),
+        gradients=_gradients(before),
+        scales=_scales(start),
         climbs=float(own.climb) > 0,
         noisy=bool(own.after.noisy),
         evaluated=float(own.after.evaluated),
+        blind=_all_alike(best.before.predictions),
         one_prediction=_all_alike(best.after.predictions),
         one_input=_all_alike(batch[0]),
+        one_target=_all_alike(batch[1]),
         twins=_twins(batch, indices),
-        constant_loss=_entropy(best.after.predictions, batch[1]),
+        constant_loss=guess,
         example_losses=tuple(np.asarray(best.after.example_losses).tolist()),
         largest_input=_largest_input(batch[0]),
     )
 
 
-def _names(values: Any, condition: Any) -> set[str]:
-    leaves = zip(tree.paths(values), jax.tree.leaves(values), strict=True)
-    return {path for path, leaf in leaves if condition(np.asarray(leaf))}
+def _norm(leaves: dict[str, np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.square(a.astype(np.float64)).sum() for a in leaves.values())))
+
+
+def _units_alike(kernel: np.ndarray) -> bool:
+    """Whether a kernel of several units has the same weights for each, but for rounding.
+
+    Their gradients are then the same, and they can never differ.
+    """
+    units = kernel.reshape(-1, kernel.shape[-1]) if kernel.ndim > 1 else np.zeros((1, 1))
+    apart = np.abs(units - units[:, :1]).max(initial=0)
+    return units.shape[1] > 1 and bool(apart <= 1e-3 * np.abs(units).max(initial=0))
+
+
+def _gradients(leaves: dict[str, np.ndarray]) -> dict[str, float]:
+    """The root mean square of the gradient of each kernel, where it is not 0."""
+    wide = {name: a.astype(np.float64) for name, a in leaves.items() if a.ndim > 1}
+    return {name: float(np.sqrt(np.square(a).mean())) for name, a in wide.items() if a.any()}
+
+
+def _scales(leaves: dict[str, np.ndarray]) -> dict[str, float]:
+    """The root mean square of each kernel times the root of its inputs: about 1 keeps variances.
+
+    Tables of embeddings have no inputs in this sense.
+    """
+    kernels = {n: a for n, a in leaves.items() if a.ndim > 1 and n.split("[")[0].endswith("kernel")}
+    return {
+        name: float(np.sqrt(np.square(a.astype(np.float64)).mean() * math.prod(a.shape[:-1])))
+        for name, a in kernels.items()
+    }
 
 
 def _all_alike(values: Any) -> bool:
@@ -296,17 +430,6 @@ def _twins(batch: Pair, indices: tuple[int, ...]) -> tuple[tuple[int, int], ...]
 
 def _row(values: Any, i: int) -> bytes:
     return b"|".join(np.asarray(leaf[i]).tobytes() for leaf in jax.tree.leaves(values))
-
-
-def _entropy(predictions: Any, y: Any) -> float | None:
-    """The cross-entropy of the best constant prediction; None where the targets are no labels."""
-    if not (hasattr(predictions, "shape") and hasattr(y, "shape")):
-        return None
-    if predictions.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
-        return None
-    _, counts = np.unique(np.asarray(y), return_counts=True)
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
 
 
 def _largest_input(x: Any) -> float:

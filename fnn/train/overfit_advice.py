@@ -1,13 +1,22 @@
 """From what was seen of the training on one batch to what is to be looked at first."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
+
+_EXPLODES = 1e3  # sensitivity of the loss to the parameters
+_VANISHES = 1e-5  # of the gradient of one kernel to that of another
+_SMALL = 0.05  # of the scale of a kernel that keeps variances
+_LARGE_INPUT = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was seen. Of several trials, the structure is that of the one that came furthest."""
+    """What was seen. Of several trials, the structure is that of the one that came furthest.
+
+    Layers of a stack are named apart, as in 'blocks/kernel[3]'.
+    """
 
     steps: int
     indices: tuple[int, ...]  # of the batch in data.train
@@ -19,16 +28,22 @@ class Evidence:
     lr: tuple[float, float]  # lowest and highest
     last_lr: float
     gradient_norm: tuple[float, float]  # at the first and the last step
+    sensitivity: float  # |gradient| |params| / loss at the first step: about the depth of a network
     leaves: int  # of the parameters
     without_gradient: tuple[str, ...]  # leaves whose gradient is 0, before and after
     unmoved: tuple[str, ...]  # leaves that have a gradient, and kept their values
+    symmetric: tuple[str, ...]  # kernels whose units were all the same, before and after
+    gradients: dict[str, float] = field(repr=False)  # rms at the start, of kernels; not those of 0
+    scales: dict[str, float] = field(repr=False)  # of kernels: rms times root of inputs, about 1
     climbs: bool  # whether the first update goes up the gradient
     noisy: bool  # whether the model draws noise in training
     evaluated: float  # the mean loss with train=False, after training
-    one_prediction: bool  # whether all examples get the same
+    blind: bool  # whether all examples got the same prediction before training
+    one_prediction: bool  # and after it
     one_input: bool  # whether all inputs are the same
+    one_target: bool
     twins: tuple[tuple[int, int], ...]  # examples with one input and two targets
-    constant_loss: float | None  # cross-entropy of the best constant prediction
+    constant_loss: float | None  # of the best guess that is the same for all examples
     example_losses: tuple[float, ...] = field(repr=False)  # after training
     largest_input: float  # in magnitude
 
@@ -38,21 +53,29 @@ class Evidence:
         return [
             f"lr {self.lr[0]:.3g} to {self.lr[1]:.3g}, gradient norm {self.gradient_norm[0]:.3g} "
             f"-> {self.gradient_norm[1]:.3g}, inputs up to {self.largest_input:.3g}",
-            f"loss in evaluation {self.evaluated:.4g}"
+            f"loss in evaluation {self.evaluated:.4g}, of a constant guess "
+            + ("unknown" if self.constant_loss is None else f"{self.constant_loss:.4g}")
             + (", with " + ", ".join(others) if others else ""),
         ]
+
+
+Rule = Callable[[Evidence], str | None]
 
 
 def advise(evidence: Evidence, passed: bool) -> tuple[str, ...]:
     """All that speaks in the evidence, the surest first."""
     if passed:
-        said = _evaluation_differs(evidence)
-        return (said,) if said else ()
-    found = tuple(text for rule in _RULES if (text := rule(evidence)))
+        return _said(evidence, (_evaluation_differs, _one_target, _bad_start))
+    # Of a model that learns at another lr, the structure is sound.
+    solved = _best_trial(evidence)[0] <= evidence.goal
+    found = _said(evidence, [rule for rule in _RULES if not (solved and rule in _STRUCTURE)])
     return found or (
-        f"The loss falls, but only to {evidence.last_loss:.3g}: try more steps, a larger model, or "
-        "an optimizer with momentum.",
+        f"The loss falls, but only to {evidence.last_loss:.3g}: try more steps, or a larger model.",
     )
+
+
+def _said(evidence: Evidence, rules: Iterable[Rule]) -> tuple[str, ...]:
+    return tuple(text for rule in rules if (text := rule(evidence)))
 
 
 def _negative(e: Evidence) -> str | None:
@@ -75,18 +98,71 @@ def _not_finite(e: Evidence) -> str | None:
     )
 
 
-def _no_gradient(e: Evidence) -> str | None:
-    if not e.without_gradient:
+def _explodes(e: Evidence) -> str | None:
+    if not e.sensitivity > _EXPLODES:
         return None
-    which = "all leaves" if len(e.without_gradient) == e.leaves else _list(e.without_gradient)
     return (
-        f"No gradient reaches {which}: look for a stop_gradient, an argmax or a rounding, units "
-        "that are never active, or a part whose output is not used."
+        f"The gradient explodes: its norm is {e.gradient_norm[0]:.3g} at the first step, so that a "
+        f"change of the parameters by one part in {e.sensitivity:.2g} changes the whole loss. Clip "
+        "it (optim.clip_by_global_norm), start with smaller or orthogonal recurrent kernels, and "
+        "put normalization or residual connections between many layers."
+    )
+
+
+def _symmetric(e: Evidence) -> str | None:
+    if not e.symmetric:
+        return None
+    return (
+        f"The units of {_list(e.symmetric)} start with the same weights, so that they get the same "
+        "gradient and never differ: initialize the kernel with random numbers, not with zeros or "
+        "another constant."
+    )
+
+
+def _vanishes(e: Evidence) -> str | None:
+    if not _is_vanishing(e) or e.symmetric:
+        return None
+    (weak, low), (strong, high) = (f(e.gradients.items(), key=_size) for f in (min, max))
+    return (
+        f"The gradient vanishes on its way back: {high:.2g} at {strong}, {low:.2g} at {weak}. Use "
+        "relu or gelu instead of a sigmoid or tanh over many layers, an initializer that keeps the "
+        "variance (he_normal, lecun_normal), normalization, or residual connections."
+    )
+
+
+def _is_vanishing(e: Evidence) -> bool:
+    return bool(e.gradients) and min(e.gradients.values()) < _VANISHES * max(e.gradients.values())
+
+
+def _size(item: tuple[str, float]) -> float:
+    return item[1]
+
+
+def _dead(e: Evidence) -> str | None:
+    if not (e.without_gradient and e.blind) or e.symmetric or e.one_input or _is_vanishing(e):
+        return None
+    return (
+        f"No gradient reaches {_which(e.without_gradient, e.leaves)}, and the prediction is the "
+        "same for all inputs from the start: units that are never active (dead), as behind a relu "
+        "with a large negative bias. Look at the initial biases and kernels, or use leaky_relu."
+    )
+
+
+def _which(names: tuple[str, ...], leaves: int) -> str:
+    return "all leaves" if len(names) == leaves else _list(names)
+
+
+def _no_gradient(e: Evidence) -> str | None:
+    if not e.without_gradient or _dead(e) or e.symmetric or _is_vanishing(e):
+        return None
+    return (
+        f"No gradient reaches {_which(e.without_gradient, e.leaves)}: look for a stop_gradient, an "
+        "argmax or a rounding, units that are never active, or a part whose output is not used."
     )
 
 
 def _unmoved(e: Evidence) -> str | None:
-    if not e.unmoved:
+    if not e.unmoved or _is_vanishing(e):
         return None
     which = "no leaf moves" if len(e.unmoved) == e.leaves else f"{_list(e.unmoved)} do not move"
     return (
@@ -107,7 +183,43 @@ def _climbs(e: Evidence) -> str | None:
 def _same_inputs(e: Evidence) -> str | None:
     if not e.one_input:
         return None
-    return "All inputs of the batch are the same: look at how the data are loaded and normalised."
+    return "All inputs of the batch are the same: look at how the data are loaded and normalized."
+
+
+def _one_target(e: Evidence) -> str | None:
+    if not e.one_target or e.one_input:
+        return None
+    return (
+        "All targets of the batch are the same, so that a constant guess learns it too: it proves "
+        "nothing. Shuffle the data, or take a larger batch."
+    )
+
+
+def _bad_start(e: Evidence) -> str | None:
+    if e.constant_loss is None or e.one_target or not e.first_loss > 10 * e.constant_loss > 0:
+        return None
+    large = [name for name, scale in e.scales.items() if scale > 5]
+    cause = (
+        f"the kernels {_list(tuple(large))} are drawn too large" if large else "of large outputs"
+    )
+    if not large and e.largest_input >= _LARGE_INPUT:
+        cause = f"the inputs go up to {e.largest_input:.3g}: standardize them"
+    return (
+        f"The first loss is {e.first_loss:.3g}, {e.first_loss / e.constant_loss:.2g} "
+        f"times that of a constant guess ({e.constant_loss:.3g}): {cause}. The first steps only "
+        "undo it."
+    )
+
+
+def _small_kernels(e: Evidence) -> str | None:
+    small = tuple(name for name, scale in e.scales.items() if 0 < scale < _SMALL)
+    if not small:
+        return None
+    return (
+        f"The kernels {_list(small)} start too small ({e.scales[small[0]]:.2g} of the size that "
+        "keeps the variance of a signal), so that the layers behind them see next to nothing: use "
+        "an initializer that scales by the number of inputs (he_normal, lecun_normal)."
+    )
 
 
 def _twins(e: Evidence) -> str | None:
@@ -120,7 +232,8 @@ def _twins(e: Evidence) -> str | None:
 
 
 def _one_prediction(e: Evidence) -> str | None:
-    if not e.one_prediction or e.one_input:
+    known = e.symmetric or _dead(e) or _is_vanishing(e) or _small_kernels(e)
+    if not e.one_prediction or e.one_input or known:
         return None
     constant = "" if e.constant_loss is None else f" (which cannot get below {e.constant_loss:.3g})"
     return (
@@ -132,7 +245,7 @@ def _one_prediction(e: Evidence) -> str | None:
 def _lr_too_low(e: Evidence) -> str | None:
     loss, factor = _best_trial(e)
     much = e.first_loss - loss > max(4 * (e.first_loss - e.last_loss), 0.1 * e.first_loss)
-    if not (factor > 1 and (much or loss < 0.5 * e.last_loss)):
+    if not (factor > 1 and (much or loss < 0.5 * e.last_loss)) or _explodes(e):
         return None
     return (
         f"The lr is too low: at {factor:g} times {e.lr[1]:.3g} the loss falls to {loss:.3g}. Raise "
@@ -172,7 +285,8 @@ def _known(losses: dict[float, float]) -> dict[float, float]:
 
 def _like_a_constant(e: Evidence) -> str | None:
     lowest, _ = _best_trial(e)
-    if e.constant_loss is None or e.one_prediction or not e.constant_loss > e.goal:
+    known = e.one_prediction or e.symmetric or _is_vanishing(e)
+    if e.constant_loss is None or known or not e.constant_loss > e.goal:
         return None
     if abs(lowest - e.constant_loss) > 0.1 * e.constant_loss:
         return None
@@ -197,7 +311,7 @@ def _few_examples(e: Evidence) -> str | None:
 
 def _floor(e: Evidence) -> str | None:
     first, last = e.gradient_norm
-    if not last < 0.01 * first or e.without_gradient or e.one_prediction:
+    if not last < 0.01 * first or e.without_gradient or e.one_prediction or _explodes(e):
         return None
     return (
         f"The gradient has vanished ({first:.2g} -> {last:.2g}) at a loss of "
@@ -207,9 +321,9 @@ def _floor(e: Evidence) -> str | None:
 
 
 def _large_inputs(e: Evidence) -> str | None:
-    if e.largest_input < 50:
+    if e.largest_input < _LARGE_INPUT:
         return None
-    return f"Inputs go up to {e.largest_input:.3g}: standardise them (mean 0, std 1)."
+    return f"Inputs go up to {e.largest_input:.3g}: standardize them (mean 0, std 1)."
 
 
 def _noise(e: Evidence) -> str | None:
@@ -231,13 +345,34 @@ def _evaluation_differs(e: Evidence) -> str | None:
     )
 
 
-_RULES: tuple[Callable[[Evidence], str | None], ...] = (
+# What is concluded from how a model trains, not from its data or its first step.
+_STRUCTURE: tuple[Rule, ...] = (
+    _symmetric,
+    _vanishes,
+    _dead,
+    _no_gradient,
+    _one_prediction,
+    _small_kernels,
+    _unmoved,
+    _like_a_constant,
+    _few_examples,
+    _floor,
+    _noise,
+)
+_RULES: tuple[Rule, ...] = (
     _negative,
     _climbs,
     _same_inputs,
+    _one_target,
+    _explodes,
+    _symmetric,
+    _vanishes,
+    _dead,
     _no_gradient,
     _one_prediction,
+    _small_kernels,
     _twins,
+    _large_inputs,
     _lr_too_high,
     _schedule,
     _lr_too_low,
@@ -246,12 +381,11 @@ _RULES: tuple[Callable[[Evidence], str | None], ...] = (
     _like_a_constant,
     _few_examples,
     _floor,
-    _large_inputs,
     _noise,
 )
 
 
-def _list(items) -> str:
+def _list(items: tuple[Any, ...] | list[Any]) -> str:
     shown = [str(item) for item in items[:5]]
     more = f" and {len(items) - 5} more" if len(items) > 5 else ""
     return ", ".join(shown) + more

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn import tree
-from fnn.expect import expect_positive
+from fnn import dtypes, tree
+from fnn.expect import expect_positive, within
 from fnn.keys import fold_name
 from fnn.recipe import whole_batch
 from fnn.train.gradient import ScaledLoss, in_parts
 from fnn.types import BatchLoss, Gradient, LossSums, Params, Scalar
 
 
+@within(clip_norm="(0, inf)", noise_multiplier="[0, inf)")
 def private_gradient(clip_norm: Scalar, noise_multiplier: Scalar, *, parts: int = 1) -> Gradient:
     """DP-SGD: gradients of single examples, each clipped, summed, with normal noise on the sum.
 
@@ -42,7 +43,8 @@ def private_gradient(clip_norm: Scalar, noise_multiplier: Scalar, *, parts: int 
 
     Returns: a Gradient; sums and gradients are in at least float32.
     Raises: ValueError for parts below 1; at trace time for a batch that they do not divide, for a
-      model state that depends on the examples, and for a loss that is not that of a step.
+      model state that depends on the examples, for a loss that is not that of a step, and for one
+      of several terms (`losses.combine`).
     Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1. Deviates: batches are those of the
       run's order, without replacement in an epoch; most accountants assume Poisson sampling.
       Compat: `optax.contrib.differentially_private_aggregate` of gradients by `vmap`.
@@ -63,6 +65,7 @@ def private_gradient(clip_norm: Scalar, noise_multiplier: Scalar, *, parts: int 
     clipped = in_parts("private_gradient", _sum_of_clipped(clip_norm), parts)
 
     def gradient(loss, params, model_state, batch, key):
+        _expect_one_term(loss)
         sums, grads = clipped(loss, params, model_state, batch, key)
         noise_key = fold_name(key, "private_gradient")
 
@@ -81,9 +84,10 @@ def _sum_of_clipped(clip_norm: Scalar) -> Gradient:
             one = jax.tree.map(lambda leaf: leaf[None], example)
             noise = jax.random.fold_in(key, i)
             sums, grads = whole_batch(loss, params, model_state, one, noise)
-            norm = tree.global_norm(grads)
-            limit = _scaled(loss, clip_norm, norm.dtype)
-            return sums, tree.scale(limit / jnp.maximum(norm, limit), tree.wide(grads))
+            scale, norm = tree.scaled_norm(grads)
+            limit = _scaled(loss, clip_norm, norm.dtype) / scale
+            factor = limit / jnp.maximum(norm, limit)
+            return sums, tree.scale(factor, dtypes.wide(grads))
 
         numbers = jnp.arange(tree.length(batch))
         sums, grads = _over_examples(of_example)(tuple(batch), numbers)
@@ -111,6 +115,16 @@ def _over_examples(function: Callable[..., Any]) -> Callable[..., Any]:
             ) from error
 
     return mapped
+
+
+def _expect_one_term(loss: BatchLoss) -> None:
+    """The weights of a term belong to the batch: one example would change the gradients of all."""
+    if isinstance(loss, ScaledLoss) and loss.means is not None:
+        raise ValueError(
+            f"private_gradient: expected one loss for each example, got the terms "
+            f"{sorted(loss.means)}, which are divided by weights of the batch; add them up in the "
+            "loss, as arrays without masks"
+        )
 
 
 def _scaled(loss: BatchLoss, number: Scalar, dtype: Any) -> Array:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -74,28 +74,88 @@ def valid_text(report: Report) -> str:
 
 @contextmanager
 def bar(steps: int) -> Iterator[Callable[[Report], None]]:
-    """A live bar in the terminal; needs rich (the extra `fit`)."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    """A live bar in the terminal, on one line of its width; needs rich (the extra `fit`)."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
 
-    columns: list[Any] = [
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(compact=True),  # all of it fits into 80 columns
+    console, latest = Console(), Report(0, steps, 0.0, float("nan"), {})
+    if console.is_dumb_terminal:  # it cannot overwrite a line
+        with lines(steps) as show:
+            yield show
+        return
+
+    def row() -> Table:
+        words = fitting(_parts(latest), console.width)
+        drawn, used = Table.grid(padding=(0, 2, 0, 0), pad_edge=False), len("  ".join(words))
+        left = min(24, console.width - used - 2)
+        cells: list[Any] = list(words)
+        if left >= 8:
+            cells.insert(0, ProgressBar(total=steps, completed=latest.step, width=left))
+        for _ in cells:
+            drawn.add_column(no_wrap=True)
+        drawn.add_row(*cells)
+        return drawn
+
+    def show_latest(report: Report) -> None:
+        nonlocal latest
+        latest = report
+
+    with Live(get_renderable=row, console=console, refresh_per_second=10):
+        yield show_latest
+
+
+class Part(NamedTuple):
+    """A part of a line, and how important it is: the one of rank 0 is always shown."""
+
+    text: str
+    rank: int
+
+
+def fitting(parts: Sequence[Part], width: int) -> list[str]:
+    """The parts, in order, that fit beside each other into `width` columns, by their rank.
+
+    >>> fitting([Part('20/100', 0), Part('8/s', 2), Part('loss 0.5', 1)], width=16)
+    ['20/100', 'loss 0.5']
+    """
+    kept: list[Part] = []
+    for part in sorted(parts, key=lambda part: part.rank):
+        if not kept or len("  ".join(p.text for p in [*kept, part])) <= width:
+            kept.append(part)
+    return [part.text for part in parts if part in kept]
+
+
+def _parts(report: Report) -> list[Part]:
+    # Of constant width, so that nothing moves.
+    done = Part(f"{report.step:{len(str(report.steps))}}/{report.steps}", 0)
+    if not report.step:
+        return [done, Part("compiling", 1)]
+    first, *others = [f"{name} {value:.4f}" for name, value in report.valid.items()] or ["-"]
+    return [
+        done,
+        Part(f"{report.steps_per_second:,.0f}/s", 4),
+        Part(f"loss {report.loss:.4f}", 2),
+        Part(f"valid {first}", 3),
+        *(Part(other, 5 + i) for i, other in enumerate(others)),
+        Part(clock(report.seconds_left), 1),
     ]
-    with Progress(*columns) as progress:
-        task = progress.add_task("fit", total=steps, text="compiling")
 
-        def show(report: Report) -> None:
-            text = f"{report.steps_per_second:,.0f}/s  loss {report.loss:.4f}  {valid_text(report)}"
-            progress.update(task, completed=report.step, text=text)
 
-        yield show
+def clock(seconds: float) -> str:
+    """Minutes and seconds, after an hour with the hours.
+
+    >>> clock(62), clock(3600 + 62)
+    ('1:02', '1:01:02')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def auto(steps: int) -> AbstractContextManager[Callable[[Report], None]]:
     """The bar where there is a terminal and rich is installed, plain lines elsewhere."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return lines(steps)
     try:
         import rich.progress  # noqa: F401

@@ -12,6 +12,7 @@ from fnn.measures import Recorded, flat, measured
 from fnn.train.callbacks import Carries, Event, expect_json
 from fnn.train.early_stopping import EarlyStopping
 from fnn.train.job import Job
+from fnn.train.state import checksum
 from fnn.train.store import Store
 from fnn.types import History, TrainState
 
@@ -26,6 +27,7 @@ def fingerprint(job: Job, **numbers: int) -> dict[str, Any]:
         "hyper": {path: np.asarray(leaf).tolist() for path, leaf in leaves},
         "examples": tree.length(job.data.train),
         "batch_size": job.batch_size,
+        "init": checksum(job.start),
         **numbers,
     }
 
@@ -83,7 +85,14 @@ class Record:
         if self._store is not None:
             self._store.log([{"step": step - 1, "valid": valid}])
 
-    def save(self, name: str, state: TrainState, stopping: EarlyStopping, carries: Carries) -> None:
+    def save(
+        self,
+        name: str,
+        state: TrainState,
+        stopping: EarlyStopping,
+        carries: Carries,
+        position: Any = None,
+    ) -> None:
         """Keep `state`, and beside it what a resume needs to go on, in the store."""
         if self._store is not None:
             expect_json(carries)
@@ -92,8 +101,14 @@ class Record:
                 "made_by": self._made_by,
                 "early_stopping": stopping.as_json(),
                 "callbacks": carries,
+                "position": position,
             }
             self._store.save(name, state, meta)
+
+    @property
+    def stores(self) -> bool:
+        """Whether there is a store."""
+        return self._store is not None
 
     def holds_a_run(self) -> bool:
         """Whether the store has something to resume."""
@@ -109,8 +124,10 @@ class Record:
             # Rows without a checkpoint: their run was killed before its first one.
             self._store.rows(up_to_step=-1)
 
-    def resume(self, like: TrainState) -> tuple[TrainState, TrainState, EarlyStopping, Carries]:
-        """The last state, the best one, the early stopping and the carries that the store holds.
+    def resume(
+        self, like: TrainState
+    ) -> tuple[TrainState, TrainState, EarlyStopping, Carries, Any]:
+        """What the store holds: the last state and the best one, early stopping, carries, position.
 
         Raises: ValueError if the run in the store was made with other arguments.
         """
@@ -128,7 +145,7 @@ class Record:
         self._read(self._store.rows(up_to_step=meta["step"] - 1), meta["step"])
         best = self._store.load("best", like)[0] if self._store.has("best") else like
         stopping = EarlyStopping(**meta["early_stopping"])
-        return last, best, stopping, meta.get("callbacks", {})
+        return last, best, stopping, meta.get("callbacks", {}), meta.get("position")
 
     def _read(self, rows: list[dict[str, Any]], steps: int) -> None:
         chunk, evaluations = _Chunk({}, {}), [row for row in rows if "valid" in row]

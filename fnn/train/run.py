@@ -9,7 +9,7 @@ from jaxtyping import Array
 from fnn import measures
 from fnn.expect import expect_positive
 from fnn.keys import run_keys
-from fnn.recipe import RecipeFunction
+from fnn.recipe import RecipeFunction, expect_recipe
 from fnn.train import compiled
 from fnn.train.blocks import rows, scan_steps, struct_of
 from fnn.train.check import check
@@ -17,9 +17,10 @@ from fnn.train.checkpointed import Scan
 from fnn.train.devices import everywhere
 from fnn.train.evaluate import make_evaluate
 from fnn.train.state import make_init
-from fnn.types import Data, History, Hyper, PRNGKey, TrainState
+from fnn.types import History, TrainState
 
-Run = Callable[[PRNGKey, Hyper, Data], tuple[TrainState, History]]
+# (key, hyper, data, init=None) -> state, history
+Run = Callable[..., tuple[TrainState, History]]
 
 
 def make_run(
@@ -32,12 +33,13 @@ def make_run(
     scan: Scan = jax.lax.scan,
     devices: Sequence[jax.Device] = (),
 ) -> Run:
-    """`run(key, hyper, data) -> state, history`: the whole training, evaluation included.
+    """`run(key, hyper, data, init=None) -> state, history`: a training, evaluation included.
 
     A pure function. `jax.jit(run)` compiles it, `jax.vmap(run, (0, None, None))` trains one model
     per key, `jax.vmap` over `hyper` sweeps. `jax.grad` of a validation loss in the history with
     respect to `hyper` is a hypergradient; `jax.jvp` is one of a single direction, in memory that
-    does not grow with the steps.
+    does not grow with the steps. `init` are weights to start from, as of `fit`; a gradient to them
+    is one of meta-learning.
 
     Args:
       steps: updates in all.
@@ -52,7 +54,7 @@ def make_run(
 
     Raises: ValueError for what `check` finds, before any training.
 
-    >>> from fnn import Batch, Recipe, losses, models, optim, schedules
+    >>> from fnn import Batch, Data, Recipe, losses, models, optim, schedules
     >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
@@ -72,16 +74,17 @@ def make_run(
         eval_every=eval_every,
         eval_batch_size=eval_batch_size,
     )
+    expect_recipe(recipe)
     eval_every, devices = min(eval_every, steps), tuple(devices)
-    init = make_init(recipe)
+    first_state = make_init(recipe)
     evaluate = make_evaluate(recipe, batch_size=eval_batch_size, devices=devices)
 
-    def run(key, hyper, data):
+    def run(key, hyper, data, init=None):
         check(recipe, data, key=key, hyper=hyper, batch_size=batch_size, devices=devices)
         keys = run_keys(key)
         data = everywhere(devices, jax.tree.map(jnp.asarray, data))
         x = struct_of(data.train, batch_size)[0]
-        state = everywhere(devices, init(keys.init, hyper, x))
+        state = everywhere(devices, first_state(keys.init, hyper, x, init))
 
         def advance(state, step, indices):
             batch = rows(data.train, indices)

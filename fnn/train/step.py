@@ -7,7 +7,8 @@ import jax
 from fnn import measures, tree
 from fnn.keys import fold_name
 from fnn.measures import Named, Recorded
-from fnn.recipe import Recipe, RecipeFunction, build, expect_all_read, watch
+from fnn.recipe import Recipe, RecipeFunction, build, expect_all_read, expect_recipe, watch
+from fnn.train.given import expect_batch, expect_key, expect_state
 from fnn.train.gradient import mean_gradient, means
 from fnn.types import Hyper, Pair, PRNGKey, StepView, TrainState
 
@@ -23,14 +24,16 @@ def make_step(recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()) -> 
     floats, or all arrays).
 
     Args of the step:
-      state: from `make_init`, or from the step before.
+      state: from `make_init`, or from the step before. Donated, it is gone after the call: JAX
+        refuses to read it again ("deleted or donated"); keep the state that the step returns.
       batch: (x, y), each with the batch axis first.
       key: the run's noise stream; the step uses `fold_in(key, state.step)`, so pass the same key
         to every step.
       hyper: what the recipe is built from.
 
     Returns: the new state, and {'loss', 'lr', ...}: the loss before the update and without the
-      penalty, and what the recipe's `penalty`, `train_metrics` and `measures` add.
+      penalty, each term of a loss of several (`losses.combine`), and what the recipe's `penalty`,
+      `train_metrics` and `measures` add.
 
     >>> from fnn import Recipe, losses, models, optim, schedules
     >>> from fnn.train import make_init
@@ -58,8 +61,12 @@ def make_recording_step(
     recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()
 ) -> RecordingStep:
     """The step with its metrics grouped by how often they are measured: {n: {name: value}}."""
+    expect_recipe(recipe)
 
     def step(state, batch, key, hyper):
+        expect_state("step", state)
+        expect_batch("step", batch)
+        expect_key(key)
         hyper = watch(hyper)
         r = build(recipe, hyper)
         noise = jax.random.fold_in(key, state.step)
@@ -76,7 +83,7 @@ def update(
 ) -> tuple[TrainState, Recorded]:
     """Forward, backward, update, measure: one step on a batch; `key` is the step's own."""
     sums, grads, objective = mean_gradient(r, state, batch, key, devices)
-    lr = r.schedule(state.step)
+    lr = r.schedule(state.step // r.optimizer.steps_per_update)
     updates, opt_state = r.optimizer.update(grads, state.opt_state, state.params, lr, objective)
     params = tree.add(state.params, updates)
 

@@ -1,18 +1,22 @@
 """What a model is made of, and what it costs, known from shapes alone."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
 from fnn import text, tree
+from fnn.advice import advice, is_array, refuse
 from fnn.expect import spec
-from fnn.types import Model
+from fnn.train.flops import count_flops
+from fnn.train.layer_rows import Layer, layers_of
+from fnn.types import Model, Optimizer
+
+_WIDTH = 80  # columns of the table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +32,12 @@ class Leaf:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What `summary` returns; printed, it is a table."""
+    """What `summary` returns; printed, it is a table of the layers."""
 
+    layers: tuple[Layer, ...]
     params: tuple[Leaf, ...]
     model_state: tuple[Leaf, ...]
+    opt_state: tuple[Leaf, ...]  # () without an optimizer
     inputs: str  # their shapes and dtypes
     outputs: str
     forward_flops: float  # of an evaluation of the whole batch
@@ -44,49 +50,64 @@ class Summary:
 
     @property
     def bytes(self) -> int:
-        """Of the parameters; an optimizer such as Adam keeps twice as many besides."""
+        """Of the parameters."""
         return sum(leaf.bytes for leaf in self.params)
 
     def __str__(self) -> str:
-        head = ("params", "shape", "dtype", "count", "bytes")
-        state = [("model_state", "", "", "", "")] if self.model_state else []
-        rows = [head, *map(_cells, self.params), *state, *map(_cells, self.model_state)]
-        lines = text.table(rows, left=3).splitlines()
-        totals = {
-            "parameters": f"{self.count:,} ({_scaled(self.bytes, 1024, 'B')})",
+        rows: list[tuple[str, ...]] = [("layer", "kind", "output", "params", "FLOPs")]
+        rows += [cells for layer in self.layers for cells in _cells(layer)]
+        lines = _within(_WIDTH, rows)
+        totals = {"parameters": f"{self.count:,} ({_bytes(self.params)})"}
+        totals |= {"model state": _bytes(self.model_state)} if self.model_state else {}
+        totals |= {"optimizer state": _bytes(self.opt_state)} if self.opt_state else {}
+        totals |= {
             "input": self.inputs,
             "output": self.outputs,
-            "forward": _scaled(self.forward_flops, 1000, "FLOP"),
-            "forward and backward": _scaled(self.step_flops, 1000, "FLOP"),
+            "FLOPs of the batch": f"forward {_flops(self.forward_flops)}, "
+            f"forward and backward {_flops(self.step_flops)}",
         }
         rule = "-" * max(map(len, lines))
         return "\n".join([*lines, rule, *(f"{k}: {v}" for k, v in totals.items())])
 
+    __repr__ = __str__
 
-def summary(model: Model, x: Any) -> Summary:
-    """Parameters, shapes, bytes and FLOPs of `model` on inputs like `x`; nothing is computed.
 
-    The FLOPs are those of XLA's cost analysis, before the program is optimised for a device: a
-    multiplication and an addition count as two, an exponential as none, and what a `scan` repeats
-    as often as it is repeated. A `while_loop` counts once, since nobody knows its length.
+def summary(model: Model, x: Any, *, optimizer: Optimizer | None = None) -> Summary:
+    """The layers of `model` on inputs like `x`, and what they cost; nothing is computed.
+
+    A layer is a function of fnn that uses parameters or stands alone, an activation say, found in
+    the program that JAX traces: it need not be made by a combinator. Layers that are repeated, in a
+    `stack` or a list, are one line with the sum ("x 12"), and below it, indented, those of one.
+
+    FLOPs are those of the forward pass of the whole batch in evaluation, counted as `count_flops`
+    counts them: of a linear layer, 2 examples inputs outputs for the product.
 
     Args:
       x: a batch of inputs, or ShapeDtypeStructs in their place.
+      optimizer: to tell how much memory its state takes.
 
-    Returns: a `Summary`, which prints as a table.
+    Returns: a `Summary`, which prints as a table of at most 80 columns; its FLOPs are those of a
+      batch, its bytes do not depend on the batch.
 
-    >>> from fnn import models
-    >>> print(summary(models.dense(3), jnp.zeros((8, 2))))
-    params  shape   dtype    count  bytes
-    bias    (3,)    float32      3     12
-    kernel  (2, 3)  float32      6     24
-    -------------------------------------
-    parameters: 9 (36 B)
+    >>> from fnn import models, optim
+    >>> from fnn.combinators import sequential
+    >>> model = sequential(models.dense(3), jax.nn.relu, models.dense(1))
+    >>> print(summary(model, jnp.zeros((8, 2)), optimizer=optim.adam()))
+    layer  kind   output  params  FLOPs
+    0      dense  (8, 3)       9    120
+    1      relu   (8, 3)       -     24
+    2      dense  (8, 1)       4     56
+    -----------------------------------
+    parameters: 13 (52 B)
+    optimizer state: 108 B
     input: float32[8,2]
-    output: float32[8,3]
-    forward: 120 FLOP
-    forward and backward: 260 FLOP
+    output: float32[8,1]
+    FLOPs of the batch: forward 200, forward and backward 436
     """
+    if not isinstance(model, Model):
+        refuse("summary", "model to be a Model", model, advice(model, Model))
+    if not jax.tree.leaves(x) or not all(map(is_array, jax.tree.leaves(x))):
+        refuse("summary", "x to be a batch of arrays", x, "convert it: jnp.asarray(...)")
     x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.result_type(a)), x)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, model_state = jax.eval_shape(model.init, key, x)
@@ -100,58 +121,18 @@ def summary(model: Model, x: Any) -> Summary:
         return sum(parts[1:], start=parts[0])
 
     backward = jax.value_and_grad(total, allow_int=True)
-    outputs = jax.eval_shape(forward, params, model_state, x)
+    opt_state = () if optimizer is None else jax.eval_shape(optimizer.init, params)
+    layers = layers_of(forward, params, model_state, x)
     return Summary(
+        layers=layers,
         params=tuple(_leaves(params)),
         model_state=tuple(_leaves(model_state)),
+        opt_state=tuple(_leaves(opt_state)),
         inputs=_specs(x),
-        outputs=_specs(outputs),
-        forward_flops=count_flops(forward, params, model_state, x),
+        outputs=_specs(jax.eval_shape(forward, params, model_state, x)),
+        forward_flops=sum(layer.flops for layer in layers),
         step_flops=count_flops(backward, params, model_state, x, key),
     )
-
-
-def count_flops(function: Callable[..., Any], *args: Any) -> float:
-    """Floating-point operations of `function(*args)` by XLA, the bodies of scans times their turns.
-
-    Args:
-      args: arrays, or ShapeDtypeStructs in their place.
-
-    >>> ten = lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=10)[0]
-    >>> round(count_flops(ten, jnp.zeros((4, 4))) / (10 * 2 * 4**3), 1)
-    1.0
-    """
-    return _flops(jax.make_jaxpr(function)(*args))
-
-
-def _flops(jaxpr: Any) -> float:
-    """XLA counts the body of a loop once; what is missing is added here."""
-    whole = _counted_by_xla(jaxpr)
-    for body, turns in _scans(jaxpr.jaxpr):
-        whole += turns * _flops(body) - _counted_by_xla(body)
-    return whole
-
-
-def _counted_by_xla(jaxpr: Any) -> float:
-    specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jaxpr.in_avals]
-    cost = jax.jit(jaxpr_as_fun(jaxpr)).lower(*specs).cost_analysis()
-    parts = cost if isinstance(cost, list) else [cost]  # a list, where there are several programs
-    return sum(float((part or {}).get("flops", 0.0)) for part in parts)
-
-
-def _scans(jaxpr: Any) -> Iterator[tuple[Any, int]]:
-    """The bodies of the scans, with their lengths, but not those inside of other scans."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            yield equation.params["jaxpr"], equation.params["length"]
-            continue
-        for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
-            if _is_jaxpr(value):
-                yield from _scans(getattr(value, "jaxpr", value))
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return hasattr(value, "eqns")
 
 
 def _leaves(values: Any) -> Iterator[Leaf]:
@@ -172,8 +153,43 @@ def _specs(values: Any) -> str:
     return ", ".join(named)
 
 
-def _cells(leaf: Leaf) -> tuple[str, ...]:
-    return leaf.path, str(leaf.shape), leaf.dtype, f"{leaf.size:,}", f"{leaf.bytes:,}"
+def _cells(layer: Layer, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, ...]]:
+    """The row of a layer, and below it those of one of its copies."""
+    own = layer.path.removeprefix(prefix).strip("/") or ("(all)" if layer.count else "-")
+    name = "  " * depth + own + (f" x {layer.times}" if layer.times > 1 else "")
+    count = f"{layer.count:,}" if layer.count else "-"
+    yield name, layer.kind, layer.output, count, _flops(layer.flops)
+    for part in layer.layers:
+        yield from _cells(part, _parent(layer.path, part.path), depth + 1)
+
+
+def _parent(path: str, inside: str) -> str:
+    """The path of one copy, such as 'blocks/0' of 'blocks/0-11', in front of a layer inside it."""
+    head, _, last = path.rpartition("/")
+    first = "/".join(part for part in (head, last.split("-")[0]) if part)
+    return first if inside.startswith(first) else ""
+
+
+def _within(width: int, rows: list[tuple[str, ...]]) -> list[str]:
+    """The lines of the table; long names lose their middle, so that it fits."""
+    over = max(map(len, text.table(rows, left=3).splitlines())) - width
+    if over > 0:
+        most = max(len(row[0]) for row in rows) - over
+        rows = [(_shortened(row[0], max(most, 12)), *row[1:]) for row in rows]
+    return text.table(rows, left=3).splitlines()
+
+
+def _shortened(name: str, most: int) -> str:
+    kept = (most - 3) // 2
+    return name if len(name) <= most else f"{name[: most - 3 - kept]}...{name[-kept:]}"
+
+
+def _bytes(leaves: tuple[Leaf, ...]) -> str:
+    return _scaled(sum(leaf.bytes for leaf in leaves), 1024, "B")
+
+
+def _flops(amount: float) -> str:
+    return _scaled(amount, 1000, "").rstrip()
 
 
 def _scaled(amount: float, base: int, unit: str) -> str:

@@ -15,6 +15,12 @@ def _block():
     )
 
 
+def _two_inputs(run, x):
+    halves = [run("half", models.dense(2), part, i) for i, part in enumerate(x)]
+    both = run("drop", models.dropout(0.5), jnp.concatenate([*halves, halves[0] * halves[1]], -1))
+    return both + run("norm", models.batch_norm(), both)
+
+
 MODELS = [
     ModelRow(
         name="parallel by place",
@@ -50,6 +56,12 @@ MODELS = [
         make=lambda: cast(sequential(models.dense(3), models.batch_norm(), tanh), jnp.float32),
         x=normal(4, 3),
         smooth=False,  # float32 inside, whatever the dtype of x
+    ),
+    ModelRow(
+        name="wired",
+        make=lambda: models.wired(_two_inputs),
+        x=(normal(4, 3), normal(4, 5, seed=1)),
+        noisy=True,
     ),
 ]
 

@@ -5,11 +5,11 @@ from fnn.layers import Padding
 from tests.registry.rows import ModelRow, normal
 
 MODELS = [
-    ModelRow(name="conv", make=lambda: models.conv(3, 3), x=normal(3, 4, 5, 2)),
+    ModelRow(name="conv", make=lambda: models.conv(3, (3, 3)), x=normal(3, 4, 5, 2)),
     ModelRow(
         name="conv with stride, dilation and groups, causal",
         make=lambda: models.conv(
-            4, 3, stride=2, dilation=2, groups=2, padding=Padding.CAUSAL, bias=False
+            4, (3,), stride=2, dilation=2, groups=2, padding=Padding.CAUSAL, bias=False
         ),
         x=normal(3, 6, 4),
     ),
@@ -20,47 +20,51 @@ MODELS = [
     ),
     ModelRow(
         name="depthwise_conv",
-        make=lambda: models.depthwise_conv(3, multiplier=2, padding=Padding.REFLECT),
+        make=lambda: models.depthwise_conv((3,), multiplier=2, padding=Padding.REFLECT),
         x=normal(3, 4, 2),
     ),
     ModelRow(
         name="separable_conv",
-        make=lambda: models.separable_conv(3, 2, stride=2, padding=((1, 0), (0, 1))),
+        make=lambda: models.separable_conv(3, (2, 2), stride=2, padding=((1, 0), (0, 1))),
         x=normal(3, 4, 4, 2),
     ),
     ModelRow(
         name="conv_transpose",
-        make=lambda: models.conv_transpose(3, 3, stride=2),
+        make=lambda: models.conv_transpose(3, (3,), stride=2),
         x=normal(3, 4, 2),
     ),
-    ModelRow(name="max_pool", make=lambda: models.max_pool(2), x=normal(3, 4, 5, 2)),
+    ModelRow(name="max_pool", make=lambda: models.max_pool((2, 2)), x=normal(3, 4, 5, 2)),
     ModelRow(
         name="max_pool with overlap",
-        make=lambda: models.max_pool(3, stride=2, padding=Padding.SAME),
+        make=lambda: models.max_pool((3, 3), stride=2, padding=Padding.SAME),
         x=normal(3, 4, 5, 2),
     ),
     ModelRow(
         name="average_pool",
-        make=lambda: models.average_pool(3, stride=2, padding=Padding.SAME),
+        make=lambda: models.average_pool((3,), stride=2, padding=Padding.SAME),
         x=normal(3, 6, 2),
     ),
-    ModelRow(name="sum_pool", make=lambda: models.sum_pool(2), x=normal(3, 4, 2)),
+    ModelRow(name="sum_pool", make=lambda: models.sum_pool((2,)), x=normal(3, 4, 2)),
     ModelRow(name="global_max_pool", make=models.global_max_pool, x=normal(3, 4, 2)),
     ModelRow(name="global_average_pool", make=models.global_average_pool, x=normal(3, 4, 2, 2)),
-    ModelRow(name="adaptive_max_pool", make=lambda: models.adaptive_max_pool(2), x=normal(3, 5, 2)),
+    ModelRow(
+        name="adaptive_max_pool", make=lambda: models.adaptive_max_pool((2,)), x=normal(3, 5, 2)
+    ),
     ModelRow(
         name="adaptive_average_pool",
-        make=lambda: models.adaptive_average_pool(2),
+        make=lambda: models.adaptive_average_pool((2,)),
         x=normal(3, 5, 2),
     ),
-    ModelRow(name="resize_nearest", make=lambda: models.resize_nearest(5), x=normal(3, 3, 2)),
-    ModelRow(name="resize_linear", make=lambda: models.resize_linear(5), x=normal(3, 3, 2)),
-    ModelRow(name="upsample_nearest", make=lambda: models.upsample_nearest(2), x=normal(3, 3, 2)),
-    ModelRow(name="upsample_linear", make=lambda: models.upsample_linear(2), x=normal(3, 3, 2)),
-    ModelRow(name="pixel_shuffle", make=lambda: models.pixel_shuffle(2), x=normal(3, 2, 4)),
-    ModelRow(name="pixel_unshuffle", make=lambda: models.pixel_unshuffle(2), x=normal(3, 4, 2)),
-    ModelRow(name="patchify", make=lambda: models.patchify(2), x=normal(3, 4, 2)),
-    ModelRow(name="unpatchify", make=lambda: models.unpatchify(2), x=normal(3, 2, 4)),
+    ModelRow(name="resize_nearest", make=lambda: models.resize_nearest((5,)), x=normal(3, 3, 2)),
+    ModelRow(name="resize_linear", make=lambda: models.resize_linear((5,)), x=normal(3, 3, 2)),
+    ModelRow(
+        name="upsample_nearest", make=lambda: models.upsample_nearest((2,)), x=normal(3, 3, 2)
+    ),
+    ModelRow(name="upsample_linear", make=lambda: models.upsample_linear((2,)), x=normal(3, 3, 2)),
+    ModelRow(name="pixel_shuffle", make=lambda: models.pixel_shuffle((2,)), x=normal(3, 2, 4)),
+    ModelRow(name="pixel_unshuffle", make=lambda: models.pixel_unshuffle((2,)), x=normal(3, 4, 2)),
+    ModelRow(name="patchify", make=lambda: models.patchify((2,)), x=normal(3, 4, 2)),
+    ModelRow(name="unpatchify", make=lambda: models.unpatchify((2,)), x=normal(3, 2, 4)),
     ModelRow(
         name="linear_general",
         make=lambda: models.linear_general((2, 3), axes=(1, -1)),

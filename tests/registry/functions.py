@@ -157,6 +157,26 @@ METRICS = [
         targets=_soft_labels(7, 3),
     ),
     MetricRow(
+        name="top_k_accuracy",
+        make=lambda: metrics.top_k_accuracy(2),
+        predictions=normal(7, 3),
+        targets=integers(7, below=3),
+    ),
+    MetricRow(
+        name="binary_accuracy of probabilities",
+        make=lambda: metrics.binary_accuracy(0.5, ignore_index=-1),
+        predictions=normal(7, 3),
+        targets=integers(7, 3, below=3, seed=1) - 1,
+    ),
+    MetricRow(
+        name="mean of a combined loss",
+        make=lambda: metrics.mean(
+            losses.combine({"a": (losses.huber, 2.0), "b": (losses.cross_entropy, 0.5)})
+        ),
+        predictions={"a": normal(7), "b": normal(7, 3)},
+        targets={"a": normal(7, seed=1), "b": integers(7, below=3)},
+    ),
+    MetricRow(
         name="mean of a masked loss",
         make=lambda: metrics.mean(
             lambda logits, labels: losses.cross_entropy(logits, labels, ignore_index=1)
@@ -180,6 +200,9 @@ METRICS = [
 
 HELPERS = [
     "initializers.fans",
+    "losses.combine",
+    "metrics.binary_hits",
+    "metrics.hits",
     "metrics.merge",
     "order.mixture",
     "order.order",

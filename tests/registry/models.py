@@ -60,7 +60,10 @@ MODELS = [
         name="cnn",
         make=lambda: models.cnn(
             models.CNNConfig(
-                stages=((2,), (3,)), out_features=2, activation=tanh, pool=models.average_pool(2)
+                stages=((2,), (3,)),
+                out_features=2,
+                activation=tanh,
+                pool=models.average_pool((2, 2)),
             ),
             rate=0.5,
         ),
@@ -196,7 +199,7 @@ MODELS = [
                 depth=1,
                 out_features=1,
                 activation=tanh,
-                down=models.average_pool(2),
+                down=models.average_pool((2, 2)),
             )
         ),
         x=(normal(3, 4, 4, 1), normal(3, 2, seed=1)),

@@ -58,7 +58,6 @@ MODELS = [
 ]
 
 HELPERS = [
-    "layers.dropout.expect_rate",
     "layers.dropout.keep_mask",
     "layers.normalise.affine",
     "layers.normalise.affine_init",

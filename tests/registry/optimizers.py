@@ -66,6 +66,7 @@ TRANSFORMS = [
 HELPERS = [
     "optim.base.bias_correction",
     "optim.base.decay_weights",
+    "optim.base.expect_one_pace",
     "optim.base.expect_objective",
     "optim.base.from_direction",
     "optim.base.from_update",

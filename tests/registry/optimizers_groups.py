@@ -61,7 +61,7 @@ OPTIMIZERS = [
     OptimizerRow(
         name="reduce_on_plateau of momentum",
         make=lambda factor: optim.reduce_on_plateau(
-            optim.momentum(momentum=0.5), every_steps=2, factor=factor, patience=1, rtol=0.5
+            optim.momentum(momentum=0.5), every_steps=2, factor=factor, patience=0, rtol=0.5
         ),
         scalars={"factor": 0.9},
         leafwise=False,

@@ -15,6 +15,12 @@ def _adam():
 
 OPTIMIZERS = [
     OptimizerRow(
+        name="proximal_l1",
+        make=lambda l1: optim.proximal_l1(optim.momentum(momentum=0.5), l1),
+        scalars={"l1": 0.1},
+        decays=True,
+    ),
+    OptimizerRow(
         name="lookahead",
         make=lambda slow_step: optim.lookahead(optim.sgd(), period=3, slow_step=slow_step),
         scalars={"slow_step": 0.6},

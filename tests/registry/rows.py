@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fnn.types import Metric, Model, Optimizer, Schedule, Transform
 
@@ -111,3 +112,25 @@ class MetricRow:
     make: Callable[[], Metric]
     predictions: Any
     targets: Any
+
+
+# Made of layers with rows of their own.
+_NETWORKS = {
+    "bert", "cnn", "convnext", "diffusion", "dit", "encoder_decoder", "gpt", "lenet", "masked_lm",
+    "mixer", "resnet", "unet", "vae", "vit",
+}  # fmt: skip
+
+
+def over_models(rows: list[ModelRow]) -> pytest.MarkDecorator:
+    """A test for each row; those of whole networks are slow."""
+    return pytest.mark.parametrize(
+        "row",
+        [
+            pytest.param(
+                row,
+                id=row.name,
+                marks=[pytest.mark.slow] * (row.slow or row.name.split()[0] in _NETWORKS),
+            )
+            for row in rows
+        ],
+    )

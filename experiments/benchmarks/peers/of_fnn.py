@@ -48,12 +48,12 @@ def _mlp(*sizes: int) -> Model:
 
 def _cnn() -> Model:
     return sequential(
-        models.conv(32, 3),
+        models.conv(32, (3, 3)),
         relu,
-        models.max_pool(2),
-        models.conv(64, 3),
+        models.max_pool((2, 2)),
+        models.conv(64, (3, 3)),
         relu,
-        models.max_pool(2),
+        models.max_pool((2, 2)),
         models.flatten(),
         models.dense(128),
         relu,

@@ -5,6 +5,7 @@ import numpy as np
 from fnn.data.audit.parts import Part
 
 _CODE = 16  # numbers that stand for a category
+_LONG_CODE = 64  # of more than 64 categories: two of 2^16 are too often alike
 _LINEAR = 128  # more features than this are projected
 _RANDOM = 128
 
@@ -21,9 +22,10 @@ def standardised(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.n
     """
     plain = [i for i in range(part.rows.shape[1]) if i not in part.categorical]
     x = part.numbers(rows, plain) if part.categorical else part.numbers(rows)
+    rounding = np.abs(x).max(axis=0, initial=0) * np.finfo(x.dtype).eps
     x = x - x.mean(axis=0)
     std = x.std(axis=0)
-    x /= np.where(std > 1e-7 * np.abs(x).max(axis=0, initial=0), std, np.inf)
+    x /= np.where(std > rounding, std, np.inf)
     codes = [_coded(part.rows[rows, i], rng) for i in sorted(part.categorical)]
     return np.concatenate([x, *codes], axis=1) if codes else x
 
@@ -31,8 +33,9 @@ def standardised(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.n
 def _coded(column: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random signs for each category: the squared distance of two codes is 1 on average."""
     values, inverse = np.unique(column, return_inverse=True)
-    signs = rng.integers(2, size=(len(values), _CODE)) * 2.0 - 1
-    return (signs / np.sqrt(2 * _CODE))[inverse]
+    size = _CODE if len(values) <= 64 else _LONG_CODE
+    signs = rng.integers(2, size=(len(values), size)) * 2.0 - 1
+    return (signs / np.sqrt(2 * size))[inverse]
 
 
 def design(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Examples that are nearly alike: the same picture again, brighter, noisier or saved once more."""
 
+from collections.abc import Callable
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -15,6 +16,12 @@ _SKETCH = 64  # numbers of a projection, which keeps distances to a tenth
 _LEAF = 512  # examples that are all compared
 _TREES = 4  # a pair at the limit is parted by one tree in four or five
 _MOST = 1000  # candidates that are looked at closely
+_SIDE = 8  # pixels, of pictures that are compared with shifts, or may lie in a row
+_ONE_UNIT = 10.0  # largest deviation of a feature over the median one; the inverse is quiet
+_RANKS = 0.7  # correlation of the ranks of two rows that are one picture in another light
+_SAME = 0.25  # distance of pictures that are the same up to noise: a correlation of 0.97
+_CLOSER = 0.4  # distance after the right shift over that without
+View = Callable[[Part, np.ndarray, np.random.Generator], np.ndarray]
 
 
 def near_duplicates(
@@ -23,8 +30,14 @@ def near_duplicates(
     """Examples much closer to another one than to its other neighbours.
 
     Pictures and sequences are taken less their mean and over their norm, so light and contrast do
-    not count; features are standardised. With r_k the Euclidean distance to the k-th nearest of all
-    the examples of all splits, exact copies aside, an example is a near-duplicate where
+    not count, and by the size of their Fourier transform, which a shift does not change; what is
+    near by that counts if a shift by one pixel makes the two nearly equal. Features are
+    standardised. From 64 features on, where none varies far more than the others, they are compared
+    as a picture as well, and as they are where some vary far less, as pixels in a row do at the
+    border: standardising scales up their noise.
+
+    With r_k the Euclidean distance to the k-th nearest of all the examples of all splits, exact
+    copies aside, an example is a near-duplicate where
 
         r_1 / r_5 < min(near, (by_luck / 4 n)^(1/d))
 
@@ -34,7 +47,7 @@ def near_duplicates(
     files, such rows come by chance.
 
     Candidates are found by trees of random projections; the thousand closest are measured exactly,
-    so no more than these are counted. Shifted or mirrored pictures are not found.
+    so no more than these are counted. Mirrored pictures are not found.
 
     Source: for d, Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a minimal
       neighborhood information", here from the median of the ratios.
@@ -51,14 +64,43 @@ def near_duplicates(
         return []
     whole = _joined(comparable)
     single = np.flatnonzero(first_alike(whole.rows, rng) == np.arange(rows))
-    x = _normalised(whole, single, rng)
+    found = [_pairs(whole, single, view, limits, rng) for view in _views(whole)]
+    pairs = np.concatenate(found)
+    first = np.unique(pairs[:, :2], axis=0, return_index=True)[1]
+    return _by_split(comparable, pairs[np.sort(first)])
+
+
+def _views(part: Part) -> tuple[View, ...]:
+    if part.pictures:
+        shifted = min(part.shape[:2]) >= _SIDE
+        return (_as_picture, _as_spectrum) if shifted else (_as_picture,)
+    std = part.numbers(slice(2000)).std(axis=0)
+    usual = np.median(std[std > 0]) if (std > 0).any() else 0.0
+    if part.table or std.max() > _ONE_UNIT * usual:
+        return (standardised,)
+    if part.rows.shape[1] < _SIDE**2:
+        return (standardised,)
+    quiet = (std[std > 0] < usual / _ONE_UNIT).any()  # as pixels at a border
+    return (standardised, *[_in_one_unit] * bool(quiet), _as_picture)
+
+
+def _pairs(
+    part: Part, single: np.ndarray, view: View, limits: Limits, rng: np.random.Generator
+) -> np.ndarray:
+    """Rows (i, j, distance) of the near-duplicates among the examples `single` in a view."""
+    x = view(part, single, rng).astype(np.float32, copy=False)
     kept = np.flatnonzero(np.square(x).sum(axis=1) > 0)  # an empty picture is like any other
     pairs = _near_pairs(x[kept], limits, rng)
+    if len(pairs) == 0:
+        return pairs
     pairs[:, :2] = single[kept][pairs[:, :2].astype(int)]
-    if not whole.pictures and whole.rows.shape[1] > 1:
-        one, other = (whole.rows[pairs[:, i].astype(int)] for i in (0, 1))
-        pairs = pairs[(one != other).sum(axis=1) > 1]
-    return _by_split(comparable, pairs)
+    one, other = (part.numbers(pairs[:, i].astype(int)) for i in (0, 1))
+    if view is _as_spectrum:
+        return pairs[_one_pixel_apart(one, other, part.shape)]
+    if part.pictures or part.rows.shape[1] == 1:
+        return pairs
+    kept = (one != other).sum(axis=1) > 1
+    return pairs[kept & _alike_in_order(one, other)] if view is _as_picture else pairs[kept]
 
 
 def _joined(parts: tuple[Part, ...]) -> Part:
@@ -68,14 +110,65 @@ def _joined(parts: tuple[Part, ...]) -> Part:
                 categorical=first.categorical, table=first.table)  # fmt: skip
 
 
-def _normalised(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if not part.pictures:
-        return standardised(part, rows, rng).astype(np.float32)
-    x = part.numbers(rows).astype(np.float32, copy=False)
-    x -= x.mean(axis=1, keepdims=True)
+def _in_one_unit(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The features less their means."""
+    x = part.numbers(rows)
+    return x - x.mean(axis=0)
+
+
+def _as_picture(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each example less its mean and over its norm."""
+    return _even(part.numbers(rows).astype(np.float32, copy=False))
+
+
+def _as_spectrum(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The size of the Fourier transform of each picture, less its mean and over its norm."""
+    made = [_spectrum(_as_picture(part, some, rng), part.shape) for some in _blocks(rows)]
+    return _even(np.concatenate(made))
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return np.split(rows, range(2048, len(rows), 2048))
+
+
+def _spectrum(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    sizes = np.abs(np.fft.rfft2(x.reshape(len(x), *shape), axes=(1, 2)))
+    return sizes.reshape(len(x), -1).astype(np.float32)
+
+
+def _even(x: np.ndarray) -> np.ndarray:
+    x = x - x.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
-    x /= np.where(norm > 0, norm, 1)
-    return x
+    return x / np.where(norm > 0, norm, 1)
+
+
+def _alike_in_order(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether most features of each pair rank alike, and not the few largest alone.
+
+    Whole numbers in proportion, as counts are, come by chance.
+    """
+    one, other = (_even(x.argsort(axis=1, kind="stable").argsort(axis=1)) for x in (a, b))
+    counts = ((a == a.round()) & (b == b.round())).all(axis=1)
+    same = np.linalg.norm(_even(a) - _even(b), axis=1) < 1e-5
+    return ((one * other).sum(axis=1) > _RANKS) & ~(counts & same)
+
+
+def _one_pixel_apart(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Whether a shift by one pixel makes each pair of pictures nearly equal where they overlap."""
+
+    def apart(down: int, right: int) -> np.ndarray:
+        parts = [
+            x.reshape(-1, *shape)[
+                :, max(0, i) : shape[0] + min(0, i), max(0, j) : shape[1] + min(0, j)
+            ]
+            for x, i, j in ((a, down, right), (b, -down, -right))
+        ]
+        one, other = (_even(part.reshape(len(part), -1)) for part in parts)
+        return np.linalg.norm(one - other, axis=1)
+
+    steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+    nearest = np.min([apart(*step) for step in steps], axis=0)
+    return nearest < np.minimum(_SAME, _CLOSER * apart(0, 0))
 
 
 def _near_pairs(x: np.ndarray, limits: Limits, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fnn.data.arrays import expect_labels, expect_native, expect_numbers
 from fnn.data.tables import Table
+from fnn.types import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Part:
     table: bool = False  # where NaN stands for what is missing
     y: np.ndarray | None = None  # int (n,) of classes, or float (n, values)
     texts: tuple[str, ...] = ()
+    strings: tuple[np.ndarray, ...] = ()  # the columns of texts or of categories, (n,) each
 
     @property
     def pictures(self) -> bool:
@@ -74,6 +77,7 @@ def parts_of(splits: Mapping[str, Any]) -> tuple[Part, ...]:
     if not splits:
         raise ValueError("audit: expected splits by name, got none; give {'train': (x, y)}")
     pairs = {name: _pair(name, value) for name, value in splits.items()}
+    pairs = _of_one_kind(pairs)
     codes = _codes([x for x, _ in pairs.values()])
     labels = _labels({name: y for name, (_, y) in pairs.items() if y is not None})
     made = tuple(_part(name, x, codes, labels.get(name)) for name, (x, _) in pairs.items())
@@ -111,7 +115,23 @@ def _pair(name: str, value: Any) -> tuple[Any, Any]:
             f"audit: expected a batch (x, y) or texts for {name!r}, got a {type(value).__name__}; "
             "give (x, None) if there are no labels"
         )
-    return ((value[0],) if isinstance(value[0], str) else value[0]), value[1]
+    x, y = value
+    expect_native(f"audit: expected x of {name!r}", x)
+    if isinstance(x, str):
+        x = (x,)
+    return x, y
+
+
+def _of_one_kind(pairs: dict[str, Pair]) -> dict[str, Pair]:
+    """A column of a Table that has categories in one split has them in all."""
+    tables = [x for x, _ in pairs.values() if isinstance(x, Table)]
+    named = {column for table in tables for column in table.categorical}
+
+    def changed(x: Any) -> Any:
+        mixed = {name: "category" for name in x.numeric if name in named}
+        return x.with_kinds(mixed) if mixed else x
+
+    return {n: (changed(x) if isinstance(x, Table) else x, y) for n, (x, y) in pairs.items()}
 
 
 def _is_text(x: Any) -> bool:
@@ -144,22 +164,23 @@ def _part(name: str, x: Any, codes: dict[str, dict[str, int]], y: np.ndarray | N
         return Part(
             name=name, rows=np.stack(columns, axis=1), shape=(len(names),), names=names,
             categorical=numbered, table=True, y=y, texts=texts,
+            strings=tuple(x.columns[key] for key in x.categorical),
         )  # fmt: skip
     if _is_text(x):
         rows = np.array([[codes[""][str(text)]] for text in x], np.int64)
         return Part(
             name=name, rows=rows, shape=(1,), names=("text",), categorical=frozenset({0}),
-            y=y, texts=tuple(map(str, x)),
+            y=y, texts=tuple(map(str, x)), strings=(np.array(x, object),),
         )  # fmt: skip
-    x = np.asarray(x)
-    x = x.astype(np.float32) if x.dtype.kind not in "fiub" else x
+    x = expect_numbers(f"audit: expected x of {name!r}", np.asarray(x))
+    x = x.astype(np.float32) if x.dtype.kind not in "fiub" else x  # bfloat16
     shape = x.shape[1:] or (1,)
     return Part(name=name, rows=x.reshape(len(x), math.prod(shape)), shape=shape, y=y)
 
 
 def _labels(ys: dict[str, Any]) -> dict[str, np.ndarray]:
     """Classes as integers from 0, values as floats of two axes."""
-    arrays = {name: np.asarray(y) for name, y in ys.items()}
+    arrays = {name: _label_array(name, y) for name, y in ys.items()}
     if not arrays:
         return {}
     whole = np.concatenate([y.reshape(len(y), -1) for y in arrays.values()])
@@ -174,3 +195,12 @@ def _labels(ys: dict[str, Any]) -> dict[str, np.ndarray]:
     many = len(names) > max(20, len(whole) / 10) and whole.dtype.kind in "iu"
     parts = np.split(whole[:, :1].astype(np.float64) if many else inverse, ends)
     return dict(zip(arrays, parts, strict=True))
+
+
+def _label_array(name: str, y: Any) -> np.ndarray:
+    array = np.asarray(y)
+    if array.ndim == 0:
+        raise ValueError(f"audit: expected a label for each example of {name!r}, got {y!r}")
+    if array.dtype.kind in "OUST":
+        array = expect_labels(f"audit: expected labels of {name!r}", y).astype(np.str_)
+    return array

@@ -1,5 +1,6 @@
 """Augmentations: pure functions of a key and an example, to be put inside the step."""
 
+from fnn.arguments import check_exports
 from fnn.data.augment.audio import mask_frequencies as mask_frequencies
 from fnn.data.augment.audio import mask_times as mask_times
 from fnn.data.augment.audio import noise_at as noise_at
@@ -36,3 +37,16 @@ from fnn.data.augment.text import delete_tokens as delete_tokens
 from fnn.data.augment.text import mask_spans as mask_spans
 from fnn.data.augment.text import replace_by_synonyms as replace_by_synonyms
 from fnn.data.augment.text import swap_tokens as swap_tokens
+
+# fmt: off
+__all__ = [
+    "affine", "alternating_flip", "autocontrast", "brighten", "chain", "change_contrast",
+    "colour_jitter", "crop", "cutmix", "cutout", "delete_tokens", "equalize", "feature_noise",
+    "flip", "mask_frequencies", "mask_spans", "mask_times", "mixup", "noise_at", "per_example",
+    "pitch_shift", "posterize", "random_augment", "random_erasing", "replace_by_synonyms",
+    "rotate", "saturate", "sharpen", "smote", "solarize", "sometimes", "stretch", "swap_tokens",
+    "time_stretch", "turn_hue", "warp",
+]
+# fmt: on
+
+check_exports(__name__, leave=("x",))  # of which `smote` is called on the host

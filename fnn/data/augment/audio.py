@@ -1,11 +1,15 @@
 """Sound. One example is a wave (samples,), or a spectrogram (frames, bins)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from fnn.autodiff import safe_sqrt
+from fnn.autodiff import safe_norm
 from fnn.data.augment.base import Augment, between
+from fnn.dtypes import at_least_float32
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 Wave = Float[Array, " samples"]
@@ -24,13 +28,15 @@ def noise_at(decibels: Scalar) -> Augment:
     """
 
     def augment(key: PRNGKey, x: Wave) -> Wave:
-        power = jnp.square(x).mean()
-        std = safe_sqrt(power) * 10 ** (-jnp.asarray(decibels, x.dtype) / 20)
-        return x + std * jax.random.normal(key, x.shape, x.dtype)
+        wide = x.astype(at_least_float32(x))
+        rms = safe_norm(wide).reshape(()) / math.sqrt(max(x.size, 1))
+        std = rms * 10 ** (-jnp.asarray(decibels, wide.dtype) / 20)
+        return (wide + std * jax.random.normal(key, x.shape, wide.dtype)).astype(x.dtype)
 
     return augment
 
 
+@within(change="[0, inf)")
 def time_stretch(change: Scalar) -> Augment:
     """Slower or faster at the same pitch, by a factor drawn evenly in its logarithm.
 
@@ -51,6 +57,7 @@ def time_stretch(change: Scalar) -> Augment:
     return augment
 
 
+@within(semitones="[0, inf)")
 def pitch_shift(semitones: Scalar) -> Augment:
     """Higher or lower at the same speed, by an interval drawn evenly.
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.expect import within
 from fnn.types import Pair, PRNGKey, Scalar
 
 Augment = Callable[[PRNGKey, Any], Any]  # (key, one example) -> an example of its shape and dtype
@@ -53,6 +54,7 @@ def per_example(*augments: Augment) -> BatchAugment:
     return augment
 
 
+@within(rate="[0, 1]")
 def sometimes(rate: Scalar, augment: Augment) -> Augment:
     """The augmentation with a probability, else the example as it is.
 
@@ -71,13 +73,27 @@ def sometimes(rate: Scalar, augment: Augment) -> Augment:
     return apply
 
 
+def expect_image(where: str, x: Array) -> None:
+    """Check that x is one image with a channel axis.
+
+    Raises: ValueError, which begins with `where`, for another number of axes.
+
+    >>> expect_image('flip', jnp.zeros((28, 28, 1)))
+    """
+    if x.ndim != 3:
+        raise ValueError(
+            f"{where}: expected an image of shape (height, width, channels), got {x.shape}; add a "
+            "channel axis to the images, x[..., None], and give a batch to per_example"
+        )
+
+
 def happens(key: PRNGKey, rate: Scalar) -> Array:
     """Whether an event of probability `rate` comes to pass; never at 0, always at 1.
 
     >>> happens(jax.random.key(0), 0.0).item(), happens(jax.random.key(0), 1.0).item()
     (False, True)
     """
-    return jax.random.uniform(key) < jnp.asarray(rate, jnp.float32)
+    return jax.random.uniform(key, (), jnp.float32) < jnp.asarray(rate, jnp.float32)
 
 
 def between(key: PRNGKey, low: Scalar, high: Scalar) -> Float[Array, ""]:
@@ -87,7 +103,7 @@ def between(key: PRNGKey, low: Scalar, high: Scalar) -> Float[Array, ""]:
     2.0
     """
     first, last = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
-    return first + (last - first) * jax.random.uniform(key)
+    return first + (last - first) * jax.random.uniform(key, (), jnp.float32)
 
 
 def round_like(values: Float[Array, "..."], x: Array) -> Array:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fnn import tree
-from fnn.data.augment.base import Augment, between, round_like
+from fnn import dtypes
+from fnn.data.augment.base import Augment, between, expect_image, round_like
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
@@ -19,6 +20,7 @@ _TO_YIQ = np.array(
 _FROM_YIQ = np.linalg.inv(_TO_YIQ.astype(np.float64)).astype(np.float32)
 
 
+@within(brightness="[0, inf)", contrast="[0, inf)", saturation="[0, inf)", hue="[0, 0.5]")
 def colour_jitter(
     *,
     brightness: Scalar = 0.0,
@@ -43,7 +45,7 @@ def colour_jitter(
     (2, 2, 3)
     """
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
         _expect_colours("colour_jitter", x)
         keys = jax.random.split(key, 4)
         factors = [
@@ -64,7 +66,7 @@ def brighten(x: Picture, factor: Scalar) -> Picture:
     >>> brighten(jnp.full((1, 1, 3), 0.25), 2.0).ravel().tolist()
     [0.5, 0.5, 0.5]
     """
-    wide = tree.wide(x)
+    wide = dtypes.wide(x)
     return _cut(x, wide * jnp.asarray(factor, wide.dtype))
 
 
@@ -75,7 +77,8 @@ def change_contrast(x: Picture, factor: Scalar) -> Picture:
     >>> change_contrast(x, 0.0)[:, 0, 0].round(3).tolist()
     [0.5, 0.5]
     """
-    wide = tree.wide(x)
+    expect_image("change_contrast", x)
+    wide = dtypes.wide(x)
     return _blend(x, jnp.broadcast_to(luma(wide).mean(), wide.shape), factor)
 
 
@@ -85,7 +88,8 @@ def saturate(x: Picture, factor: Scalar) -> Picture:
     >>> saturate(jnp.array([[[1.0, 0.0, 0.0]]]), 0.0).ravel().round(3).tolist()
     [0.29899999499320984, 0.29899999499320984, 0.29899999499320984]
     """
-    wide = tree.wide(x)
+    expect_image("saturate", x)
+    wide = dtypes.wide(x)
     return _blend(x, jnp.broadcast_to(luma(wide)[..., None], wide.shape), factor)
 
 
@@ -96,7 +100,8 @@ def turn_hue(x: Picture, turns: Scalar) -> Picture:
     >>> bool(jnp.allclose(turn_hue(turn_hue(x, 0.3), -0.3), x, atol=1e-5))
     True
     """
-    wide = tree.wide(x)
+    expect_image("turn_hue", x)
+    wide = dtypes.wide(x)
     angle = 2 * jnp.pi * jnp.asarray(turns, wide.dtype)
     c, s = jnp.cos(angle), jnp.sin(angle)
     one, none = jnp.ones_like(c), jnp.zeros_like(c)
@@ -113,7 +118,7 @@ def solarize(x: Picture, threshold: Scalar) -> Picture:
     >>> solarize(jnp.array([[[0.2, 0.75, 1.0]]]), 0.5).ravel().tolist()
     [0.20000000298023224, 0.25, 0.0]
     """
-    wide, top = tree.wide(x), _top(x)
+    wide, top = dtypes.wide(x), _top(x)
     return round_like(
         jnp.where(wide >= jnp.asarray(threshold, wide.dtype) * top, top - wide, wide), x
     )
@@ -125,23 +130,26 @@ def posterize(x: Picture, bits: Scalar) -> Picture:
     >>> posterize(jnp.array([[[200, 100, 30]]], jnp.uint8), 1).ravel().tolist()
     [128, 0, 0]
     """
-    wide, top = tree.wide(x), _top(x)
+    wide, top = dtypes.wide(x), _top(x)
     step = jnp.exp2(8 - jnp.round(jnp.asarray(bits, wide.dtype)))
     level = jnp.floor(jnp.round(wide * (255 / top)) / step) * step
     return round_like(level * (top / 255), x)
 
 
 def autocontrast(x: Picture) -> Picture:
-    """Each channel stretched so that it uses the whole range; a constant channel stays.
+    """Each channel stretched so that it uses the whole range; one that is constant up to rounding
+    stays.
 
     >>> autocontrast(jnp.array([[[0.25]], [[0.5]]])).ravel().tolist()
     [0.0, 1.0]
     """
-    wide, top = tree.wide(x), _top(x)
+    expect_image("autocontrast", x)
+    wide, top = dtypes.wide(x), _top(x)
     low, high = wide.min(axis=(0, 1), keepdims=True), wide.max(axis=(0, 1), keepdims=True)
     span = high - low
-    stretched = (wide - low) * (top / jnp.where(span > 0, span, 1))
-    return _cut(x, jnp.where(span > 0, stretched, wide))
+    varies = span > jnp.maximum(jnp.abs(low), jnp.abs(high)) * jnp.finfo(wide.dtype).eps
+    stretched = (wide - low) * (top / jnp.where(varies, span, 1))
+    return _cut(x, jnp.where(varies, stretched, wide))
 
 
 def equalize(x: Picture) -> Picture:
@@ -150,7 +158,8 @@ def equalize(x: Picture) -> Picture:
     >>> equalize(jnp.array([[[10], [20], [20], [250]]], jnp.uint8)).ravel().tolist()
     [0, 170, 170, 255]
     """
-    wide, top = tree.wide(x), _top(x)
+    expect_image("equalize", x)
+    wide, top = dtypes.wide(x), _top(x)
     levels = jnp.round(wide * (255 / top)).astype(jnp.int32)
 
     def channel(level: Array) -> Array:
@@ -171,7 +180,8 @@ def sharpen(x: Picture, factor: Scalar) -> Picture:
     >>> round(sharpen(x, 0.0)[1, 1, 0].item(), 3)
     0.385
     """
-    wide = tree.wide(x)
+    expect_image("sharpen", x)
+    wide = dtypes.wide(x)
     padded = jnp.pad(wide, ((1, 1), (1, 1), (0, 0)), mode="edge")
     height, width = x.shape[:2]
     around = sum(
@@ -201,7 +211,7 @@ def _factor(key: PRNGKey, change: Scalar) -> Float[Array, ""]:
 
 def _blend(x: Picture, base: Float[Array, "..."], factor: Scalar) -> Picture:
     """base + factor (x - base), written so that the factor 1 changes nothing, to the bit."""
-    wide = tree.wide(x)
+    wide = dtypes.wide(x)
     f = jnp.asarray(factor, wide.dtype)
     return _cut(x, wide + (1 - f) * (base - wide))
 
@@ -214,7 +224,7 @@ def _cut(x: Picture, y: Float[Array, "..."]) -> Picture:
     return round_like(jnp.clip(y, 0, _top(x)), x)
 
 
-def _expect_colours(where: str, x: Picture) -> None:
+def _expect_colours(where: str, x: Array) -> None:
     if x.ndim != 3 or x.shape[-1] != 3:
         raise ValueError(
             f"{where}: expected a picture (height, width, 3), got {x.shape}; for a batch use "

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from fnn import tree
-from fnn.data.augment.base import Augment, between, happens, round_like
+from fnn import dtypes
+from fnn.data.augment.base import Augment, between, expect_image, happens, round_like
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
@@ -25,7 +26,8 @@ def cutout(size: Scalar, *, fill: Scalar = 0.0) -> Augment:
     Array(True, dtype=bool)
     """
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
+        expect_image("cutout", x)
         height, width = x.shape[:2]
         row, column = jax.random.split(key)
         middle = jax.random.randint(row, (), 0, height), jax.random.randint(column, (), 0, width)
@@ -38,6 +40,7 @@ def cutout(size: Scalar, *, fill: Scalar = 0.0) -> Augment:
     return augment
 
 
+@within(rate="[0, 1]", area="[0, 1]", stretch="[1, inf)", std="[0, inf)")
 def random_erasing(
     rate: Scalar = 0.5,
     *,
@@ -63,7 +66,8 @@ def random_erasing(
     16.0
     """
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
+        expect_image("random_erasing", x)
         keys = jax.random.split(key, 6)
         height, width = x.shape[:2]
         size = between(keys[0], *area) * (height * width)
@@ -78,7 +82,7 @@ def random_erasing(
             for k, n, side in zip(keys[2:4], (height, width), sides, strict=True)
         )
         hole = _rectangle(x, corner, tuple(sides)) & happens(keys[4], rate)
-        wide = tree.wide(x)
+        wide = dtypes.wide(x)
         noise = jax.random.normal(keys[5], x.shape, wide.dtype)
         noise = jnp.asarray(mean, wide.dtype) + jnp.asarray(std, wide.dtype) * noise
         return jnp.where(hole[..., None], round_like(noise, x), x)

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from fnn import tree
-from fnn.data.augment.base import Augment, between, happens, round_like
+from fnn import dtypes
+from fnn.data.augment.base import Augment, between, expect_image, happens, round_like
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
 
 
+@within(rate="[0, 1]")
 def flip(rate: Scalar = 0.5) -> Augment:
     """Left becomes right, with a probability.
 
@@ -21,7 +23,8 @@ def flip(rate: Scalar = 0.5) -> Augment:
     [2, 1]
     """
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
+        expect_image("flip", x)
         return jnp.where(happens(key, rate), x[:, ::-1], x)
 
     return augment
@@ -46,6 +49,7 @@ def alternating_flip(
     >>> sorted([a, b])
     [[1, 2], [2, 1]]
     """
+    expect_image("alternating_flip", x)
     mixed = jnp.asarray(index).astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
     odd = (mixed >> jnp.uint32(31)) + jnp.asarray(epoch).astype(jnp.uint32)
     return jnp.where(odd % jnp.uint32(2) == 1, x[:, ::-1], x)
@@ -66,7 +70,8 @@ def crop(padding: int, *, reflect: bool = False) -> Augment:
     if padding < 0:
         raise ValueError(f"crop: expected a padding of at least 0, got {padding}")
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
+        expect_image("crop", x)
         if reflect and padding >= min(x.shape[:2]):
             raise ValueError(
                 f"crop: expected a padding below the size {x.shape[:2]}, got {padding}; pad less"
@@ -115,7 +120,8 @@ def affine(
     (3, 3, 1)
     """
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
+        expect_image("affine", x)
         keys = jax.random.split(key, 5)
         angle, slant = (
             jnp.deg2rad(between(k, -jnp.asarray(a, jnp.float32), a))
@@ -145,6 +151,7 @@ def warp(
     >>> warp(x, jnp.eye(2), jnp.array([1.0, 0.0]))[..., 0].tolist()   # everything one row up
     [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0], [0.0, 0.0, 0.0]]
     """
+    expect_image("warp", x)
     height, width = x.shape[:2]
     middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
     grid = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
@@ -152,7 +159,7 @@ def warp(
     wanted = places @ matrix.T + (offset + middle)[None, None]
     low = jnp.floor(wanted)
     part = wanted - low
-    y = jnp.zeros(x.shape, tree.wide(x).dtype)
+    y = jnp.zeros(x.shape, dtypes.wide(x).dtype)
     for down in (0, 1):
         for across in (0, 1):
             corner = low + jnp.array([[[down, across]]], jnp.float32)
@@ -165,7 +172,7 @@ def warp(
 
 def _pixels(x: Picture, places: Float[Array, "height width 2"], fill: Scalar) -> Array:
     """The pixels at whole places, `fill` outside of the picture."""
-    wide, sizes = tree.wide(x), jnp.array(x.shape[:2])
+    wide, sizes = dtypes.wide(x), jnp.array(x.shape[:2])
     at = jnp.clip(places, -1.0, sizes.astype(jnp.float32)[None, None]).astype(jnp.int32)
     inside = ((at >= 0) & (at < sizes[None, None])).all(axis=-1)
     at = jnp.clip(at, 0, sizes[None, None] - 1)

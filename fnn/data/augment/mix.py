@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import tree
+from fnn import dtypes
 from fnn.data.augment.base import BatchAugment, round_like
+from fnn.expect import within
 from fnn.types import Pair, PRNGKey, Scalar
 
 
+@within(alpha="[0, inf)")
 def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
     """Each example becomes a weighted mean with another one of the batch, and its target too.
 
@@ -44,6 +46,7 @@ def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
     return augment
 
 
+@within(alpha="[0, inf)")
 def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
     """A rectangle of each picture comes from another one, and as much of its target.
 
@@ -95,13 +98,13 @@ def _share(key: PRNGKey, alpha: Scalar) -> Float[Array, ""]:
 
 
 def _mix(a: Array, partners: Array, share: Float[Array, ""]) -> Array:
-    wide = tree.wide(a)
+    wide = dtypes.wide(a)
     return round_like(wide + (1 - share).astype(wide.dtype) * (wide[partners] - wide), a)
 
 
 def _as_probabilities(where: str, y: Any, classes: int | None) -> Array:
     if classes is not None:
-        return jax.nn.one_hot(y, classes)
+        return jax.nn.one_hot(dtypes.indices(y), classes, dtype=jnp.float32)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(
             f"{where}: expected targets that can be mixed, got {y.dtype.name}; "

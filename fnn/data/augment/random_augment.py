@@ -9,11 +9,13 @@ from jaxtyping import Array, Num
 from fnn.data.augment import colour
 from fnn.data.augment.base import Augment
 from fnn.data.augment.geometry import warp
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 Picture = Num[Array, "height width channels"]
 
 
+@within(strength="[0, 1]")
 def random_augment(operations: int = 2, strength: Scalar = 0.3, *, fill: Scalar = 0.0) -> Augment:
     """So many operations one after another, each drawn from a list of thirteen.
 
@@ -37,7 +39,7 @@ def random_augment(operations: int = 2, strength: Scalar = 0.3, *, fill: Scalar 
     if operations < 0:
         raise ValueError(f"random_augment: expected at least 0 operations, got {operations}")
 
-    def augment(key: PRNGKey, x: Picture) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Picture:
         if x.ndim != 3 or x.shape[-1] != 3:
             raise ValueError(
                 f"random_augment: expected a picture (height, width, 3), got {x.shape}"

@@ -4,11 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import tree
+from fnn import dtypes
+from fnn.autodiff import safe_norm
+from fnn.data.arrays import expect_numbers
 from fnn.data.augment.base import Augment, round_like
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 
+@within(std="[0, inf)")
 def feature_noise(std: Scalar) -> Augment:
     """Normal noise on every feature; any shape of x will do.
 
@@ -22,8 +26,9 @@ def feature_noise(std: Scalar) -> Augment:
     """
 
     def augment(key: PRNGKey, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        wide = tree.wide(x)
-        return round_like(wide + jnp.asarray(std, wide.dtype) * jax.random.normal(key, x.shape), x)
+        wide = dtypes.wide(x)
+        noise = jax.random.normal(key, x.shape, wide.dtype)
+        return round_like(wide + jnp.asarray(std, wide.dtype) * noise, x)
 
     return augment
 
@@ -47,6 +52,7 @@ def smote(
     >>> new.shape, bool(((new >= 0) & (new <= 1)).all())
     ((4, 1), True)
     """
+    expect_numbers("smote: expected x", x)
     if len(x) < 2 or neighbours < 1:
         raise ValueError(
             f"smote: expected at least 2 rows and 1 neighbour, got {len(x)} rows and "
@@ -55,10 +61,11 @@ def smote(
     k = min(neighbours, len(x) - 1)
     row_key, partner_key, place_key = jax.random.split(key, 3)
     rows = jax.random.randint(row_key, (count,), 0, len(x))
-    away = jnp.square(x[rows][:, None, :] - x[None, :, :]).sum(axis=2)
+    wide = dtypes.wide(x)
+    away = safe_norm(wide[rows][:, None, :] - wide[None, :, :], axis=2)[:, :, 0]
     away = jnp.where(rows[:, None] == jnp.arange(len(x))[None, :], jnp.inf, away)
     nearest = jax.lax.top_k(-away, k)[1]
     chosen = jax.random.randint(partner_key, (count, 1), 0, k)
     partners = jnp.take_along_axis(nearest, chosen, axis=1)[:, 0]
-    place = jax.random.uniform(place_key, (count, 1), x.dtype)
-    return x[rows] + place * (x[partners] - x[rows])
+    place = jax.random.uniform(place_key, (count, 1), wide.dtype)
+    return (wide[rows] + place * (wide[partners] - wide[rows])).astype(x.dtype)

@@ -1,15 +1,21 @@
 """Sequences of tokens: one example is an int array (length,), padded at its end."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+import numpy as np
+from jaxtyping import Array, Bool, Int, Integer
 
 from fnn.data.augment.base import Augment
+from fnn.dtypes import indices
+from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
-Tokens = Int[Array, " length"]
+Tokens = Integer[Array, " length"]
 
 
+@within(rate="[0, 1]")
 def delete_tokens(rate: Scalar, *, pad: int) -> Augment:
     """Each token is left out with a probability; the rest moves up, and padding fills the end.
 
@@ -24,12 +30,13 @@ def delete_tokens(rate: Scalar, *, pad: int) -> Augment:
     """
 
     def augment(key: PRNGKey, x: Tokens) -> Tokens:
-        real = x != pad
+        fill = _token("delete_tokens", pad, x)
+        real = x != fill
         stays = real & ~_chosen(key, rate, x)
         first = jnp.arange(x.size) == jnp.argmax(real)
         stays = jnp.where(stays.any(), stays, real & first)
         order = jnp.argsort(~stays, stable=True)
-        return jnp.where(jnp.arange(x.size) < stays.sum(), x[order], jnp.asarray(pad, x.dtype))
+        return jnp.where(jnp.arange(x.size) < stays.sum(), x[order], fill)
 
     return augment
 
@@ -48,7 +55,7 @@ def swap_tokens(swaps: int, *, pad: int) -> Augment:
     """
 
     def augment(key: PRNGKey, x: Tokens) -> Tokens:
-        length = jnp.maximum((x != pad).sum(), 1)
+        length = jnp.maximum((x != _token("swap_tokens", pad, x)).sum(), 1)
         pairs = jax.random.randint(key, (swaps, 2), 0, length)
 
         def swap(x: Tokens, pair: Int[Array, "2"]) -> tuple[Tokens, None]:
@@ -59,7 +66,8 @@ def swap_tokens(swaps: int, *, pad: int) -> Augment:
     return augment
 
 
-def replace_by_synonyms(rate: Scalar, synonyms: Int[Array, "vocabulary choices"]) -> Augment:
+@within(rate="[0, 1]")
+def replace_by_synonyms(rate: Scalar, synonyms: Integer[Array, "vocabulary choices"]) -> Augment:
     """Each token becomes one of its synonyms with a probability.
 
     Args:
@@ -76,7 +84,8 @@ def replace_by_synonyms(rate: Scalar, synonyms: Int[Array, "vocabulary choices"]
 
     def augment(key: PRNGKey, x: Tokens) -> Tokens:
         coin, choice = jax.random.split(key)
-        rows = jnp.asarray(synonyms)[x]
+        _expect_synonyms(synonyms, x)
+        rows = indices(synonyms)[indices(x)]
         known = (rows >= 0).sum(axis=1)
         ordered = -jnp.sort(-rows, axis=1)  # the -1 come last
         drawn = jax.random.randint(choice, x.shape, 0, jnp.maximum(known, 1))
@@ -86,6 +95,7 @@ def replace_by_synonyms(rate: Scalar, synonyms: Int[Array, "vocabulary choices"]
     return augment
 
 
+@within(rate="[0, 1)", mean_length="[1, inf)")
 def mask_spans(rate: Scalar, *, mean_length: Scalar = 3.0, mask: int, pad: int) -> Augment:
     """Spans of tokens are hidden behind a mask token.
 
@@ -113,15 +123,36 @@ def mask_spans(rate: Scalar, *, mean_length: Scalar = 3.0, mask: int, pad: int) 
         # over all d: so 1 - rate = (1 - s)^mean, for small s.
         begins = 1 - (1 - jnp.asarray(rate, jnp.float32)) ** (1 / mean)
         starts = _chosen(start_key, begins, x)
-        uniform = jax.random.uniform(length_key, x.shape, minval=jnp.finfo(jnp.float32).tiny)
+        least = jnp.finfo(jnp.float32).tiny
+        uniform = jax.random.uniform(length_key, x.shape, jnp.float32, minval=least)
         stop = jnp.log1p(-1 / jnp.maximum(mean, 1 + 1e-6))
         lengths = 1 + jnp.floor(jnp.log(uniform) / stop).astype(jnp.int32)
         ends = jnp.where(starts, jnp.arange(x.size) + lengths, 0)
         hidden = jax.lax.cummax(ends) > jnp.arange(x.size)
-        return jnp.where(hidden & (x != pad), jnp.asarray(mask, x.dtype), x)
+        real = x != _token("mask_spans", pad, x)
+        return jnp.where(hidden & real, _token("mask_spans", mask, x), x)
 
     return augment
 
 
+def _token(where: str, token: int, x: Tokens) -> Array:
+    """A special token in the dtype of the others.
+
+    Raises: ValueError for one that their dtype cannot hold.
+    """
+    limits = jnp.iinfo(x.dtype)
+    if not limits.min <= token <= limits.max:
+        raise ValueError(
+            f"{where}: expected tokens in a dtype that holds {token}, got {x.dtype}; "
+            "store them as int32"
+        )
+    return jnp.asarray(token, x.dtype)
+
+
+def _expect_synonyms(synonyms: Any, x: Tokens) -> None:
+    if not isinstance(synonyms, jax.core.Tracer) and np.size(synonyms):
+        _token("replace_by_synonyms", int(np.asarray(synonyms).max()), x)
+
+
 def _chosen(key: PRNGKey, rate: Scalar, x: Tokens) -> Bool[Array, " length"]:
-    return jax.random.uniform(key, x.shape) < jnp.asarray(rate, jnp.float32)
+    return jax.random.uniform(key, x.shape, jnp.float32) < jnp.asarray(rate, jnp.float32)

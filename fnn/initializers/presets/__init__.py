@@ -5,6 +5,11 @@ Each function is named for a layer and gives keyword arguments of that layer and
 arguments only where a default depends on them and the shape of the parameter does not show them.
 """
 
+from fnn.arguments import check_exports
 from fnn.initializers.presets import flax as flax
 from fnn.initializers.presets import keras as keras
 from fnn.initializers.presets import torch as torch
+
+__all__ = ["flax", "keras", "torch"]
+
+check_exports(__name__)

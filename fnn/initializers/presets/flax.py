@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Shape
 from fnn.initializers.fixed import zeros
 from fnn.initializers.orthogonal import blockwise, orthogonal
@@ -53,7 +54,9 @@ def embedding() -> Arguments:
 
 def _by_features(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
     # Rounded before the root, as Flax does: the same bits.
-    return normal(jnp.sqrt(jnp.asarray(1 / shape[-1], dtype)))(key, shape, dtype)
+    return normal(jnp.sqrt(jnp.asarray(1 / max(shape[-1], 1), at_least_float32(dtype))))(
+        key, shape, dtype
+    )
 
 
 def rnn() -> Arguments:

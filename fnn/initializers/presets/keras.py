@@ -143,5 +143,5 @@ def rms_norm() -> Arguments:
 
 
 def _glorot(fans: float) -> Any:
-    bound = math.sqrt(6 / fans)
+    bound = math.sqrt(6 / max(fans, 1))
     return uniform(-bound, bound)

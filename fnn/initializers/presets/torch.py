@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Initializer, Shape
 from fnn.initializers.fixed import zeros
 from fnn.initializers.random import normal, uniform
@@ -96,7 +97,7 @@ def attention(features: int) -> Arguments:
     """
     return {
         "kernel_init": _within(math.sqrt(6 / (4 * features))),
-        "out_kernel_init": _within(1 / math.sqrt(features)),
+        "out_kernel_init": _within(1 / math.sqrt(max(features, 1))),
         "bias_init": zeros,
     }
 
@@ -153,11 +154,12 @@ def _within(bound: float) -> Initializer:
 
 
 def _kernel_and_bias(fan: int) -> Arguments:
-    return {"kernel_init": _within(1 / math.sqrt(fan)), "bias_init": _within(1 / math.sqrt(fan))}
+    within = _within(1 / math.sqrt(max(fan, 1)))
+    return {"kernel_init": within, "bias_init": within}
 
 
 def _recurrent(hidden: int, single: int) -> Arguments:
-    kernel = _within(1 / math.sqrt(hidden))
+    kernel = _within(1 / math.sqrt(max(hidden, 1)))
     bias = _sum_of_two(kernel, single)
     return {"kernel_init": kernel, "recurrent_init": kernel, "bias_init": bias}
 
@@ -166,8 +168,9 @@ def _sum_of_two(initializer: Initializer, single: int) -> Initializer:
     """Sums of two draws, but for the last `single` elements, which are one draw."""
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-        first, second = (initializer(one, shape, dtype) for one in jax.random.split(key))
+        wide = at_least_float32(dtype)
+        first, second = (initializer(one, shape, wide) for one in jax.random.split(key))
         both = jnp.arange(shape[0]) < shape[0] - single
-        return first + jnp.where(both, second, 0)
+        return (first + jnp.where(both, second, 0)).astype(dtype)
 
     return init

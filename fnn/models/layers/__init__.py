@@ -58,3 +58,19 @@ from fnn.models.layers.shape import flatten as flatten
 from fnn.models.layers.squeeze_excite import squeeze_excite as squeeze_excite
 from fnn.models.layers.weight_norm import spectral_norm as spectral_norm
 from fnn.models.layers.weight_norm import weight_norm as weight_norm
+
+# fmt: off
+__all__ = [
+    "adaptive_average_pool", "adaptive_max_pool", "alpha_dropout", "average_pool", "batch_norm",
+    "bidirectional", "bilinear", "conv", "conv_transpose", "cross_attention", "dense",
+    "depthwise_conv", "drop_path", "dropout", "einsum", "embedding", "feed_forward", "flatten",
+    "gated_mlp", "gaussian_dropout", "gaussian_noise", "geglu", "global_average_pool",
+    "global_max_pool", "group_norm", "gru", "instance_norm", "keep_lengths", "last_step",
+    "layer_norm", "learned_positions", "linear_general", "linear_recurrence", "lstm",
+    "max_pool", "moe", "patchify", "pixel_shuffle", "pixel_unshuffle", "prelu", "resize_linear",
+    "resize_nearest", "rms_norm", "rnn", "self_attention", "separable_conv",
+    "sinusoidal_positions", "snake", "spatial_dropout", "spectral_norm", "squeeze_excite",
+    "stochastic_depth", "sum_pool", "swiglu", "unpatchify", "upsample_linear",
+    "upsample_nearest", "weight_norm",
+]
+# fmt: on

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from fnn import layers
+from fnn.expect import within
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import key_of_noise
 from fnn.layers.attention import Attend
@@ -12,6 +13,7 @@ from fnn.layers.multi_head import Rotate
 from fnn.types import Model, PRNGKey, Scalar
 
 
+@within(rate="[0, 1]")
 def self_attention(
     num_heads: int,
     *,
@@ -82,6 +84,7 @@ def self_attention(
     return Model(init=init, apply=apply)
 
 
+@within(rate="[0, 1]")
 def cross_attention(
     num_heads: int,
     *,
@@ -155,6 +158,7 @@ def _pair(x: Any) -> tuple[Any, Any]:
     return x[0], x[1]
 
 
+@within(rate="[0, 1]")
 def with_dropout(
     where: str, attend: Attend, rate: Scalar, key: PRNGKey | None, train: bool
 ) -> Attend:

@@ -1,18 +1,18 @@
 """Convolutions as models. Parameters are those of `fnn.layers`; sizes come from the input."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from fnn import layers
 from fnn.initializers import Initializer, lecun_normal, zeros
-from fnn.layers.window import Padding, Size, per_axis
+from fnn.layers.axes import Size, Sizes, expect_axes, stated
+from fnn.layers.window import Padding
 from fnn.models.layers.shape import features_of
 from fnn.types import Model
 
 
 def conv(
     features: int,
-    window: Size,
+    window: Sizes,
     *,
     stride: Size = 1,
     dilation: Size = 1,
@@ -25,19 +25,21 @@ def conv(
     """A convolution over the axes between batch and features, as a model; see `layers.conv`.
 
     Args:
-      window: size of the kernel; one number, or one for each window axis.
+      window: size of the kernel along each window axis: (3, 3) for images, (3,) for sequences.
 
-    >>> params, _ = conv(4, 3).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
+    >>> params, _ = conv(4, (3, 3)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
     >>> params['kernel'].shape
     (3, 3, 2, 4)
     """
+    window = stated("conv", "window", window)
 
     def init(key, x):
+        expect_axes("conv", x, len(window))
         params = layers.conv_init(
             key,
             features_of("conv", x),
             features,
-            _window("conv", window, x),
+            window,
             groups=groups,
             bias=bias,
             kernel_init=kernel_init,
@@ -53,7 +55,7 @@ def conv(
 
 
 def depthwise_conv(
-    window: Size,
+    window: Sizes,
     *,
     multiplier: int = 1,
     stride: Size = 1,
@@ -66,19 +68,21 @@ def depthwise_conv(
     """A convolution of each feature by itself, as a model; see `layers.depthwise_conv`.
 
     Args:
-      window: size of the kernel; one number, or one for each window axis.
+      window: size of the kernel along each window axis: (3, 3) for images, (3,) for sequences.
       multiplier: outputs for each feature.
 
-    >>> params, _ = depthwise_conv(3).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
+    >>> params, _ = depthwise_conv((3, 3)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
     >>> params['kernel'].shape
     (3, 3, 1, 2)
     """
+    window = stated("depthwise_conv", "window", window)
 
     def init(key, x):
+        expect_axes("depthwise_conv", x, len(window))
         params = layers.depthwise_conv_init(
             key,
             features_of("depthwise_conv", x),
-            _window("depthwise_conv", window, x),
+            window,
             multiplier=multiplier,
             bias=bias,
             kernel_init=kernel_init,
@@ -95,7 +99,7 @@ def depthwise_conv(
 
 def separable_conv(
     features: int,
-    window: Size,
+    window: Sizes,
     *,
     multiplier: int = 1,
     stride: Size = 1,
@@ -108,20 +112,22 @@ def separable_conv(
     """A depthwise convolution and a pointwise one, as a model; see `layers.separable_conv`.
 
     Args:
-      window: size of the depthwise kernel; one number, or one for each window axis.
+      window: size of the depthwise kernel along each window axis; (3, 3) for images.
       multiplier: outputs of the depthwise part for each feature.
 
-    >>> params, _ = separable_conv(4, 3).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
+    >>> params, _ = separable_conv(4, (3, 3)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
     >>> params['pointwise']['kernel'].shape
     (1, 1, 2, 4)
     """
+    window = stated("separable_conv", "window", window)
 
     def init(key, x):
+        expect_axes("separable_conv", x, len(window))
         params = layers.separable_conv_init(
             key,
             features_of("separable_conv", x),
             features,
-            _window("separable_conv", window, x),
+            window,
             multiplier=multiplier,
             bias=bias,
             kernel_init=kernel_init,
@@ -138,7 +144,7 @@ def separable_conv(
 
 def conv_transpose(
     features: int,
-    window: Size,
+    window: Sizes,
     *,
     stride: Size = 1,
     dilation: Size = 1,
@@ -151,20 +157,22 @@ def conv_transpose(
     """A transposed convolution, as a model; see `layers.conv_transpose`.
 
     Args:
-      window: size of the kernel; one number, or one for each window axis.
+      window: size of the kernel along each window axis: (3, 3) for images, (3,) for sequences.
 
-    >>> model = conv_transpose(4, 2, stride=2)
+    >>> model = conv_transpose(4, (2,), stride=2)
     >>> params, _ = model.init(jax.random.key(0), jnp.zeros((1, 8, 2)))
     >>> model.apply(params, (), jnp.zeros((1, 8, 2)))[0].shape
     (1, 16, 4)
     """
+    window = stated("conv_transpose", "window", window)
 
     def init(key, x):
+        expect_axes("conv_transpose", x, len(window))
         params = layers.conv_transpose_init(
             key,
             features_of("conv_transpose", x),
             features,
-            _window("conv_transpose", window, x),
+            window,
             groups=groups,
             bias=bias,
             kernel_init=kernel_init,
@@ -179,13 +187,3 @@ def conv_transpose(
         return y, model_state
 
     return Model(init=init, apply=apply)
-
-
-def _window(where: str, window: Size, x: Any) -> tuple[int, ...]:
-    axes = len(x.shape) - 2
-    if axes < 1:
-        raise ValueError(
-            f"{where}: expected x of shape (batch, *sizes, features), got {tuple(x.shape)}; "
-            "put the axes that the window slides over between batch and features"
-        )
-    return per_axis(where, "window", window, axes)

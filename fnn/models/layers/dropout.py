@@ -6,12 +6,14 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.combinators import Layer, residual, sequential
+from fnn.expect import within
 from fnn.keys import key_of_noise
 from fnn.types import Model, PRNGKey, Scalar
 
 Noise = Callable[[PRNGKey, Float[Array, "..."], Scalar], Float[Array, "..."]]
 
 
+@within(rate="[0, 1]")
 def dropout(rate: Scalar) -> Model:
     """Dropout as a model; see `layers.dropout`.
 
@@ -26,6 +28,7 @@ def dropout(rate: Scalar) -> Model:
     return _training_only("dropout", layers.dropout, rate)
 
 
+@within(rate="[0, 1]")
 def spatial_dropout(rate: Scalar) -> Model:
     """Dropout of whole feature maps as a model; see `layers.spatial_dropout`.
 
@@ -40,6 +43,7 @@ def spatial_dropout(rate: Scalar) -> Model:
     return _training_only("spatial_dropout", layers.spatial_dropout, rate)
 
 
+@within(rate="[0, 1]")
 def alpha_dropout(rate: Scalar) -> Model:
     """Dropout between selu layers as a model; see `layers.alpha_dropout`.
 
@@ -54,6 +58,7 @@ def alpha_dropout(rate: Scalar) -> Model:
     return _training_only("alpha_dropout", layers.alpha_dropout, rate)
 
 
+@within(rate="[0, 1]")
 def gaussian_dropout(rate: Scalar) -> Model:
     """Multiplicative Gaussian noise as a model; see `layers.gaussian_dropout`.
 
@@ -68,6 +73,7 @@ def gaussian_dropout(rate: Scalar) -> Model:
     return _training_only("gaussian_dropout", layers.gaussian_dropout, rate)
 
 
+@within(std="[0, inf)")
 def gaussian_noise(std: Scalar) -> Model:
     """Additive Gaussian noise as a model; see `layers.gaussian_noise`.
 
@@ -82,6 +88,7 @@ def gaussian_noise(std: Scalar) -> Model:
     return _training_only("gaussian_noise", layers.gaussian_noise, std)
 
 
+@within(rate="[0, 1]")
 def drop_path(rate: Scalar) -> Model:
     """Dropout of whole examples as a model, for the end of a branch; see `layers.drop_path`.
 
@@ -96,6 +103,7 @@ def drop_path(rate: Scalar) -> Model:
     return _training_only("drop_path", layers.drop_path, rate)
 
 
+@within(rate="[0, 1]")
 def stochastic_depth(layer: Layer, rate: Scalar) -> Model:
     """x + drop_path(layer(x)): a residual branch that some examples pass by while training.
 

@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 
 from fnn import layers
+from fnn.expect import expect_floats, within
 from fnn.initializers import Initializer, normal
 from fnn.layers.embedding import expect_ids, unit_rows
+from fnn.layers.linear import plus_row
 from fnn.models.layers.shape import features_of
 from fnn.types import Model, Scalar
 
@@ -56,11 +58,14 @@ def learned_positions(max_length: int, *, table_init: Initializer = normal(0.02)
         return params, ()
 
     def apply(params, model_state, x, *, key=None, train=False):
-        return x + layers.learned_positions(params, x.shape[1])[None], model_state
+        expect_floats("learned_positions", x)
+        positions = layers.learned_positions(params, x.shape[1])
+        return plus_row(x, positions), model_state
 
     return Model(init=init, apply=apply)
 
 
+@within(base="(0, inf)")
 def sinusoidal_positions(*, base: Scalar = 10000.0) -> Model:
     """x plus the sines and cosines of each position, as a model.
 
@@ -78,6 +83,7 @@ def sinusoidal_positions(*, base: Scalar = 10000.0) -> Model:
         return {}, ()
 
     def apply(params, model_state, x, *, key=None, train=False):
+        expect_floats("sinusoidal_positions", x)
         steps = jnp.arange(x.shape[1], dtype=jnp.int32)
         y = layers.sinusoidal_positions(steps, x.shape[2], base=base, dtype=x.dtype)
         return x + y[None], model_state

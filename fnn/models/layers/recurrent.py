@@ -17,8 +17,9 @@ from jaxtyping import Array
 
 from fnn import layers
 from fnn.combinators import Layer, as_model
+from fnn.combinators.children import apply_child, init_child
+from fnn.dtypes import indices
 from fnn.initializers import Initializer, blockwise, lecun_normal, ones, orthogonal, zeros
-from fnn.keys import fold_name, fold_name_or_none
 from fnn.types import Model, Params, PRNGKey, Scalar
 
 
@@ -196,15 +197,14 @@ def bidirectional(layer: Model) -> Model:
     """
 
     def init(key, x):
-        parts = {name: layer.init(fold_name(key, name), x) for name in ("forward", "backward")}
+        parts = {name: init_child(layer, (name,), key, x) for name in ("forward", "backward")}
         return tuple({name: part[i] for name, part in parts.items()} for i in (0, 1))
 
     def apply(params, model_state, x, *, key=None, train=False):
         inputs, outputs, states = {"forward": x, "backward": _reverse(x)}, {}, {}
         for name, turned in inputs.items():
-            part_key = fold_name_or_none(key, name)
-            outputs[name], states[name] = layer.apply(
-                params[name], model_state[name], turned, key=part_key, train=train
+            outputs[name], states[name] = apply_child(
+                layer, (name,), params, model_state, turned, key=key, train=train
             )
         _expect_steps(x, outputs["forward"])
         ahead, lengths = split_lengths(outputs["forward"])
@@ -247,7 +247,7 @@ def keep_lengths(layer: Layer) -> Model:
     >>> y.ravel().tolist(), lengths.tolist()
     ([1.0, 1.0], [1.0, 1.0])
     """
-    model = as_model(layer)
+    model = as_model(layer, "keep_lengths")
 
     def init(key, x):
         return model.init(key, split_lengths(x)[0])
@@ -276,7 +276,7 @@ def last_step() -> Model:
         values, lengths = split_lengths(x)
         if lengths is None:
             return values[:, -1], model_state
-        last = jnp.clip(lengths.astype(jnp.int32), 1, values.shape[1]) - 1
+        last = jnp.clip(indices(lengths), 1, values.shape[1]) - 1
         rows = jnp.arange(values.shape[0], dtype=jnp.int32)
         return values[rows, last], model_state
 

@@ -1,5 +1,6 @@
 """What layers read off their input, and layers that only change its shape."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,4 +31,4 @@ def flatten() -> Model:
     >>> flatten().apply({}, (), jnp.zeros((2, 3, 4)))[0].shape
     (2, 12)
     """
-    return lift(lambda x: jnp.reshape(x, (x.shape[0], -1)))
+    return lift(lambda x: jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))))

@@ -15,6 +15,7 @@ def squeeze_excite(
     *,
     activation: Callable[[Any], Any] = relu,
     gate: Callable[[Any], Any] = sigmoid,
+    ndim: int | None = None,
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
@@ -23,6 +24,7 @@ def squeeze_excite(
 
     Args:
       reduction: features of x for each one of the bottleneck, which has at least one.
+      ndim: how many window axes there are, 2 for images; None takes any number.
 
     >>> params, _ = squeeze_excite(4).init(jax.random.key(0), jnp.zeros((1, 2, 2, 8)))
     >>> params['reduce']['kernel'].shape
@@ -42,6 +44,7 @@ def squeeze_excite(
         return params, ()
 
     def apply(params, model_state, x, *, key=None, train=False):
-        return layers.squeeze_excite(params, x, activation=activation, gate=gate), model_state
+        y = layers.squeeze_excite(params, x, activation=activation, gate=gate, ndim=ndim)
+        return y, model_state
 
     return Model(init=init, apply=apply)

@@ -6,6 +6,7 @@ import jax
 
 from fnn import layers, tree
 from fnn.combinators import Layer, as_model
+from fnn.expect import within
 from fnn.keys import fold_name
 from fnn.tree import Mask, matching
 from fnn.types import Model, Scalar
@@ -13,6 +14,7 @@ from fnn.types import Model, Scalar
 _PARTS = {"direction", "scale"}
 
 
+@within(eps="[0, inf)")
 def weight_norm(layer: Layer, *, kernels: Mask = matching("*kernel"), eps: Scalar = 1e-12) -> Model:
     """A layer whose kernels are a direction and a length; see `layers.weight_norm`.
 
@@ -31,7 +33,7 @@ def weight_norm(layer: Layer, *, kernels: Mask = matching("*kernel"), eps: Scala
     >>> tree.paths(params)
     ['bias', 'kernel/direction', 'kernel/scale']
     """
-    model = as_model(layer)
+    model = as_model(layer, "weight_norm")
 
     def split(kernel, marked):
         return layers.weight_norm_init(kernel) if marked else kernel
@@ -74,7 +76,7 @@ def spectral_norm(
     >>> tree.paths(state)
     ['vectors/kernel/left', 'vectors/kernel/right']
     """
-    model = as_model(layer)
+    model = as_model(layer, "spectral_norm")
 
     def init(key, x):
         params, inner = model.init(fold_name(key, "layer"), x)

@@ -1,5 +1,6 @@
 """Optimizers beyond the common ones: without a rate to tune, with the loss, in little memory."""
 
+from fnn.arguments import check_exports
 from fnn.optim.contrib.acprop import acprop as acprop
 from fnn.optim.contrib.cocob import cocob as cocob
 from fnn.optim.contrib.distance import dog as dog
@@ -17,3 +18,13 @@ from fnn.optim.contrib.optimistic import optimistic_gradient_descent as optimist
 from fnn.optim.contrib.polyak import polyak_sgd as polyak_sgd
 from fnn.optim.contrib.simplified_ademamix import simplified_ademamix as simplified_ademamix
 from fnn.optim.contrib.sm3 import sm3 as sm3
+
+# fmt: off
+__all__ = [
+    "acprop", "cocob", "dog", "dowg", "fromage", "galore", "madgrad", "mechanize", "momo",
+    "momo_adam", "noisy_sgd", "novograd", "optimistic_adam", "optimistic_gradient_descent",
+    "polyak_sgd", "simplified_ademamix", "sm3",
+]
+# fmt: on
+
+check_exports(__name__)

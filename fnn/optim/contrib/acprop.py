@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 
+@within(b1="[0, 1]", b2="[0, 1)", eps="(0, inf)", weight_decay="[0, inf)")
 def acprop(
     *,
     b1: Scalar = 0.9,
@@ -25,7 +27,7 @@ def acprop(
         v <- b2 v + (1 - b2) (g - m)^2 + eps        after the update
 
     Args:
-      b1: decay rate of the mean, in [0, 1); the mean enters v alone.
+      b1: decay rate of the mean, in [0, 1]; the mean enters v alone.
       b2: decay rate of v, in [0, 1).
       eps: in the unit of g^2 inside v and of g outside, above 0. A gradient that follows zeros is
         divided by about sqrt(eps / (1 - b2)): take a larger one for sparse gradients.

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from fnn import tree
+from fnn import dtypes, tree
+from fnn.expect import within
 from fnn.optim.base import from_update
 from fnn.optim.wrap import wide_copy
 from fnn.types import Optimizer, Params, Scalar
@@ -23,6 +24,7 @@ class CocobState:
     reward: Params  # sum of -c (p - start), at least 0
 
 
+@within(alpha="(0, inf)", eps="(0, inf)")
 def cocob(*, alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
     """COCOB: no learning rate; each parameter is a fraction of the wealth that betting has won.
 
@@ -59,7 +61,7 @@ def cocob(*, alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
         )
 
     def update(grads, state, params, lr, objective=None):
-        c, params = tree.scale(lr, grads), tree.wide(params)
+        c, params = tree.scale(lr, grads), dtypes.wide(params)
         moved = jax.tree.map(jnp.subtract, params, state.start)
         largest = jax.tree.map(lambda old, c: jnp.maximum(old, jnp.abs(c)), state.largest, c)
         total = jax.tree.map(lambda s, c: s + jnp.abs(c), state.total, c)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import from_direction
 from fnn.optim.wrap import wide_copy
 from fnn.types import Optimizer, Params, Scalar
@@ -24,6 +25,7 @@ class DistanceOverGradientsState:
     total: Float[Array, ""]  # of the squared norms of the gradients; in `dowg` weighted
 
 
+@within(relative_distance="(0, inf)", eps="[0, inf)")
 def dog(*, relative_distance: Scalar = 1e-6, eps: Scalar = 1e-8) -> Optimizer:
     """DoG: gradient descent at the rate largest distance / root of the sum of squared gradients.
 
@@ -61,6 +63,7 @@ def dog(*, relative_distance: Scalar = 1e-6, eps: Scalar = 1e-8) -> Optimizer:
     return _over_gradients("dog", first, rate)
 
 
+@within(first_distance="(0, inf)", eps="[0, inf)")
 def dowg(*, first_distance: Scalar = 1e-2, eps: Scalar = 1e-4) -> Optimizer:
     """DoWG: as `dog`, with gradients that weigh by the square of the distance.
 
@@ -86,7 +89,7 @@ def dowg(*, first_distance: Scalar = 1e-2, eps: Scalar = 1e-4) -> Optimizer:
     """
 
     def first(params: Params) -> Array:
-        return jnp.array(first_distance, tree.widest(params), copy=True)
+        return jnp.array(first_distance, dtypes.widest(params), copy=True)
 
     def rate(d: Array, total: Array, square: Array) -> tuple[Array, Array]:
         total = total + d**2 * square
@@ -109,7 +112,7 @@ def _over_gradients(
         )
 
     def direction(grads, state, params):
-        away = jax.tree.map(jnp.subtract, tree.wide(params), state.start)
+        away = jax.tree.map(jnp.subtract, dtypes.wide(params), state.start)
         distance = jnp.maximum(state.distance, tree.global_norm(away))
         step, total = rate(distance, state.total, tree.squared_norms(grads)[0])
         new = DistanceOverGradientsState(start=state.start, distance=distance, total=total)

@@ -6,10 +6,12 @@ from jaxtyping import Array
 
 from fnn import tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import from_update
 from fnn.types import Optimizer, Scalar
 
 
+@within(min_norm="(0, inf)")
 def fromage(*, min_norm: Scalar = 1e-6) -> Optimizer:
     """Fromage: a step of lr times the norm of the leaf, then back onto a sphere.
 

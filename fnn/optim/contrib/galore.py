@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from fnn import tree
-from fnn.expect import expect_alike, expect_positive
+from fnn import dtypes
+from fnn.expect import expect_alike, expect_positive, within
 from fnn.optim.base import expect_unscaled
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar
@@ -25,6 +25,7 @@ class GaloreState:
     inner: Any
 
 
+@within(every_steps="[1, inf)", scale="[0, inf)")
 def galore(
     optimizer: Optimizer,
     *,
@@ -80,7 +81,7 @@ def galore(
         return jax.tree.map(
             lambda p, m: jnp.zeros(
                 (min(p.shape), rank) if m and p.ndim == 2 and min(p.shape) > rank else (0,),
-                tree.at_least_float32(p),
+                dtypes.at_least_float32(p),
             ),
             params,
             marked,
@@ -88,7 +89,7 @@ def galore(
 
     def init(params: Params) -> GaloreState:
         basis = shapes(params)
-        small = jax.tree.map(_project, tree.wide(params), basis)
+        small = jax.tree.map(_project, dtypes.wide(params), basis)
         return GaloreState(step=jnp.int32(0), basis=basis, inner=optimizer.init(small))
 
     def update(
@@ -99,10 +100,10 @@ def galore(
         objective: Objective | None = None,
     ) -> tuple[Params, GaloreState]:
         expect_alike("galore: params and grads", params, grads)
-        grads = tree.wide(grads)
+        grads = dtypes.wide(grads)
         due = state.step % jnp.asarray(every_steps, jnp.int32) == 0
         basis = lax.cond(due, _strongest, lambda grads, basis: basis, grads, state.basis)
-        small, there = (jax.tree.map(_project, x, basis) for x in (grads, tree.wide(params)))
+        small, there = (jax.tree.map(_project, x, basis) for x in (grads, dtypes.wide(params)))
         steps, inner = optimizer.update(small, state.inner, there, lr)
 
         def lift(u: Array, p: Array, basis: Array) -> Array:
@@ -114,7 +115,8 @@ def galore(
         updates = jax.tree.map(lift, steps, params, basis)
         return updates, GaloreState(step=state.step + 1, basis=basis, inner=inner)
 
-    return Optimizer(init=init, update=update)
+    trained, steps = optimizer.trained, optimizer.steps_per_update
+    return Optimizer(init=init, update=update, trained=trained, steps_per_update=steps)
 
 
 def _is_left(matrix: Array) -> bool:

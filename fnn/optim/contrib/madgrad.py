@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import from_update
 from fnn.optim.wrap import wide_copy
 from fnn.types import Optimizer, Params, Scalar
@@ -24,6 +25,7 @@ class MadgradState:
     v: Params  # of their squares
 
 
+@within(momentum="[0, 1)", eps="(0, inf)")
 def madgrad(*, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     """MADGRAD: dual averaging over the cube root of the sum of squares, with momentum.
 
@@ -43,7 +45,7 @@ def madgrad(*, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
       `optax.contrib.madgrad` adds eps to lr as well, and its weight_decay is
       `chain(add_l2(...), madgrad())`.
 
-    >>> opt, params = madgrad(momentum=0.5, eps=0.0), {'w': jnp.array([1.0])}
+    >>> opt, params = madgrad(momentum=0.5, eps=1e-9), {'w': jnp.array([1.0])}
     >>> updates, _ = opt.update({'w': jnp.array([8.0])}, opt.init(params), params, 0.125)
     >>> updates['w'].tolist()    # s = 1, v = 8: half of the way to 1 - 1 / 2
     [-0.25]
@@ -63,7 +65,7 @@ def madgrad(*, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
 
         s = jax.tree.map(lambda s, g: s + weight(g) * g, state.s, grads)
         v = jax.tree.map(lambda v, g: v + weight(g) * jnp.square(g), state.v, grads)
-        updates = jax.tree.map(leaf, tree.wide(params), state.start, s, v)
+        updates = jax.tree.map(leaf, dtypes.wide(params), state.start, s, v)
         return updates, MadgradState(step=state.step + 1, start=state.start, s=s, v=v)
 
     return from_update("madgrad", init, update)

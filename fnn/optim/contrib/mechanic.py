@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
-from fnn.expect import expect_positive
+from fnn.expect import expect_positive, within
 from fnn.optim.wrap import wrapping
 from fnn.types import Optimizer, Params, Scalar
 
@@ -27,6 +27,7 @@ class MechanicState:
     inner: Any
 
 
+@within(first_scale="(0, inf)", weight_decay="[0, inf)", eps="(0, inf)")
 def mechanize(
     optimizer: Optimizer,
     *,
@@ -71,7 +72,7 @@ def mechanize(
 
     def init(params):
         def zeros():
-            return jnp.zeros(num_betas, tree.widest(params))
+            return jnp.zeros(num_betas, dtypes.widest(params))
 
         return MechanicState(
             offset=tree.zeros_like(params),
@@ -85,7 +86,7 @@ def mechanize(
     def update(grads, state, params, lr, objective):
         updates, inner = optimizer.update(grads, state.inner, params, lr, objective)
         offset = jax.tree.map(lambda o, u: o + u.astype(o.dtype), state.offset, updates)
-        tuners = tuned(state, hint(state, tree.wide(grads), tree.wide(params)))
+        tuners = tuned(state, hint(state, dtypes.wide(grads), dtypes.wide(params)))
         old, new = state.s.sum(), tuners["s"].sum()
 
         def move(before: Array, after: Array) -> Array:

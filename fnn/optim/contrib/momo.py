@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import (
     bias_correction,
     expect_objective,
@@ -34,6 +35,7 @@ class MomoState:
     bound: Float[Array, ""]  # below the loss
 
 
+@within(beta="[0, 1)", weight_decay="[0, inf)")
 def momo(
     *,
     beta: Scalar = 0.9,
@@ -78,6 +80,7 @@ def momo(
     return _momo("momo", lambda params: (), means, divided, lower_bound, weight_decay, adapt_bound)
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)", weight_decay="[0, inf)")
 def momo_adam(
     *,
     b1: Scalar = 0.9,
@@ -143,7 +146,7 @@ def _momo(
     """`means`: step -> decay, sum of the weights. `divided`: m, g, state -> direction, v."""
 
     def init(params: Params) -> MomoState:
-        dtype = tree.widest(params)
+        dtype = dtypes.widest(params)
         return MomoState(
             step=jnp.int32(0),
             m=tree.zeros_like(params),
@@ -172,7 +175,7 @@ def _momo(
         lowest = (loss - product + inner - step * square / 2) / weight
         bound = jnp.maximum(lowest, low) if adapt_bound else low
 
-        moved = tree.add(tree.scale(step, direction), tree.scale(decay_rate, tree.wide(params)))
+        moved = tree.add(tree.scale(step, direction), tree.scale(decay_rate, dtypes.wide(params)))
         state = MomoState(step=state.step + 1, m=m, v=v, loss=loss, product=product, bound=bound)
         return tree.scale(-1 / shrink, moved), state
 

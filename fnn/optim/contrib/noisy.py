@@ -1,11 +1,13 @@
 """Gradient descent with noise."""
 
+from fnn.expect import within
 from fnn.optim.chain import chain
 from fnn.optim.first_order import sgd
 from fnn.optim.noise import add_noise
 from fnn.types import Optimizer, PRNGKey, Scalar
 
 
+@within(eta="[0, inf)", gamma="[0, inf)")
 def noisy_sgd(key: PRNGKey, *, eta: Scalar = 0.01, gamma: Scalar = 0.55) -> Optimizer:
     """Gradient descent with normal noise, whose variance falls with the steps.
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.base import decay_weights, from_direction, moving_average
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
@@ -23,6 +24,7 @@ class NovogradState:
     v: Params  # scalars: running means of the squared norms
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="(0, inf)", weight_decay="[0, inf)")
 def novograd(
     *,
     b1: Scalar = 0.9,
@@ -57,7 +59,7 @@ def novograd(
     """
 
     def init(params):
-        v = jax.tree.map(lambda p: jnp.zeros((), tree.at_least_float32(p)), params)
+        v = jax.tree.map(lambda p: jnp.zeros((), dtypes.at_least_float32(p)), params)
         return NovogradState(step=jnp.int32(0), m=tree.zeros_like(params), v=v)
 
     def direction(grads, state, params):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fnn.expect import within
 from fnn.optim.adam import adam_rule
 from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Params, Scalar
@@ -20,6 +21,7 @@ class OptimisticState:
     previous: Params  # in at least float32
 
 
+@within(alpha="(0, inf)", beta="[0, inf)")
 def optimistic_gradient_descent(*, alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Optimizer:
     """Optimistic gradient descent: the gradient plus its change since the last step.
 
@@ -64,6 +66,7 @@ class OptimisticAdamState:
     previous: Params
 
 
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)", alpha="(0, inf)", beta="[0, inf)")
 def optimistic_adam(
     *,
     b1: Scalar = 0.9,

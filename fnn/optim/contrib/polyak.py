@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 
 from fnn import tree
+from fnn.expect import within
 from fnn.optim.base import expect_objective, from_update
 from fnn.types import Optimizer, Scalar
 
 
+@within(scale="(0, 2]", eps="[0, inf)")
 def polyak_sgd(*, lower_bound: Scalar = 0.0, scale: Scalar = 1.0, eps: Scalar = 0.0) -> Optimizer:
     """Gradient descent with Polyak's step: as far as a linear loss would fall to its lower bound.
 

@@ -1,12 +1,14 @@
 """Adam with a sum of gradients in the place of their mean, and more weight on the newest."""
 
 from fnn.autodiff import safe_sqrt
+from fnn.expect import within
 from fnn.optim.adam import AdamState
 from fnn.optim.base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Scalar
 
 
+@within(b1="[0, 1)", b2="[0, 1)", alpha="[0, inf)", eps="[0, inf)", weight_decay="[0, inf)")
 def simplified_ademamix(
     *,
     b1: Scalar = 0.99,

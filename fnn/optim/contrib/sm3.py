@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from fnn import tree
+from fnn.expect import within
 from fnn.optim.base import from_direction, moving_average
 from fnn.types import Optimizer, Params, Scalar
 
@@ -23,6 +24,7 @@ class SM3State:
     largest: Params  # for each leaf a list, whose i-th array has size 1 in all axes but the i-th
 
 
+@within(momentum="[0, 1)", eps="[0, inf)")
 def sm3(*, momentum: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
     """SM3: Adagrad whose sums of squares are bounded by one value a row and one a column.
 
@@ -75,4 +77,4 @@ def _maxima(v: Array) -> list[Array]:
     if v.ndim < 2:
         return [v]
     axes = range(v.ndim)
-    return [v.max([j for j in axes if j != i], keepdims=True) for i in axes]
+    return [v.max([j for j in axes if j != i], keepdims=True, initial=0) for i in axes]

@@ -120,7 +120,9 @@ class Board:
         best = np.nanargmin(found["loss"])
         return {name: float(values.ravel()[best]) for name, values in found.items()}
 
-    def result(self, settings: dict[str, list[Any]], *, interrupted: bool) -> SweepResult:
+    def result(
+        self, settings: dict[str, list[Any]], *, interrupted: bool, signal: int
+    ) -> SweepResult:
         """All of it, with the groups one after another."""
 
         def flat(a: np.ndarray) -> np.ndarray:
@@ -146,6 +148,7 @@ class Board:
             reached=flat(self._reached),
             kept=[self._kept[g] if g in self._kept else () for g in range(self.shape[0])],
             interrupted=interrupted,
+            signal=signal,
         )
 
 

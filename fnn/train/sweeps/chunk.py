@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from fnn.measures import Recorded
+from fnn.train.state import Start
 from fnn.train.sweeps.member import Plan, first_state, stretch
 from fnn.train.sweeps.search import Settings
 from fnn.types import Data
@@ -59,6 +60,7 @@ def program(
     keys: Words,
     settings: Settings,
     data: Data,
+    start: Start,
 ) -> Chunk:
     """All members of a chunk over the steps of `span`.
 
@@ -67,19 +69,20 @@ def program(
 
     Args:
       states: of the members, where `span.first` is not 0; else ().
+      start: weights that all members start from, or None; see `make_init`.
     """
 
-    def member(state, words, hyper, data):
+    def member(state, words, hyper, data, start):
         key = plan.key(words)
         if span.first == 0:
-            state = first_state(plan, key, hyper, data)
+            state = first_state(plan, key, hyper, data, start)
         state, (recorded, valid) = stretch(plan, state, key, hyper, data, span.first, span.last)
         kept = plan.keep(state)
         return Chunk(state if span.goes_on else (), kept, recorded, valid, state.step)
 
-    over_settings = jax.vmap(member, in_axes=(0, None, 0, None))
-    over_all = jax.vmap(over_settings, in_axes=(0, 0, None, None))
-    return _shared(over_all, layout)(states, keys, settings, data)
+    over_settings = jax.vmap(member, in_axes=(0, None, 0, None, None))
+    over_all = jax.vmap(over_settings, in_axes=(0, 0, None, None, None))
+    return _shared(over_all, layout)(states, keys, settings, data, start)
 
 
 def _shared(function: Any, layout: Layout) -> Any:
@@ -92,7 +95,7 @@ def _shared(function: Any, layout: Layout) -> Any:
     return jax.shard_map(
         function,
         mesh=mesh,
-        in_specs=(both, keys, settings, P()),
+        in_specs=(both, keys, settings, P(), P()),
         out_specs=both,
         check_vma=False,
     )
@@ -132,6 +135,7 @@ def fitting_layout(
     keys: Words,
     settings: Settings,
     data: Data,
+    start: Start,
     memory_bytes: int | None,
     devices: list[jax.Device],
 ) -> tuple[Layout, Any]:
@@ -142,11 +146,13 @@ def fitting_layout(
     """
     n_keys, n_settings = len(keys), len(jax.tree.leaves(settings)[0])
     budget = default_bytes(devices[0]) if memory_bytes is None else memory_bytes
-    state = jax.eval_shape(partial(first_state, plan), plan.key(keys[0]), _row(settings), data)
+    state = jax.eval_shape(
+        partial(first_state, plan), plan.key(keys[0]), _row(settings), data, start
+    )
     most = max(1, budget // _guess(plan, span, state, data))
     while True:
         layout = choose_layout(n_keys, n_settings, most, devices)
-        shapes = (*_argument_shapes(layout, span, state, keys, settings), data)
+        shapes = (*_argument_shapes(layout, span, state, keys, settings), data, start)
         leaves, structure = jax.tree.flatten(jax.tree.map(_struct, shapes))
         compiled = _compiled(plan, span, layout, structure, tuple(leaves))
         used, width = _bytes_used(compiled), layout.members_per_device

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fnn import tree
+from fnn import dtypes, tree
 from fnn.keys import run_keys
 from fnn.measures import Recorded
 from fnn.recipe import RecipeFunction
 from fnn.train import compiled
 from fnn.train.blocks import rows, scan_steps, struct_of
-from fnn.train.state import make_init
+from fnn.train.state import Start, make_init
 from fnn.types import Data, Hyper, PRNGKey, TrainState
 
 Record = tuple[Recorded, dict[str, Float[Array, "*evals"]]]
@@ -37,10 +37,12 @@ class Plan:
         return jax.random.wrap_key_data(jnp.asarray(words), impl=self.key_impl)
 
 
-def first_state(plan: Plan, key: PRNGKey, hyper: Hyper, data: Data) -> TrainState:
+def first_state(
+    plan: Plan, key: PRNGKey, hyper: Hyper, data: Data, start: Start = None
+) -> TrainState:
     """Where a member starts: as `run` does with the same key."""
     x = struct_of(data.train, plan.batch_size)[0]
-    return make_init(plan.recipe)(run_keys(key).init, hyper, x)
+    return make_init(plan.recipe)(run_keys(key).init, hyper, x, start)
 
 
 def stretch(
@@ -81,7 +83,7 @@ def _make_leg(
         alive = state.step == step
         finite = jnp.isfinite(recorded[1]["loss"]) & tree.all_finite(after.params)
         state = jax.tree.map(partial(jnp.where, alive & finite), after, state)
-        return state, jax.tree.map(lambda a: jnp.where(alive, a, jnp.nan), recorded)
+        return state, jax.tree.map(lambda a: jnp.where(alive, a, dtypes.missing()), recorded)
 
     def leg(state: TrainState, start: Int[Array, ""], length: int) -> tuple[TrainState, Record]:
         """`length` steps, then an evaluation."""
@@ -97,6 +99,9 @@ def _make_leg(
         alive = state.step == start + length
         settings = (plan.recipe, plan.eval_batch_size, ())
         valid = compiled.evaluate(*settings, state, data.valid, hyper)
-        return state, (recorded, {n: jnp.where(alive, v, jnp.nan) for n, v in valid.items()})
+        return state, (
+            recorded,
+            {n: jnp.where(alive, v, dtypes.missing()) for n, v in valid.items()},
+        )
 
     return leg

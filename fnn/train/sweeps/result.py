@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, PyTree
 
-from fnn import text
+from fnn import show, text
 from fnn.types import History
 
 Row = dict[str, Any]
@@ -28,7 +28,8 @@ class SweepTable(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """The names, in order: what was chosen, n, died, then mean and std of each metric."""
+        """The names, in order: the index of the setting and its values, n, died, then mean and std
+        of each metric."""
         return list(self.rows[0]) if self.rows else []
 
     def sorted(self, column: str, *, descending: bool = False) -> "SweepTable":
@@ -48,6 +49,16 @@ class SweepTable(NamedTuple):
     def __str__(self) -> str:
         cells = [self.columns] + [[as_text(row[c]) for c in self.columns] for row in self.rows]
         return text.table(cells, left=0)
+
+
+@dataclass(frozen=True)
+class SweepBest:
+    """What `SweepResult.best` returns."""
+
+    setting: Row  # the values of its hyperparameters, by name
+    index: int  # of the setting: `result.member(index)` is what was kept of it
+    value: float  # of the metric, in the mean over the keys
+    __repr__ = show.fields
 
 
 def _nan_last(value: float) -> tuple[bool, float]:
@@ -73,7 +84,7 @@ class SweepResult:
       `jax.tree.map(lambda a: a[i, k], result.history)` is the history of one, as `run` returns it.
     """
 
-    settings: dict[str, list[Any]]  # column -> the value of each setting
+    settings: dict[str, list[Any]]  # column -> the value of each setting, by index
     history: History
     made: Int[np.ndarray, "settings keys"]  # updates made; for one that died, the step of its death
     reached: Int[
@@ -81,6 +92,7 @@ class SweepResult:
     ]  # the same had it not died; 0 for one that was not run
     kept: list[PyTree]  # of each group: `keep(state)` of its members, as NumPy arrays
     interrupted: bool
+    signal: int = 0  # that arrived while it trained, such as signal.SIGINT; 0 for none
 
     @property
     def died(self) -> Bool[np.ndarray, "settings keys"]:
@@ -88,7 +100,11 @@ class SweepResult:
         return self.made < self.reached
 
     def member(self, setting: int | np.integer, key: int | np.integer = 0) -> PyTree:
-        """What was kept of one member: its last state, which for one that died is finite."""
+        """What was kept of one member: its last state, which for one that died is finite.
+
+        Args:
+          setting: its index, as in the column 'setting' of `table()`.
+        """
         if self.reached[setting, key] == 0:
             raise ValueError(
                 f"SweepResult: expected a member that was run, got setting {setting} with key "
@@ -106,20 +122,62 @@ class SweepResult:
             for name, values in self.history.valid.items()
         }
 
+    def best(self, metric: str = "loss", *, highest: bool | None = None) -> SweepBest:
+        """The setting with the best mean over its keys of a metric at the last evaluation.
+
+        Only settings that were trained furthest compete, so none that `halving` dropped. Members
+        that died, or whose metric is NaN, have no value: a setting without such members is better
+        than any with one, and so on by their number. Of equal settings the first is the best.
+
+        Args:
+          metric: 'loss', or one of the recipe's metrics.
+          highest: whether more is better. The lowest loss is the best; other metrics have to say.
+
+        Raises: ValueError for another metric, and if no member has a value.
+        """
+        final = self.final()
+        if metric not in final:
+            raise ValueError(f"SweepResult.best: expected one of {sorted(final)}, got {metric!r}")
+        if highest is None and metric != "loss":
+            raise ValueError(
+                f"SweepResult.best: expected highest=True or highest=False for {metric!r}, got "
+                "None; say whether more of it is better"
+            )
+        values = np.where(self._done(), final[metric].astype(np.float64), np.nan)
+        values[self.reached < self.reached.max()] = np.nan
+        known = np.isfinite(values)
+        if not known.any():
+            raise ValueError(
+                f"SweepResult.best: expected a member with a finite {metric!r}, got none of "
+                f"{values.size}; lower the learning rates, or train longer"
+            )
+        sign = -1 if highest else 1
+        means = np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        order = sorted(range(len(means)), key=lambda i: (-known[i].sum(), sign * means[i]))
+        return SweepBest(self._setting(order[0]), order[0], float(means[order[0]]))
+
+    def _done(self) -> Bool[np.ndarray, "settings keys"]:
+        """Which members came to the end of their steps."""
+        return ~self.died & (self.reached > 0)
+
+    def _setting(self, index: int) -> Row:
+        return {name: values[index] for name, values in self.settings.items()}
+
     def table(self) -> SweepTable:
         """Mean and standard deviation over the keys of each setting's last evaluation.
 
+        The column 'setting' has the index of each row's setting, also after `sorted` and `head`.
         n counts the members that came to their end; those that died are left out of mean and std,
         and counted in their own column. Std has n - 1 below; it is NaN for n = 1. A column 'steps'
         tells how far a setting was trained, where that differs.
         """
         final = self.final()
         names = sorted(final, key=lambda name: (name != "loss", name))
-        done = ~self.died & (self.reached > 0)
+        done = self._done()
         steps = self.reached.max(axis=1).tolist()
         rows = []
         for i in range(len(steps)):
-            row = {name: values[i] for name, values in self.settings.items()}
+            row = {"setting": i, **self._setting(i)}
             if len(set(steps)) > 1:
                 row["steps"] = steps[i]
             row |= {"n": int(done[i].sum()), "died": int(self.died[i].sum())}
@@ -128,8 +186,17 @@ class SweepResult:
             rows.append(row)
         return SweepTable(rows)
 
-    def __str__(self) -> str:
-        return str(self.table())
+    def __repr__(self) -> str:
+        settings, keys = self.reached.shape
+        head = f"SweepResult: {settings} settings x {keys} keys, {self.reached.max()} steps"
+        head += f", {self.died.sum()} died" if self.died.any() else ""
+        head += ", interrupted" if self.interrupted else ""
+        try:
+            best = self.best()
+        except ValueError:
+            return f"{head}\n  no member has a finite loss"
+        setting = ", ".join(f"{name}={as_text(value)}" for name, value in best.setting.items())
+        return f"{head}\n  lowest mean loss {best.value:.4g}: setting {best.index} ({setting})"
 
 
 def _mean_and_std(name: str, values: np.ndarray) -> Row:

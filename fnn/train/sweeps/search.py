@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
 
+from fnn.arguments import check_exports
 from fnn.keys import fold_name
 from fnn.recipe import RecipeFunction
 from fnn.types import Hyper, PRNGKey
@@ -196,3 +197,6 @@ def shapes(make_recipe: Callable[..., RecipeFunction], /, **axes: Sequence[Any])
         dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
     ]
     return [Group(shape, make_recipe(**shape)) for shape in combinations]
+
+
+check_exports(__name__, prefix="search.")

@@ -10,11 +10,14 @@ import numpy as np
 from jaxtyping import Key
 
 from fnn import tree
+from fnn.advice import refuse
 from fnn.expect import expect_positive, spec
 from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
 from fnn.train.check import check
+from fnn.train.given import expect_known
 from fnn.train.interrupt import interrupts
+from fnn.train.state import Start, expect_start
 from fnn.train.sweeps.board import Board, Place, Rows
 from fnn.train.sweeps.chunk import Layout, Span, Words, fitting_layout
 from fnn.train.sweeps.halving import Halving, rung_ends, survivors
@@ -44,6 +47,7 @@ def sweep(
     batch_size: int,
     eval_every: int | None = None,
     eval_batch_size: int = 1024,
+    init: Start = None,
     halving: Halving | None = None,
     keep: Callable[[TrainState], Any] = whole_state,
     memory_bytes: int | None = None,
@@ -73,6 +77,7 @@ def sweep(
         `search.random`, `search.listed`, or arrays of your own.
       keys: typed keys (n,), one for each repetition: `jax.random.split(jax.random.key(0), n)`.
       steps, batch_size, eval_every, eval_batch_size: as for `make_run`.
+      init: weights that all members start from, as of `fit`; None initializes each by its key.
       halving: to train the promising settings only, `halving(eta=4, rungs=3)`; settings of all
         groups compete. None trains all to the end.
       keep: what to keep of each member's last state, computed in the program; `lambda state: ()`
@@ -84,8 +89,9 @@ def sweep(
         each of them a device, and a sweep of small models that much faster.
       progress: what to show, in steps of all members together, with the least loss so far.
 
-    Raises: ValueError for what `check` finds, for keys or hypers that are not stacked, and for
-      groups with different metrics.
+    Returns: a `SweepResult`: `result.best()`, `result.table()`, `result.member(setting, key)`.
+    Raises: ValueError for what `check` finds, for keys or hypers that are not stacked, for a
+      hyperparameter named as a column of the table, and for groups with different metrics.
 
     >>> from fnn import Batch, Recipe, losses, models, optim, schedules
     >>> from fnn.train import search
@@ -99,11 +105,16 @@ def sweep(
     ...                progress=shown.silent)
     >>> [(row['n'], row['died'], row['loss mean'] < 1e-6) for row in result.table().rows]
     [(2, 0, False), (2, 0, True), (0, 2, False)]
+    >>> result.best().index, round(result.best().setting['lr'], 3)
+    (1, 0.3)
     """
     eval_every = min(steps, steps if eval_every is None else eval_every)
     expect_positive("sweep", steps=steps, eval_every=eval_every, eval_batch_size=eval_batch_size)
-    groups = [Group({}, recipe)] if callable(recipe) else list(recipe)
+    expect_start("sweep", init)
+    expect_known("sweep", hypers, keys)
+    groups = _groups(recipe)
     hypers, n = _stacked(hypers)
+    columns = _columns(groups, hypers)
     words, impl = _words(keys)
     plans = [
         Plan(
@@ -124,6 +135,7 @@ def sweep(
     work = _Work(
         plans,
         jax.tree.map(jnp.asarray, data),
+        jax.tree.map(jnp.asarray, init),
         hypers,
         words,
         memory_bytes,
@@ -133,7 +145,20 @@ def sweep(
     total = _steps_in_all(halving, spans, work)
     with interrupts() as interrupted, progress(total) as show:
         finished = _climb(work, spans, halving, interrupted, _Meter(work, show, total))
-    return work.board.result(_columns(groups, hypers), interrupted=not finished)
+    return work.board.result(columns, interrupted=not finished, signal=interrupted())
+
+
+def _groups(recipe: Any) -> list[Group]:
+    if callable(recipe):
+        return [Group({}, recipe)]
+    if not isinstance(recipe, (list, tuple)) or not all(isinstance(g, Group) for g in recipe):
+        refuse(
+            "sweep",
+            "a recipe function, or groups from search.shapes",
+            recipe,
+            "pass the function recipe(hyper) itself, without calling it",
+        )
+    return list(recipe)
 
 
 class _Work(NamedTuple):
@@ -141,6 +166,7 @@ class _Work(NamedTuple):
 
     plans: list[Plan]  # of each group
     data: Data
+    start: Start
     hypers: Settings
     keys: Words
     memory_bytes: int | None
@@ -187,7 +213,7 @@ def _climb(
     work: _Work,
     spans: list[Span],
     halving: Halving | None,
-    interrupted: Callable[[], bool],
+    interrupted: Callable[[], int],
     meter: "_Meter",
 ) -> bool:
     """Train rung by rung; returns whether that came to its end."""
@@ -207,7 +233,7 @@ def _train(
     group: int,
     rows: Rows,
     span: Span,
-    interrupted: Callable[[], bool],
+    interrupted: Callable[[], int],
     meter: "_Meter",
 ) -> bool:
     """One rung of one group, chunk by chunk; returns False where it was interrupted."""
@@ -218,6 +244,7 @@ def _train(
         work.keys,
         settings,
         work.data,
+        work.start,
         work.memory_bytes,
         work.devices,
     )
@@ -230,7 +257,11 @@ def _train(
         )
         states = work.board.states(filled) if span.first else ()
         chunk = compiled(
-            states, work.keys[filled.keys], _take(work.hypers, filled.settings), work.data
+            states,
+            work.keys[filled.keys],
+            _take(work.hypers, filled.settings),
+            work.data,
+            work.start,
         )
         work.board.put(place, span, chunk)
         meter.add(place, span)
@@ -303,4 +334,10 @@ def _columns(groups: list[Group], hypers: Settings) -> dict[str, list[Any]]:
         name: [value for group in groups for value in [group.shape[name]] * n]
         for name in groups[0].shape
     }
-    return shapes | {name: values * len(groups) for name, values in scalars.items()}
+    columns = shapes | {name: values * len(groups) for name, values in scalars.items()}
+    if taken := sorted(columns.keys() & {"setting", "steps", "n", "died"}):
+        raise ValueError(
+            f"sweep: expected hyperparameters with other names than {taken}, which are columns of "
+            "the table; rename them"
+        )
+    return columns

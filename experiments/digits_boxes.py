@@ -1,0 +1,215 @@
+"""Two outputs and two losses: which digit is in an image, and where.
+
+    python experiments/digits_boxes.py
+    python experiments/digits_boxes.py --box-weight 0      learns the digit alone
+    python experiments/digits_boxes.py --resume RUN        goes on with an interrupted run
+
+A digit of 8 x 8 pixels lies somewhere on a canvas of 24 x 24; a third of the canvases are empty.
+One network has two outputs: ten logits, and the left, upper, right and lower edge of the digit's
+ink as fractions of the canvas. `losses.combine` weighs the cross-entropy of the digit against a
+Huber loss of the box. An empty canvas has neither: its label is ignored and its box is masked, so
+that each loss is a mean over the digits alone, however many of a batch there are. Both losses and
+both metrics are in the history under their names.
+
+Measured (JAX 0.10.2, 2 cores of an Intel Xeon, shared with other work), seed 0, n = 1: test
+accuracy 87.8 %, mean overlap of the boxes 65.2 %, 60 s.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from sklearn.datasets import load_digits
+
+from experiments import shared
+from experiments.shared import Resume, expect, over_seeds, unset
+from fnn import data, losses, metrics, models, optim, schedules
+from fnn.activations import relu
+from fnn.checkpoint import RunDir
+from fnn.combinators import parallel, sequential
+from fnn.keys import fold_name
+from fnn.recipe import Recipe
+from fnn.train import FitResult, compile_cache, fit, make_evaluate
+from fnn.types import Batch, Data, Weighted
+
+NONE = -1  # the label of an empty canvas
+SIDE = 24  # of a canvas, in pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Learn which digit is in an image, and where."""
+
+    lr: float = 3e-3  # peak of the learning rate
+    warmup_steps: Annotated[
+        int | None,
+        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
+    ] = None
+    weight_decay: float = 0.01  # of all parameters, per step and unit of lr
+    box_weight: float = 10.0  # of the loss of the box; that of the digit is 1
+    steps: int = 1500  # updates
+    batch_size: int = 64  # canvases per step
+    eval_every: int = 250  # steps between evaluations on the validation part
+    seed: int = 0  # of the split, the canvases, the initial weights and the order of the data
+    seeds: int = 1  # number of runs, with this seed and the following ones
+    out: Annotated[Path | None, unset("a new directory", "runs/digits_boxes/<time>", Path)] = None
+    resume: Resume = None
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """The part that may be traced, as the recipe takes it."""
+        return {
+            "lr": self.lr,
+            "warmup_steps": shared.scaled(self.warmup_steps, self.steps, 100),
+            "weight_decay": self.weight_decay,
+            "box_weight": self.box_weight,
+        }
+
+    def __post_init__(self) -> None:
+        shared.expect_above_0(self, "lr", "steps", "eval_every", "seeds")
+        shared.expect_0_or_more(self, "weight_decay", "box_weight")
+        shared.expect_warmup(self, self.steps)
+        shared.expect_seeds(self)
+        expect(self, "batch_size", 0 < self.batch_size <= 1257, "from 1 to 1257")
+
+
+def box_loss(predicted: Any, target: dict[str, Any]) -> Any:
+    """Huber's loss of the four edges; an empty canvas has none."""
+    where = jnp.broadcast_to(target["where"][:, None], predicted.shape)
+    return losses.huber(predicted, target["edges"], delta=0.1, where=where)
+
+
+def overlap(outputs: dict[str, Any], targets: dict[str, Any]) -> Any:
+    """Intersection over union of the two boxes of each digit, and weight 0 for empty canvases."""
+    a, b = outputs["box"], targets["box"]["edges"]
+    shared_part = jnp.concatenate(
+        [jnp.maximum(a[:, :2], b[:, :2]), jnp.minimum(a[:, 2:], b[:, 2:])], axis=1
+    )
+    both = area(shared_part)
+    union = area(a) + area(b) - both
+    return Weighted(both / jnp.maximum(union, 1e-6), targets["box"]["where"].astype(a.dtype))
+
+
+def area(boxes: Any) -> Any:
+    """Of boxes (left, upper, right, lower); 0 where an edge is on the wrong side."""
+    return jnp.clip(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+
+
+def make_recipe(config: Config) -> Callable[[Any], Recipe]:
+    """One body, two heads, and a loss for each."""
+
+    def recipe(hyper):
+        body = sequential(
+            models.conv(16, (3, 3)), models.batch_norm(), relu, models.max_pool((2, 2)),
+            models.conv(32, (3, 3)), models.batch_norm(), relu, models.max_pool((2, 2)),
+            models.conv(32, (3, 3)), models.batch_norm(), relu, models.flatten(),
+            models.dense(64), relu,
+        )  # fmt: skip
+        heads = parallel(digit=models.dense(10), box=models.dense(4))
+        return Recipe(
+            model=sequential(body, heads),
+            loss=losses.combine(
+                {
+                    "digit": (of_labels(losses.cross_entropy), 1.0),
+                    "box": (box_loss, hyper["box_weight"]),
+                }
+            ),
+            optimizer=optim.adamw(weight_decay=hyper["weight_decay"]),
+            schedule=schedules.warmup_cosine(
+                hyper["lr"], warmup_steps=hyper["warmup_steps"], total_steps=config.steps
+            ),
+            metrics={
+                "accuracy": metrics.mean(
+                    lambda z, y: of_labels(metrics.hits)(z["digit"], y["digit"])
+                ),
+                "overlap": metrics.mean(overlap),
+            },
+        )
+
+    return recipe
+
+
+def of_labels(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """A loss or metric of labels that ignores those of empty canvases."""
+    return lambda outputs, labels: function(outputs, labels, ignore_index=NONE)
+
+
+def canvases(rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray) -> Batch:
+    """Each digit at a random place on a canvas, and for every two digits an empty one."""
+    n = len(digits)
+    x = np.zeros((n + n // 2, SIDE, SIDE, 1), np.float32)
+    edges = np.zeros((len(x), 4), np.float32)
+    for i, (digit, (top, left)) in enumerate(
+        zip(digits, rng.integers(0, SIDE - 8, (n, 2)), strict=True)
+    ):
+        x[i, top : top + 8, left : left + 8, 0] = digit / 16
+        rows, columns = (np.flatnonzero(digit.any(axis=axis)) for axis in (1, 0))
+        first, last = left + columns[[0, -1]], top + rows[[0, -1]]
+        edges[i] = first[0], last[0], first[1] + 1, last[1] + 1
+    x += 0.1 * rng.normal(size=x.shape).astype(np.float32)
+    where = np.arange(len(x)) < n
+    y = {
+        "digit": np.where(where, np.resize(labels, len(x)), NONE).astype(np.int32),
+        "box": {"edges": edges / SIDE, "where": where},
+    }
+    order = rng.permutation(len(x))
+    return jax.tree.map(lambda a: a[order], Batch(x, y))
+
+
+def divide(seed: int) -> tuple[Data, Batch]:
+    """Training and validation data, and the test part: 70, 15 and 15 % of the digits."""
+    digits, labels = load_digits().images, load_digits().target
+    key = fold_name(jax.random.key(seed), "split")
+    parts = list(data.stratified_split(key, labels, (0.7, 0.15, 0.15)))
+    rng = np.random.default_rng(seed)
+    # Few digits: with one place for each, the network learns the canvases by heart.
+    parts[0] = np.tile(parts[0], 8)
+    train, valid, test = (canvases(rng, digits[part], labels[part]) for part in parts)
+    return Data(train=train, valid=valid), test
+
+
+def run(config: Config, recipe: Callable[[Any], Recipe], store: RunDir) -> tuple[float, FitResult]:
+    """One seed: train, and evaluate on the test part."""
+    start = time.monotonic()
+    examples, test = divide(config.seed)
+    result = fit(
+        recipe,
+        examples,
+        key=jax.random.key(config.seed),
+        hyper=config.hyper,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        eval_every=config.eval_every,
+        store=store,
+        resume=config.resume is not None,
+    )
+    values = jax.jit(make_evaluate(recipe))(result.state, test, config.hyper)
+    found = {name: float(value) for name, value in values.items()}
+    print(
+        f"test: digit loss {found['digit']:.3f}, accuracy {100 * found['accuracy']:.1f} %; "
+        f"box loss {found['box']:.5f}, overlap {100 * found['overlap']:.1f} % "
+        f"({time.monotonic() - start:.0f} s)"
+    )
+    return found["accuracy"], result
+
+
+def main(config: Config) -> int:
+    """A run for each seed; returns the exit code."""
+    try:
+        stores = shared.open_runs(config, "digits_boxes", config.out)
+    except ValueError as error:
+        sys.exit(f"digits_boxes.py: {error}")
+    recipe = make_recipe(config)  # the same function for all seeds: it is compiled once
+    return over_seeds(config, stores, lambda one, store: run(one, recipe, store))
+
+
+if __name__ == "__main__":
+    compile_cache()
+    shared.start(lambda: main(tyro.cli(Config)), resumes=True)

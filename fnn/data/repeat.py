@@ -1,0 +1,31 @@
+"""Epoch after epoch of what can be read again and again."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+def repeat(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches of an iterable, endlessly: after the last one it is read anew.
+
+    For `fit`, whose steps may be many epochs of a DataLoader, which shuffles anew in each.
+
+    Raises: ValueError, while iterating, for an epoch without batches: a generator, say, can be read
+      only once.
+
+    >>> batches = repeat([1, 2])
+    >>> [next(batches) for _ in range(5)]
+    [1, 2, 1, 2, 1]
+    """
+    epoch = 0
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError(
+                f"data.repeat: expected batches in epoch {epoch}, got none from "
+                f"{type(batches).__name__}; give what can be read more than once, which a "
+                "generator cannot"
+            )
+        epoch += 1

@@ -106,10 +106,7 @@ BatchLoss = Callable[[Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""]
 
 
 class Gradient(Protocol):
-    """`gradient(loss, params, model_state, batch, key) -> sums, grads` of a batch.
-
-    Both are undivided sums over its examples: the step divides them by the weight, once.
-    """
+    """`gradient(loss, params, model_state, batch, key) -> sums, grads`; the step divides both."""
 
     def __call__(
         self, loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
@@ -232,8 +229,7 @@ class TrainState:
 class History:
     """The record of a run: the metrics of its steps, and of each evaluation.
 
-    `train['loss']` has an entry for each step; what is measured at every n-th step has one for each
-    measured step, and `train_steps` has their numbers.
+    What is measured at every n-th step has one entry for each of these; see `steps`.
     """
 
     train: dict[str, Float[Array, "steps ..."]]  # 'loss', 'lr', and what the recipe measures

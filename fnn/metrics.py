@@ -17,6 +17,7 @@ from fnn.arguments import check_exports
 from fnn.expect import expect_not_paired, expect_real, spec
 from fnn.losses.terms import sums_of, total_of
 from fnn.types import Loss, Metric, Scalar, Terms, Weighted
+from fnn.weighted import per_weight
 
 Mask = Array | None  # of bools: True counts; None counts everything
 
@@ -60,7 +61,7 @@ def mean(function: Callable[[Any, Any], Array | Weighted | Terms]) -> Metric:
 def _ratio(sums: dict[str, Any]) -> Float[Array, ""]:
     if "terms" in sums:
         return total_of(sums["terms"])
-    return sums["total"] / jnp.where(sums["weight"] == 0, 1, sums["weight"])
+    return per_weight(sums["total"], sums["weight"])
 
 
 def perplexity(loss: Loss) -> Metric:

@@ -6,6 +6,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def per_weight(total: Any, weight: Any) -> Any:
+    """A sum over its weight; where there is no weight, the sum, which is then 0.
+
+    >>> per_weight(jnp.array([6.0, 0.0]), jnp.array([3.0, 0.0])).tolist()
+    [2.0, 0.0]
+    """
+    return total / jnp.where(weight == 0, 1, weight)
+
+
 class Weighted(NamedTuple):
     """Losses, or other values, with a weight for each; masked elements have weight 0.
 
@@ -26,8 +35,7 @@ class Weighted(NamedTuple):
 
     def mean(self) -> Float[Array, ""]:
         """Sum of w v over the sum of w; 0 if all weights are 0."""
-        total = self.weights.sum()
-        return self.sum() / jnp.where(total == 0, 1, total)
+        return per_weight(self.sum(), self.weights.sum())
 
 
 class Terms(NamedTuple):

@@ -21,6 +21,7 @@ from fnn.losses.elements import (
 )
 from fnn.losses.logits import cost_at, costs, log_total, logit_at
 from fnn.types import Scalar, Weighted
+from fnn.weighted import per_weight
 
 
 @within(label_smoothing="[0, 1]", z_loss="[0, inf)")
@@ -90,7 +91,7 @@ def _row_weights(class_weights: Array | None, targets: Array, z: Array) -> Array
 
 
 def _over(loss: Array, weights: Array | None) -> Array:
-    return loss if weights is None else loss / jnp.where(weights == 0, 1, weights)
+    return loss if weights is None else per_weight(loss, weights)
 
 
 def _of_rows(loss: Array, weights: Array | None, kept: Mask) -> Array | Weighted:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from fnn.dtypes import wide, widest
 from fnn.types import Terms, Weighted
+from fnn.weighted import per_weight
 
 Sums = dict[str, dict[str, Array]]  # of each term: its weighted sum, that times c_k, its weights
 RESERVED = frozenset({"loss", "lr", "penalty", "step", "valid"})  # names of a step, or of a row
@@ -47,14 +48,14 @@ def as_one(terms: Terms, means: Mapping[str, Array] | None = None) -> Weighted:
     total, weights, present = [], [], []
     for name, (values, own) in terms.losses.items():
         mean = means[name].astype(own.dtype)
-        own = own / jnp.where(mean == 0, 1, mean)
+        own = per_weight(own, mean)
         product = own * jnp.where(own == 0, 0, values)
         c = jnp.asarray(terms.coefficients[name], dtype)
         total.append(c * _of_example(product).astype(dtype))
         weights.append(_of_example(own).astype(dtype))
         present.append((mean != 0).astype(dtype))
     weight = sum(weights) / jnp.maximum(sum(present), 1)
-    return Weighted(sum(total) / jnp.where(weight == 0, 1, weight), weight)
+    return Weighted(per_weight(sum(total), weight), weight)
 
 
 def sums_of(terms: Terms) -> Sums:
@@ -80,7 +81,7 @@ def total_of(sums: Sums) -> Float[Array, ""]:
     >>> total_of({'a': one}).item()
     2.0
     """
-    means = [_over(one["scaled"], one["weight"]) for one in sums.values()]
+    means = [per_weight(one["scaled"], one["weight"]) for one in sums.values()]
     return jnp.stack([mean.astype(widest(means)) for mean in means]).sum()
 
 
@@ -94,7 +95,7 @@ def with_means(metrics: Mapping[str, Array], sums: Sums) -> dict[str, Array]:
     1.0
     """
     expect_free(sums, RESERVED | metrics.keys())
-    return {**metrics, **{k: _over(s["total"], s["weight"]) for k, s in sums.items()}}
+    return {**metrics, **{k: per_weight(s["total"], s["weight"]) for k, s in sums.items()}}
 
 
 def expect_free(names: Collection[str], taken: Collection[str]) -> None:
@@ -109,10 +110,6 @@ def expect_free(names: Collection[str], taken: Collection[str]) -> None:
         raise ValueError(
             f"losses.combine: expected names that no metric has, got {twice}; rename the terms"
         )
-
-
-def _over(total: Array, weight: Array) -> Array:
-    return total / jnp.where(weight == 0, 1, weight)
 
 
 def _of_example(values: Array) -> Array:

@@ -27,6 +27,7 @@ from fnn.types import (
     Terms,
     TrainState,
 )
+from fnn.weighted import per_weight
 
 
 def mean_gradient(
@@ -44,7 +45,7 @@ def mean_gradient(
     def sums_and_grads(params: Params) -> tuple[LossSums, Params]:
         sums, grads = gradient(loss, params, state.model_state, batch, key)
         # The only division by a number of examples or tokens.
-        factor = examples / _or_one(sums.weight) / loss_scale
+        factor = per_weight(examples, sums.weight) / loss_scale
         return sums, jax.tree.map(lambda g: g * factor.astype(g.dtype), dtypes.wide(grads))
 
     def loss_and_grads(params: Params) -> tuple[Float[Array, ""], Params]:
@@ -56,15 +57,15 @@ def mean_gradient(
 
 
 def _total(sums: LossSums) -> Float[Array, ""]:
-    return (sums.loss + sums.penalty) / _or_one(sums.weight)
+    return per_weight(sums.loss + sums.penalty, sums.weight)
 
 
 def means(r: Recipe, sums: LossSums) -> dict[str, Float[Array, ""]]:
     """What a step reports of its batch: 'loss', 'penalty' if there is one, the train metrics."""
-    weight = _or_one(sums.weight)
-    penalty = {} if r.penalty is no_penalty else {"penalty": sums.penalty / weight}
+    loss, penalty = (per_weight(total, sums.weight) for total in (sums.loss, sums.penalty))
+    penalties = {} if r.penalty is no_penalty else {"penalty": penalty}
     values = {name: metric.value(sums.metrics[name]) for name, metric in r.train_metrics.items()}
-    return terms.with_means({"loss": sums.loss / weight, **penalty, **values}, sums.terms)
+    return terms.with_means({"loss": loss, **penalties, **values}, sums.terms)
 
 
 def _mean_weights(
@@ -193,8 +194,3 @@ def _split(where: str, batch: Pair, parts: int) -> Pair:
     """Each array as (parts, examples of a part, ...), in the order of the batch."""
     examples = expect_divided(where, batch, parts) // parts
     return jax.tree.map(lambda a: a.reshape(parts, examples, *a.shape[1:]), tuple(batch))
-
-
-def _or_one(weight: Array) -> Array:
-    """The divisor of a mean: a batch without any weight has the mean 0."""
-    return jnp.where(weight == 0, 1, weight)

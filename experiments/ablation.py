@@ -46,7 +46,7 @@ from jaxtyping import Float
 from sklearn.datasets import load_digits
 
 from experiments import shared
-from experiments.shared import expect, unset
+from experiments.shared import expect
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.initializers import Initializer, he_normal, normal, presets
@@ -63,10 +63,7 @@ class Hyper:
     """Arguments of the compiled program, as in digits.py."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
     weight_decay: float = 0.3  # of kernels, per step and unit of lr
     clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
     dropout_rate: float = 0.2  # fraction of the hidden units that a step sets to 0

@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 from experiments import shared
-from experiments.shared import Root, expect, unset
+from experiments.shared import Root, expect
 from fnn import activations, data, losses, metrics, models, optim, schedules, tree
 from fnn.data import Encoder, Table
 from fnn.recipe import Recipe
@@ -35,10 +35,7 @@ class Hyper:
     """Arguments of the compiled program."""
 
     lr: float = 2e-3  # peak of the learning rate
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
     weight_decay: float = 0.1  # of kernels, per step and unit of lr
     dropout_rate: float = 0.3  # fraction of the hidden units that a step sets to 0
 

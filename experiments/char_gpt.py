@@ -48,10 +48,7 @@ class Hyper:
 
     lr: float = 2e-3  # peak of the learning rate
     last_lr: float = 2e-4  # learning rate at the end of the cosine
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
     b2: float = 0.99  # fraction of the second moment kept in a step
     weight_decay: float = 0.1  # of kernels and embedding tables, per step and unit of lr
     clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it

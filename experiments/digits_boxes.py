@@ -48,10 +48,7 @@ class Config:
     """Learn which digit is in an image, and where."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 100"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
     weight_decay: float = 0.01  # of all parameters, per step and unit of lr
     box_weight: float = 10.0  # of the loss of the box; that of the digit is 1
     steps: int = 1500  # updates

@@ -44,10 +44,7 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 400"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(400)] = None
     weight_decay: float = 0.1  # of kernels, per step and unit of lr
     label_smoothing: float = 0.05  # fraction of a target that is spread over all classes
     dropout_rate: float = 0.3  # fraction of the head's inputs that a step sets to 0

@@ -35,8 +35,8 @@ from fnn.checkpoint import RunDir
 from fnn.data import augment
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
-from fnn.train import FitResult, compile_cache, fit, trained_params
-from fnn.types import Batch, Data, Model, Params, PRNGKey
+from fnn.train import FitResult, compile_cache, fit, predict
+from fnn.types import Batch, Data, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
 
@@ -46,10 +46,7 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 200"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(200)] = None
     weight_decay: float = 0.1  # of kernels, per step and unit of lr
     label_smoothing: float = 0.05  # fraction of a target that is spread over all classes
     dropout_rate: float = 0.2  # fraction of the head's inputs that a step sets to 0
@@ -141,14 +138,6 @@ def _ready(x: np.ndarray, y: np.ndarray) -> Batch:
     return Batch(jnp.asarray(x, jnp.float32)[..., None] / 255, jnp.asarray(y))
 
 
-def predict(
-    model: Model, params: Params, model_state, x: Float[Array, "n 28 28 1"]
-) -> Float[Array, "n 10"]:
-    """The probability of each digit, computed for 1,000 images at a time."""
-    apply = jax.jit(lambda x: activations.softmax(model.apply(params, model_state, x)[0]))
-    return jnp.concatenate([apply(x[i : i + 1000]) for i in range(0, len(x), 1000)])
-
-
 def run(
     config: Config, recipe: RecipeFunction, store: RunDir, mnist: data.Dataset
 ) -> tuple[float, FitResult]:
@@ -173,15 +162,16 @@ def run(
     made = int(result.state.step)
     print(f"stopped at step {made} ({result.stop.value})")
 
-    model, params = recipe(config.hyper).model, trained_params(recipe, result.state, config.hyper)
-    probabilities = predict(model, params, result.state.model_state, test.x)
+    probabilities = activations.softmax(
+        jnp.asarray(predict(recipe, result.state, test.x, hyper=config.hyper))
+    )
     wrong, total = int((probabilities.argmax(axis=1) != test.y).sum()), len(test.y)
     accuracy = 1 - wrong / total
     headline = {
         "Test accuracy": f"{100 * accuracy:.2f} %",
         "Mistakes": f"{wrong} in {total:,}",
         "Steps": f"{made:,}",
-        "Parameters": f"{tree.count(params):,}",
+        "Parameters": f"{tree.count(result.state.params):,}",
         "Time": f"{time.monotonic() - start:.0f} s",
     }
     page = write_report(store.path, config, result, headline, test, probabilities)

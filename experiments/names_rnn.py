@@ -49,10 +49,7 @@ class Hyper:
     """Arguments of the compiled program: other values need no new compilation."""
 
     lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 200"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(200)] = None
     weight_decay: float = 0.1  # of kernels, per step and unit of lr
     clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
     dropout_rate: float = 0.25  # fraction of each layer's outputs that a step sets to 0

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from sklearn.datasets import load_digits
 
 from experiments import shared
-from experiments.shared import expect, unset
+from experiments.shared import expect
 from fnn import losses, metrics, models, optim, schedules, tree
 from fnn.data import fit_standardiser, split
 from fnn.optim import contrib
@@ -122,10 +122,7 @@ class Config:
     seeds: int = 5  # runs of the MLP for each learning rate
     steps: int = 600  # updates of the MLP
     batch_size: int = 64  # examples per step; rprop and lbfgs take the whole training part
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 50"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(50)] = None
     valley_steps: int = 2000  # updates on the Rosenbrock function of the table
     path_steps: int = 300  # updates in the figure
     columns: int = 5  # optimizers side by side in the figure, each with two panels

@@ -68,10 +68,7 @@ class Config:
     evals: int = 25  # evaluations of each size, if it has as many steps
     eval_windows: int = 512  # windows of the validation part to evaluate, evenly spaced
     lr: float = 0.006  # learning rate of 64 features; other sizes take lr * 64 / features
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 50"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(50)] = None
     first_step: Annotated[
         int | None,
         unset(

@@ -57,10 +57,7 @@ class Config:
     steps: int = 400  # updates of a run
     batch_size: int = 64  # examples per step
     eval_every: int = 50  # steps between evaluations
-    warmup_steps: Annotated[
-        int | None,
-        unset("steps up to the peak of the learning rate", "a tenth of --steps, at most 40"),
-    ] = None
+    warmup_steps: Annotated[int | None, shared.warmup(40)] = None
 
     devices: int = os.cpu_count() or 1  # number of cores over which the runs are divided
     out: Path = Path("runs/sweep_digits")  # directory of the table and the figures

@@ -40,6 +40,12 @@ def unset(help: str, means: str, read: type = int) -> Any:
     return tyro.conf.arg(constructor=read, metavar=word, help=help, help_behavior_hint=hint)
 
 
+def warmup(most: int) -> Any:
+    """The annotation of `warmup_steps`, whose default is that of `scaled`."""
+    means = f"a tenth of --steps, at most {most}"
+    return unset("steps up to the peak of the learning rate", means)
+
+
 Root = Annotated[
     str | None,
     unset(

@@ -12,6 +12,7 @@ from fnn.expect import within
 from fnn.optim.base import expect_objective
 from fnn.optim.wrap import choose, wrapping
 from fnn.schedules import PlateauState
+from fnn.schedules.plateau import INTERVALS
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 
@@ -26,15 +27,7 @@ class ReduceOnPlateauState:
     inner: Any  # the optimizer's state
 
 
-@within(
-    every_steps="[1, inf)",
-    factor="(0, 1)",
-    patience="[0, inf)",
-    rtol="[0, inf)",
-    atol="[0, inf)",
-    cooldown="[0, inf)",
-    least="[0, 1]",
-)
+@within(every_steps="[1, inf)", **INTERVALS)
 def reduce_on_plateau(
     optimizer: Optimizer,
     *,

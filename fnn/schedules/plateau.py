@@ -31,14 +31,17 @@ class Plateau(NamedTuple):
     update: Callable[[Scalar, PlateauState], PlateauState]
 
 
-@within(
-    factor="(0, 1)",
-    patience="[0, inf)",
-    rtol="[0, inf)",
-    atol="[0, inf)",
-    cooldown="[0, inf)",
-    least="[0, 1]",
-)
+INTERVALS = {
+    "factor": "(0, 1)",
+    "patience": "[0, inf)",
+    "rtol": "[0, inf)",
+    "atol": "[0, inf)",
+    "cooldown": "[0, inf)",
+    "least": "[0, 1]",
+}  # of the arguments of `reduce_on_plateau`, also of the optimizer's
+
+
+@within(**INTERVALS)
 def reduce_on_plateau(
     *,
     factor: Scalar = 0.1,

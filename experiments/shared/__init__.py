@@ -219,6 +219,7 @@ def resumable(run: Path, train: Callable[[], int], **replaces: Any) -> int:
     try:
         code = train()
     except KeyboardInterrupt:
+        print()  # the terminal has written ^C
         code = 128 + signal.SIGINT
     if code:
         print(f"to resume: {resume_command(run, **replaces)}", flush=True)

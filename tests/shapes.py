@@ -1,9 +1,10 @@
 """How the annotations of fnn are checked while the tests run."""
 
-import inspect
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
 
@@ -26,5 +27,14 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function without the checks, as users call it: to test its own errors."""
-    return inspect.unwrap(function)
+    """The function without these checks, as users call it: to test the errors of fnn."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    return call

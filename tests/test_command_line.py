@@ -341,11 +341,15 @@ def test_make_installs_what_a_target_needs(target, extra, ends_with, tmp_path):
     files = ["Makefile", "pyproject.toml"]
     for name in files:
         (tmp_path / name).write_text((ROOT / name).read_text())
-    make = ["make", "-n", "ARGS=--seed 3"]
+    make = ["make", "-n", "--no-print-directory", "ARGS=--seed 3"]
+    of_outer_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")  # `make test` sets them
+    environment = {name: value for name, value in os.environ.items() if name not in of_outer_make}
 
     def run(*more):
         command = [*make, *more]
-        made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        made = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
         return made.stdout
 
     fresh = run(target)

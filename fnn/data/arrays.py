@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.advice import is_key, with_article
+
 
 def expect_numbers(where: str, x: Any) -> Any:
     """`x`, if it is an array of numbers of NumPy or JAX; a tracer is one.
@@ -120,8 +122,7 @@ def expect_key(where: str, key: Any) -> None:
         ...
     ValueError: here: expected a typed key, got an int; make it with jax.random.key(seed)
     """
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed or key.shape:
+    if not is_key(key) or key.shape:
         raise ValueError(
             f"{where}: expected a typed key, got {name_of(key)}; make it with jax.random.key(seed)"
         )
@@ -132,7 +133,7 @@ def _missing(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "O":
         return np.array(
             [
-                one is None or name_of(one) == "a NAType" or bool(np.any(one != one))
+                one is None or type(one).__name__ == "NAType" or bool(np.any(one != one))
                 for one in array
             ],
             bool,
@@ -143,8 +144,7 @@ def _missing(array: np.ndarray) -> np.ndarray:
 def _advice(x: Any) -> str:
     """How to make an array of numbers of x; '' if it is one."""
     if isinstance(x, jax.Array):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return "an array of numbers; a key is an argument of its own" if is_key else ""
+        return "an array of numbers; a key is an argument of its own" if is_key(x) else ""
     if is_masked(x):
         return "x.filled(np.nan), in which what is masked is missing"
     if isinstance(x, np.ndarray | np.generic):
@@ -190,5 +190,4 @@ def name_of(x: Any) -> str:
     """
     if isinstance(x, np.ndarray) and not is_masked(x):
         return f"an array of {'strings' if x.dtype.kind in 'UST' else x.dtype}"
-    kind = type(x).__name__
-    return f"{'an' if kind[0] in 'AEIOUaeio' or kind == 'ndarray' else 'a'} {kind}"
+    return with_article(type(x).__name__)

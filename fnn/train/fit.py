@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fnn.expect import expect_positive
 from fnn.measures import Recorded
 from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
@@ -106,16 +105,12 @@ def fit(
     >>> result.stop.name, result.state.params['kernel'].round(2).tolist()
     ('DONE', [[3.0]])
     """
-    waits_in_vain = patience is not None and eval_every is None
-    eval_every = steps if eval_every is None else eval_every
-    expect_positive("fit", steps=steps, eval_every=eval_every, eval_batch_size=eval_batch_size)
-    if patience is not None:
-        expect_positive("fit", patience=patience)
-    if waits_in_vain:
+    if patience is not None and eval_every is None:
         raise ValueError(
             f"fit: expected eval_every beside patience={patience}, got None, which evaluates only "
             "after the last step; pass eval_every="
         )
+    eval_every = steps if eval_every is None else eval_every
     expect_callbacks(callbacks)
     expect_known("fit", key, hyper)
     expect_store(store)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fnn import text, tree
-from fnn.expect import did_you_mean, expect_positive
+from fnn.expect import did_you_mean
 from fnn.keys import run_keys
 from fnn.recipe import RecipeFunction
 from fnn.train import compiled
@@ -106,7 +106,6 @@ def fork(
     >>> bool((result.differences['valid loss'][1] > 0).all())   # without learning it is worse
     True
     """
-    expect_positive("fork", steps=steps, seeds=seeds, eval_batch_size=eval_batch_size)
     job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     check_state("fork", recipe, state, hyper=hyper, x=data.train[0])
     changed = _stack_edits(hyper, edits)

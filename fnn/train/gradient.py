@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fnn import dtypes, tree
-from fnn.expect import expect_divided, expect_positive, expect_real
+from fnn.expect import expect_divided, expect_real
 from fnn.keys import fold_name
 from fnn.losses import terms
 from fnn.recipe import Recipe, no_penalty, whole_batch
@@ -154,7 +154,6 @@ def microbatches(parts: int) -> Gradient:
     >>> state.params['kernel'].round(2).tolist()
     [[3.0]]
     """
-    expect_positive("microbatches", parts=parts)
     return in_parts("microbatches", whole_batch, parts)
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from fnn.expect import expect_positive, within
+from fnn.expect import within
 from fnn.keys import run_keys
 from fnn.recipe import Recipe, RecipeFunction
 from fnn.train.blocks import rows, scan_steps, struct_of
@@ -68,7 +68,6 @@ def lr_find(
     >>> curve.losses.shape, bool(0.01 < curve.suggestion < 1)
     ((5, 100), True)
     """
-    expect_positive("lr_find", steps=steps, seeds=seeds)
     if steps < 2:
         raise ValueError(f"lr_find: expected at least 2 steps, got {steps}; take 100")
     _expect_ascending(lr_min, lr_max)

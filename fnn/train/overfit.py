@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array
 
 from fnn import tree
-from fnn.expect import expect_positive
 from fnn.keys import RunKeys
 from fnn.measures import norms
 from fnn.recipe import Recipe, RecipeFunction, build, no_augmentation, no_penalty
@@ -87,7 +86,6 @@ def overfit_one_batch(
     >>> result.passed, result.advice[0][:32]
     (False, 'The lr is too low: at 1000 times')
     """
-    expect_positive("overfit_one_batch", steps=steps, batch_size=batch_size)
     expect_known("overfit_one_batch", key, hyper)
     job = make_job(recipe, data, key=key, hyper=hyper, batch_size=batch_size)
     keys = job.keys

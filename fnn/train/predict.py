@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn import tree
-from fnn.expect import expect_positive
 from fnn.recipe import RecipeFunction
 from fnn.train import compiled
 from fnn.train.check import check_state
@@ -43,7 +42,6 @@ def predict(
     >>> predict(recipe, state, x, hyper=hyper, batch_size=2).shape
     (5, 2)
     """
-    expect_positive("predict", batch_size=batch_size)
     n = _examples(x)
     check_state("predict", recipe, state, hyper=hyper, x=x)
     size = min(batch_size, max(n, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import dtypes, tree
-from fnn.expect import expect_positive, within
+from fnn.expect import within
 from fnn.keys import fold_name
 from fnn.recipe import whole_batch
 from fnn.train.gradient import ScaledLoss, in_parts
@@ -61,7 +61,6 @@ def private_gradient(clip_norm: Scalar, noise_multiplier: Scalar, *, parts: int 
     >>> state.params['bias'].round(3).tolist()   # (0.5 - 0.2) / 2
     [0.15000000596046448]
     """
-    expect_positive("private_gradient", parts=parts)
     clipped = in_parts("private_gradient", _sum_of_clipped(clip_norm), parts)
 
     def gradient(loss, params, model_state, batch, key):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 
-from fnn.expect import expect_positive
 from fnn.train.callbacks import Callback, Event, Fold
 
 
@@ -25,7 +24,6 @@ def profile(path: str | Path, *, skip: int = 2, chunks: int = 3) -> Iterator[Cal
     ...     recording.init
     0
     """
-    expect_positive("profile", skip=skip, chunks=chunks)
     recording = False
 
     def end() -> None:

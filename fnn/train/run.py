@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import measures
-from fnn.expect import expect_positive
 from fnn.keys import run_keys
 from fnn.recipe import RecipeFunction, expect_recipe
 from fnn.train import compiled
@@ -67,13 +66,6 @@ def make_run(
     True
     """
     eval_every = steps if eval_every is None else eval_every
-    expect_positive(
-        "make_run",
-        steps=steps,
-        batch_size=batch_size,
-        eval_every=eval_every,
-        eval_batch_size=eval_batch_size,
-    )
     expect_recipe(recipe)
     eval_every, devices = min(eval_every, steps), tuple(devices)
     first_state = make_init(recipe)

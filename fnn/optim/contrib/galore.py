@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from fnn import dtypes
-from fnn.expect import expect_alike, expect_positive, within
+from fnn.expect import expect_alike, within
 from fnn.optim.base import expect_unscaled
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar
@@ -67,7 +67,6 @@ def galore(
     >>> updates['w'].round(3).tolist()    # the second row is the weaker direction
     [[-3.0, 0.0, -4.0], [0.0, 0.0, 0.0]]
     """
-    expect_positive("galore", rank=rank)
     expect_unscaled("galore", optimizer)
     if optimizer.weights is not Optimizer._field_defaults["weights"]:
         raise ValueError(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
-from fnn.expect import expect_positive, within
+from fnn.expect import within
 from fnn.optim.wrap import wrapping
 from fnn.types import Optimizer, Params, Scalar
 
@@ -68,7 +68,6 @@ def mechanize(
     >>> state.offset['w'].item(), bool(params['w'] == -4 * state.s[0])
     (-4.0, True)
     """
-    expect_positive("mechanize", num_betas=num_betas)
 
     def init(params):
         def zeros():

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from fnn.expect import expect_positive
-
 Score = Callable[[dict[str, float]], float]
 
 
@@ -50,7 +48,6 @@ def halving(*, eta: int = 3, rungs: int = 3, score: Score = loss_of) -> Halving:
     >>> rung_ends(halving(eta=4, rungs=3), steps=160, eval_every=10)
     [10, 40, 160]
     """
-    expect_positive("halving", eta=eta, rungs=rungs)
     if min(eta, rungs) < 2:
         raise ValueError(
             f"halving: expected eta and rungs of 2 or more, got {eta} and {rungs}; "

@@ -11,7 +11,7 @@ from jaxtyping import Key
 
 from fnn import tree
 from fnn.advice import refuse
-from fnn.expect import expect_positive, spec
+from fnn.expect import spec
 from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
 from fnn.train.check import check
@@ -109,7 +109,6 @@ def sweep(
     (1, 0.3)
     """
     eval_every = min(steps, steps if eval_every is None else eval_every)
-    expect_positive("sweep", steps=steps, eval_every=eval_every, eval_batch_size=eval_batch_size)
     expect_start("sweep", init)
     expect_known("sweep", hypers, keys)
     groups = _groups(recipe)

@@ -47,8 +47,8 @@ from sklearn.datasets import load_digits
 
 from experiments import shared
 from experiments.shared import expect
-from fnn import losses, metrics, models, optim, schedules, tree
-from fnn.data import fit_standardiser, split
+from fnn import losses, metrics, models, nn, optim, schedules, tree
+from fnn.data import fit_standardizer, split
 from fnn.initializers import Initializer, he_normal, normal, presets
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
@@ -121,7 +121,7 @@ class Parts:
     """What makes another program: functions, where `Hyper` has numbers."""
 
     kernel_init: Initializer = he_normal()
-    norm: Callable[[], Model] | None = partial(models.batch_norm, decay=0.95)
+    norm: Callable[[], Model] | None = partial(nn.batch_norm, decay=0.95)
     optimizer: Callable[[], Optimizer] = optim.adam
     schedule: Callable[[Numbers, int], Schedule] = cosine
 
@@ -171,7 +171,7 @@ def make_recipe(parts: Parts, config: Config) -> Callable[[Numbers], Recipe]:
     """Model, loss, optimizer and schedule as a function of what may be traced."""
 
     def recipe(hyper):
-        shape = models.MLPConfig(
+        shape = models.mlp.MLPConfig(
             widths=config.widths,
             out_features=10,
             norm=parts.norm,
@@ -179,7 +179,7 @@ def make_recipe(parts: Parts, config: Config) -> Callable[[Numbers], Recipe]:
         )
         kernels = tree.matching("*kernel")
         return Recipe(
-            model=models.mlp(shape, rate=hyper["dropout_rate"]),
+            model=models.mlp.mlp(shape, rate=hyper["dropout_rate"]),
             loss=lambda logits, y: losses.cross_entropy(logits, y["label"]),
             optimizer=optim.chain(
                 optim.clip_by_global_norm(hyper["clip_norm"]),
@@ -200,12 +200,12 @@ def load(key: PRNGKey) -> Data:
     digits = load_digits()
     x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
     parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
-    standardiser = fit_standardiser(x[parts[0]], axis=None)
+    standardizer = fit_standardizer(x[parts[0]], axis=None)
     rest, held_out = jnp.concatenate(parts[1:]), len(parts[2])
 
     def examples(rows, n_test: int) -> Batch:
         test = jnp.arange(len(rows)) >= len(rows) - n_test
-        return Batch(standardiser.apply(x[rows]), {"label": y[rows], "test": test})
+        return Batch(standardizer.apply(x[rows]), {"label": y[rows], "test": test})
 
     return Data(train=examples(parts[0], 0), valid=examples(rest, held_out))
 

@@ -23,7 +23,7 @@ import tyro
 
 from experiments import shared
 from experiments.shared import Root, expect
-from fnn import activations, data, losses, metrics, models, optim, schedules, tree
+from fnn import activations, data, losses, metrics, models, nn, optim, schedules, tree
 from fnn.data import Encoder, Table
 from fnn.recipe import Recipe
 from fnn.train import compile_cache, make_evaluate, make_run
@@ -82,13 +82,13 @@ def load(root: str | None) -> tuple[Data, Batch, Encoder]:
 
 
 def make_recipe(config: Config):
-    shape = models.MLPConfig(
-        widths=config.widths, out_features=2, activation=activations.gelu, norm=models.batch_norm
+    shape = models.mlp.MLPConfig(
+        widths=config.widths, out_features=2, activation=activations.gelu, norm=nn.batch_norm
     )
 
     def recipe(hyper):
         return Recipe(
-            model=models.mlp(shape, rate=hyper["dropout_rate"]),
+            model=models.mlp.mlp(shape, rate=hyper["dropout_rate"]),
             loss=losses.cross_entropy,
             optimizer=optim.chain(
                 optim.clip_by_global_norm(1.0),

@@ -26,10 +26,10 @@ import tyro
 
 from experiments import shared
 from experiments.shared import Root, expect
-from fnn import data, losses, metrics, models, optim, schedules, tree
+from fnn import data, losses, metrics, nn, optim, schedules, tree
 from fnn.activations import relu
-from fnn.combinators import sequential
 from fnn.data import augment
+from fnn.nn import sequential
 from fnn.recipe import Recipe, no_augmentation
 from fnn.train import compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, Model
@@ -63,10 +63,10 @@ def load(config: Config) -> tuple[Data, Batch]:
     few, valid = data.stratified_split(
         jax.random.key(0), fashion.train.y[: 2 * config.examples], (0.5, 0.5)
     )
-    standardiser = data.fit_standardiser(fashion.train.x[few], axis=None)
+    standardizer = data.fit_standardizer(fashion.train.x[few], axis=None)
 
     def ready(batch: Batch, rows) -> Batch:
-        return Batch(standardiser.apply(batch.x[rows])[..., None], jnp.asarray(batch.y[rows]))
+        return Batch(standardizer.apply(batch.x[rows])[..., None], jnp.asarray(batch.y[rows]))
 
     train, held = ready(fashion.train, few), ready(fashion.train, valid)
     return Data(train=train, valid=held), ready(fashion.test, slice(None))
@@ -74,10 +74,10 @@ def load(config: Config) -> tuple[Data, Batch]:
 
 def network() -> Model:
     def block(features: int) -> Model:
-        conv = models.conv(features, (3, 3), bias=False)
-        return sequential(conv, models.batch_norm(), relu, models.max_pool((2, 2)))
+        conv = nn.conv(features, (3, 3), bias=False)
+        return sequential(conv, nn.batch_norm(), relu, nn.max_pool((2, 2)))
 
-    return sequential(block(16), block(32), models.flatten(), models.dense(10))
+    return sequential(block(16), block(32), nn.flatten(), nn.linear(10))
 
 
 def make_recipe(config: Config, change):

@@ -41,7 +41,7 @@ IMAGES: dict[str, Callable] = {
     "crop": augment.crop(24, reflect=True),
     "rotate": augment.rotate(30.0),
     "affine": augment.affine(degrees=15.0, shift=0.15, scale=0.3, shear=20.0),
-    "colour_jitter": augment.colour_jitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.1),
+    "color_jitter": augment.color_jitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.1),
     "turn_hue": lambda key, x: augment.turn_hue(x, 0.25),
     "saturate": lambda key, x: augment.saturate(x, 2.5),
     "change_contrast": lambda key, x: augment.change_contrast(x, 2.0),

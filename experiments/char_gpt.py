@@ -31,10 +31,10 @@ from experiments import shared
 from experiments.shared import Resume, Root, expect, unset
 from fnn import activations, data, losses, models, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
-from fnn.combinators import cast
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
+from fnn.nn import cast
 from fnn.recipe import Recipe
 from fnn.train import compile_cache, exit_code, fit, trained_params
 from fnn.types import Data, Params, PRNGKey
@@ -109,9 +109,9 @@ GPU = Config(
 )
 
 
-def make_model(config: Config, symbols: Characters) -> models.GPTConfig:
+def make_model(config: Config, symbols: Characters) -> models.gpt.GPTConfig:
     """The shapes and parts of the network; as in nanoGPT, exact GELU and no biases."""
-    return models.gpt2(
+    return models.gpt.gpt2(
         vocabulary=len(symbols),
         max_length=config.max_length,
         features=config.features,
@@ -122,9 +122,9 @@ def make_model(config: Config, symbols: Characters) -> models.GPTConfig:
     )
 
 
-def make_recipe(config: Config, shape: models.GPTConfig) -> RecipeFunction:
+def make_recipe(config: Config, shape: models.gpt.GPTConfig) -> RecipeFunction:
     """Model, loss, optimizer and schedule as a function of what may be traced."""
-    model = models.gpt(shape, rate=config.dropout_rate)
+    model = models.gpt.gpt(shape, rate=config.dropout_rate)
 
     def recipe(hyper):
         return Recipe(
@@ -173,11 +173,11 @@ def examples(text: str, length: int) -> tuple[Data, Characters]:
 
 
 def write(
-    config: Config, shape: models.GPTConfig, params: Params, symbols: Characters, key: PRNGKey
+    config: Config, shape: models.gpt.GPTConfig, params: Params, symbols: Characters, key: PRNGKey
 ) -> list[str]:
     """Texts from the network, each after a line break; a window holds its context."""
     begin = symbols.encode("\n" if "\n" in symbols.symbols else symbols.symbols[0])
-    decoder, tokens = models.gpt_decoder(shape), np.repeat(begin[None], config.samples, axis=0)
+    decoder, tokens = models.gpt.gpt_decoder(shape), np.repeat(begin[None], config.samples, axis=0)
     texts = [""] * config.samples
     for piece in range(-(-config.sample_length // (config.max_length // 2))):
         new = generate(

@@ -30,11 +30,11 @@ from jaxtyping import Array, Float, Num
 
 from experiments import shared
 from experiments.shared import Resume, Root, expect, over_seeds, unset
-from fnn import activations, data, losses, metrics, models, optim, report, schedules, tree
+from fnn import activations, data, losses, metrics, models, nn, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
-from fnn.combinators import cast, sequential
 from fnn.data import augment
 from fnn.keys import fold_name
+from fnn.nn import cast, sequential
 from fnn.recipe import Recipe
 from fnn.train import FitResult, compile_cache, fit, trained_params
 from fnn.types import Batch, Data, Model, Params
@@ -111,13 +111,13 @@ GPU = Config(
 def make_model(config: Config, norm_decay: Any) -> Model:
     """Bytes (B, 32, 32, 3) to logits (B, 10)."""
     shape = replace(
-        models.resnet18(10, stem=models.cifar_stem),
+        models.resnet.resnet18(10, stem=models.resnet.cifar_stem),
         depths=config.depths,
         widths=config.widths,
         stem_features=config.widths[0],
-        norm=partial(models.batch_norm, decay=norm_decay),
+        norm=partial(nn.batch_norm, decay=norm_decay),
     )
-    net = models.resnet(shape)
+    net = models.resnet.resnet(shape)
     return sequential(numbers=normalized, net=cast(net, jnp.bfloat16) if config.half else net)
 
 
@@ -240,7 +240,7 @@ def write_report(
         history=result.history,
         sections={
             "Confusion": report.confusion.table(confusion, classes),
-            "Misread": report.misread.gallery(test.x, test.y, sure, class_names=classes),
+            "Misread": report.misclassified.gallery(test.x, test.y, sure, class_names=classes),
         },
     )
     return path / "report.html"

@@ -34,11 +34,11 @@ from jaxtyping import Array, Float, Int, Num
 
 from experiments import shared
 from experiments.shared import Root, expect
-from fnn import activations, data, initializers, layers, losses, models, optim, schedules
-from fnn.combinators import cast, sequential
+from fnn import activations, data, initializers, layers, losses, nn, optim, schedules
 from fnn.data import augment
 from fnn.keys import fold_name, run_keys
-from fnn.layers.window import Padding
+from fnn.layers._window import Padding
+from fnn.nn import cast, sequential
 from fnn.order import order
 from fnn.recipe import Recipe
 from fnn.train import compile_cache, make_init, make_step
@@ -120,13 +120,13 @@ CPU = Config(
 
 def make_model(config: Config, norm_decay: Any) -> Model:
     """(B, 32, 32, 3) to (B, 10): whitening, three blocks of two convolutions, a linear head."""
-    norm = models.batch_norm(decay=norm_decay, eps=1e-12, scale=False)
+    norm = nn.batch_norm(decay=norm_decay, eps=1e-12, scale=False)
 
     def block(features: int) -> Model:
-        conv = models.conv(features, (3, 3), bias=False, kernel_init=partly_identity)
+        conv = nn.conv(features, (3, 3), bias=False, kernel_init=partly_identity)
         return sequential(
             conv1=conv,
-            pool=models.max_pool((2, 2)),
+            pool=nn.max_pool((2, 2)),
             norm1=norm,
             activation1=activations.gelu,
             conv2=conv,
@@ -135,11 +135,11 @@ def make_model(config: Config, norm_decay: Any) -> Model:
         )
 
     model = sequential(
-        whiten=models.conv(24, (2, 2), padding=Padding.VALID),  # -> (B, 31, 31, 24)
+        whiten=nn.conv(24, (2, 2), padding=Padding.VALID),  # -> (B, 31, 31, 24)
         activation=activations.gelu,
         blocks=sequential(*map(block, config.widths)),  # -> (B, 3, 3, C)
-        pool=models.global_max_pool(),  # -> (B, C)
-        head=models.dense(10, bias=False, kernel_init=_torch_like),
+        pool=nn.global_max_pool(),  # -> (B, C)
+        head=nn.linear(10, bias=False, kernel_init=_torch_like),
         cooler=lambda logits: logits / 9,
     )
     return cast(model, jnp.bfloat16) if config.half else model

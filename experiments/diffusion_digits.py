@@ -37,7 +37,8 @@ from experiments.shared import expect
 from fnn import models, optim, schedules, tree
 from fnn.data import load, split
 from fnn.keys import fold_name
-from fnn.models import DiffusionConfig, DiTConfig
+from fnn.models.diffusion import DiffusionConfig
+from fnn.models.dit import DiTConfig
 from fnn.recipe import Recipe
 from fnn.report.figure import INK, figure
 from fnn.train import compile_cache, make_run, trained_params
@@ -98,7 +99,7 @@ def parts_of(config: Config) -> DiffusionConfig:
         num_heads=config.num_heads,
         classes=CLASSES,
     )
-    return DiffusionConfig(denoiser=models.dit(shape), no_label=CLASSES)
+    return DiffusionConfig(denoiser=models.dit.dit(shape), no_label=CLASSES)
 
 
 def make_recipe(config: Config) -> Callable[[Any], Recipe]:
@@ -106,8 +107,8 @@ def make_recipe(config: Config) -> Callable[[Any], Recipe]:
 
     def recipe(hyper):
         return Recipe(
-            model=models.diffusion(parts_of(config), rate=hyper["no_label_rate"]),
-            loss=models.denoising_loss,
+            model=models.diffusion.diffusion(parts_of(config), rate=hyper["no_label_rate"]),
+            loss=models.diffusion.denoising_loss,
             optimizer=optim.ema(optim.adam(b2=0.99), decay=0.998),
             schedule=schedules.warmup_cosine(
                 hyper["lr"], warmup_steps=config.steps // 20, total_steps=config.steps
@@ -132,7 +133,7 @@ def make_sample(config: Config) -> Callable[[Params, Any, Any, PRNGKey], Array]:
     parts = parts_of(config)
 
     def sample(params, labels, guidance, key):
-        denoise = models.denoise_with(
+        denoise = models.diffusion.denoise_with(
             parts,
             params,
             labels=labels,
@@ -140,7 +141,9 @@ def make_sample(config: Config) -> Callable[[Params, Any, Any, PRNGKey], Array]:
             clean=partial(jnp.clip, min=-1, max=1),
         )
         noise = jax.random.normal(key, (len(labels), 8, 8, 1))
-        return models.ddim(denoise, noise, schedule=parts.schedule, steps=config.sampling_steps)
+        return models.diffusion.ddim(
+            denoise, noise, schedule=parts.schedule, steps=config.sampling_steps
+        )
 
     return sample
 

@@ -31,9 +31,9 @@ from sklearn.datasets import load_digits
 
 from experiments import shared
 from experiments.shared import Resume, expect, over_seeds, unset
-from fnn import activations, losses, metrics, models, optim, report, schedules, tree
+from fnn import activations, losses, metrics, models, nn, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
-from fnn.data import fit_standardiser, split
+from fnn.data import fit_standardizer, split
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
 from fnn.train import FitResult, compile_cache, fit, trained_params
@@ -89,14 +89,14 @@ def make_recipe(config: Config) -> RecipeFunction:
     """Model, loss, optimizer and schedule as a function of what may be traced."""
 
     def recipe(hyper):
-        shape = models.MLPConfig(  # He initialization and relu are its defaults
+        shape = models.mlp.MLPConfig(  # He initialization and relu are its defaults
             widths=config.widths,
             out_features=10,
-            norm=partial(models.batch_norm, decay=hyper["norm_decay"]),
+            norm=partial(nn.batch_norm, decay=hyper["norm_decay"]),
         )
         kernels = tree.matching("*kernel")
         return Recipe(
-            model=models.mlp(shape, rate=hyper["dropout_rate"]),
+            model=models.mlp.mlp(shape, rate=hyper["dropout_rate"]),
             loss=losses.cross_entropy,
             optimizer=optim.chain(
                 optim.clip_by_global_norm(hyper["clip_norm"]),
@@ -117,8 +117,8 @@ def load(key: PRNGKey) -> tuple[Data, Batch]:
     x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
     parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
     # One mean and std for all pixels: by its own, a pixel that is nearly always 0 would blow up.
-    standardiser = fit_standardiser(x[parts[0]], axis=None)
-    train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
+    standardizer = fit_standardizer(x[parts[0]], axis=None)
+    train, valid, test = (Batch(standardizer.apply(x[part]), y[part]) for part in parts)
     return Data(train=train, valid=valid), test
 
 
@@ -185,7 +185,7 @@ def write_report(
         best_step=best_step,
         sections={
             "Confusion": report.confusion.table(confusion),
-            "Misread": report.misread.gallery(images, labels, sure),
+            "Misread": report.misclassified.gallery(images, labels, sure),
         },
     )
     return path / "report.html"

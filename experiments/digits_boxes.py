@@ -30,11 +30,11 @@ from sklearn.datasets import load_digits
 
 from experiments import shared
 from experiments.shared import Resume, expect, over_seeds, unset
-from fnn import data, losses, metrics, models, optim, schedules
+from fnn import data, losses, metrics, nn, optim, schedules
 from fnn.activations import relu
 from fnn.checkpoint import RunDir
-from fnn.combinators import parallel, sequential
 from fnn.keys import fold_name
+from fnn.nn import parallel, sequential
 from fnn.recipe import Recipe
 from fnn.train import FitResult, compile_cache, fit, make_evaluate
 from fnn.types import Batch, Data, Weighted
@@ -104,12 +104,12 @@ def make_recipe(config: Config) -> Callable[[Any], Recipe]:
 
     def recipe(hyper):
         body = sequential(
-            models.conv(16, (3, 3)), models.batch_norm(), relu, models.max_pool((2, 2)),
-            models.conv(32, (3, 3)), models.batch_norm(), relu, models.max_pool((2, 2)),
-            models.conv(32, (3, 3)), models.batch_norm(), relu, models.flatten(),
-            models.dense(64), relu,
+            nn.conv(16, (3, 3)), nn.batch_norm(), relu, nn.max_pool((2, 2)),
+            nn.conv(32, (3, 3)), nn.batch_norm(), relu, nn.max_pool((2, 2)),
+            nn.conv(32, (3, 3)), nn.batch_norm(), relu, nn.flatten(),
+            nn.linear(64), relu,
         )  # fmt: skip
-        heads = parallel(digit=models.dense(10), box=models.dense(4))
+        heads = parallel(digit=nn.linear(10), box=nn.linear(4))
         return Recipe(
             model=sequential(body, heads),
             loss=losses.combine(

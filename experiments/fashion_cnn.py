@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 
 from experiments import shared
 from experiments.shared import Resume, Root, expect, over_seeds, unset
-from fnn import activations, data, losses, metrics, models, optim, report, schedules, tree
+from fnn import activations, data, losses, metrics, models, nn, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
 from fnn.data import augment
 from fnn.keys import fold_name
@@ -96,13 +96,13 @@ def make_recipe(config: Config) -> RecipeFunction:
         def loss(logits, targets):
             return losses.cross_entropy(logits, targets, label_smoothing=hyper["label_smoothing"])
 
-        shape = models.CNNConfig(  # He initialization and relu are its defaults
+        shape = models.cnn.CNNConfig(  # He initialization and relu are its defaults
             stages=stages,
             out_features=10,
-            norm=partial(models.batch_norm, decay=hyper["norm_decay"]),
+            norm=partial(nn.batch_norm, decay=hyper["norm_decay"]),
         )
         return Recipe(
-            model=models.cnn(shape, rate=hyper["dropout_rate"]),
+            model=models.cnn.cnn(shape, rate=hyper["dropout_rate"]),
             loss=loss,
             optimizer=optim.adamw(
                 weight_decay=hyper["weight_decay"], mask=tree.matching("*kernel")
@@ -207,7 +207,7 @@ def write_report(
         history=result.history,
         sections={
             "Confusion": report.confusion.table(confusion, classes),
-            "Misread": report.misread.gallery(images, labels, sure, class_names=classes),
+            "Misread": report.misclassified.gallery(images, labels, sure, class_names=classes),
         },
     )
     return path / "report.html"

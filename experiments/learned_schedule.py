@@ -36,7 +36,7 @@ from sklearn.datasets import load_digits
 from experiments import shared
 from experiments.shared import expect
 from fnn import activations, losses, metrics, models, optim, schedules, tree
-from fnn.data import fit_standardiser, split
+from fnn.data import fit_standardizer, split
 from fnn.keys import fold_name
 from fnn.recipe import Recipe
 from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
@@ -77,11 +77,11 @@ def make_recipe(config: Config) -> Callable[[dict[str, Array]], Recipe]:
     """An MLP with momentum, whose schedule is a table of hyper."""
 
     def recipe(hyper):
-        shape = models.MLPConfig(
+        shape = models.mlp.MLPConfig(
             widths=(config.width,), out_features=10, activation=activations.tanh
         )
         return Recipe(
-            model=models.mlp(shape),
+            model=models.mlp.mlp(shape),
             loss=losses.cross_entropy,
             optimizer=optim.decoupled_decay(
                 optim.momentum(),
@@ -107,8 +107,8 @@ def load(key: PRNGKey) -> tuple[Data, Batch]:
     images, labels = load_digits(return_X_y=True)
     x, y = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)
     parts = split(fold_name(key, "split"), len(y), shares=(0.5, 0.25, 0.25))
-    standardiser = fit_standardiser(x[parts[0]], axis=None)
-    train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
+    standardizer = fit_standardizer(x[parts[0]], axis=None)
+    train, valid, test = (Batch(standardizer.apply(x[part]), y[part]) for part in parts)
     return Data(train=train, valid=valid), test
 
 

@@ -27,20 +27,12 @@ from sklearn.datasets import load_diabetes, load_digits
 
 from experiments import shared
 from experiments.shared import expect
-from fnn import losses, models, optim, schedules, text
+from fnn import losses, nn, optim, schedules, text
 from fnn.activations import relu
-from fnn.combinators import sequential
+from fnn.diagnose import RangeCurve, lr_find
+from fnn.nn import sequential
 from fnn.recipe import Recipe, RecipeFunction
-from fnn.train import (
-    RangeCurve,
-    compile_cache,
-    lr_find,
-    make_evaluate,
-    make_init,
-    search,
-    silent,
-    sweep,
-)
+from fnn.train import compile_cache, make_evaluate, make_init, search, silent, sweep
 from fnn.types import Batch, Data, Model
 
 
@@ -87,21 +79,21 @@ def problems() -> dict[str, Problem]:
     x = ((digits.data - digits.data.mean()) / digits.data.std()).astype(np.float32)
     y = digits.target.astype(np.int32)
     cnn = sequential(
-        models.conv(8, (3, 3)), relu, models.max_pool((2, 2)), models.conv(16, (3, 3)), relu,
-        models.flatten(),
-        models.dense(10),
+        nn.conv(8, (3, 3)), relu, nn.max_pool((2, 2)), nn.conv(16, (3, 3)), relu,
+        nn.flatten(),
+        nn.linear(10),
     )  # fmt: skip
-    mlp = sequential(models.dense(64), relu, models.dense(64), relu, models.dense(10))
+    mlp = sequential(nn.linear(64), relu, nn.linear(64), relu, nn.linear(10))
     table, target = load_diabetes(return_X_y=True, scaled=False)
     table = ((table - table.mean(0)) / table.std(0)).astype(np.float32)
     target = ((target - target.mean()) / target.std()).astype(np.float32)[:, None]
     _, letters = np.unique(list((__doc__ or "") * 8), return_inverse=True)
     windows = np.lib.stride_tricks.sliding_window_view(letters.astype(np.int32), 17)[::3]
     language = sequential(
-        models.embedding(int(letters.max()) + 1, 16), models.gru(32),
-        models.dense(int(letters.max()) + 1),
+        nn.embedding(int(letters.max()) + 1, 16), nn.gru(32),
+        nn.linear(int(letters.max()) + 1),
     )  # fmt: skip
-    regression = sequential(models.dense(32), relu, models.dense(1))
+    regression = sequential(nn.linear(32), relu, nn.linear(1))
     return {
         "digits MLP": Problem(mlp, losses.cross_entropy, halves(x, y)),
         "digits CNN": Problem(cnn, losses.cross_entropy, halves(x.reshape(-1, 8, 8, 1), y)),

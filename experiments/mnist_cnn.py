@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from experiments import shared
 from experiments.shared import Resume, Root, expect, over_seeds, unset
-from fnn import activations, data, losses, metrics, models, optim, report, schedules, tree
+from fnn import activations, data, losses, metrics, models, nn, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
 from fnn.data import augment
 from fnn.keys import fold_name
@@ -103,13 +103,13 @@ def make_recipe(config: Config) -> RecipeFunction:
             scale=hyper["stretch"],
             shear=hyper["shear"],
         )
-        shape = models.CNNConfig(  # He initialization and relu are its defaults
+        shape = models.cnn.CNNConfig(  # He initialization and relu are its defaults
             stages=stages,
             out_features=10,
-            norm=partial(models.batch_norm, decay=hyper["norm_decay"]),
+            norm=partial(nn.batch_norm, decay=hyper["norm_decay"]),
         )
         return Recipe(
-            model=models.cnn(shape, rate=hyper["dropout_rate"]),
+            model=models.cnn.cnn(shape, rate=hyper["dropout_rate"]),
             loss=loss,
             optimizer=optim.adamw(
                 weight_decay=hyper["weight_decay"], mask=tree.matching("*kernel")
@@ -202,7 +202,7 @@ def write_report(
         history=result.history,
         sections={
             "Confusion": report.confusion.table(confusion),
-            "Misread": report.misread.gallery(images, labels, sure),
+            "Misread": report.misclassified.gallery(images, labels, sure),
         },
     )
     return path / "report.html"

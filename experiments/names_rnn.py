@@ -39,7 +39,7 @@ from fnn.train import compile_cache, exit_code, fit, make_evaluate, trained_para
 from fnn.types import Batch, Data, Params, PRNGKey
 
 RecipeFunction = Callable[[dict[str, float]], Recipe]
-CELLS = {"rnn": models.RNN, "lstm": models.LSTM, "gru": models.GRU}
+CELLS = {"rnn": models.rnn_lm.RNN, "lstm": models.rnn_lm.LSTM, "gru": models.rnn_lm.GRU}
 END = "."  # before and after each name
 PADDING = -1  # a target that is ignored
 
@@ -91,9 +91,9 @@ class Config(Hyper):
         expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
 
 
-def make_model(config: Config, letters: Characters) -> models.RNNLMConfig:
+def make_model(config: Config, letters: Characters) -> models.rnn_lm.RNNLMConfig:
     """The shapes and parts of the network."""
-    return models.RNNLMConfig(
+    return models.rnn_lm.RNNLMConfig(
         vocabulary=len(letters),
         features=config.features,
         widths=config.widths,
@@ -101,13 +101,13 @@ def make_model(config: Config, letters: Characters) -> models.RNNLMConfig:
     )
 
 
-def make_recipe(config: Config, shape: models.RNNLMConfig) -> RecipeFunction:
+def make_recipe(config: Config, shape: models.rnn_lm.RNNLMConfig) -> RecipeFunction:
     """Model, loss, optimizer and schedule as a function of what may be traced."""
 
     def recipe(hyper):
         kernels = tree.matching("*kernel")
         return Recipe(
-            model=models.rnn_lm(shape, rate=hyper["dropout_rate"]),
+            model=models.rnn_lm.rnn_lm(shape, rate=hyper["dropout_rate"]),
             loss=partial(losses.cross_entropy, ignore_index=PADDING),  # nats per letter
             optimizer=optim.chain(
                 optim.clip_by_global_norm(hyper["clip_norm"]),
@@ -145,7 +145,7 @@ def load(
 
 
 def sample(
-    shape: models.RNNLMConfig,
+    shape: models.rnn_lm.RNNLMConfig,
     params: Params,
     key: PRNGKey,
     letters: Characters,
@@ -157,7 +157,7 @@ def sample(
     """n names, each letter drawn from the network's prediction given those before it."""
     end = int(letters.encode(END)[0])
     rows = generate(
-        models.rnn_decoder(shape),
+        models.rnn_lm.rnn_decoder(shape),
         params,
         np.full((n, 1), end, np.int32),
         key,

@@ -28,8 +28,8 @@ from sklearn.datasets import load_digits
 
 from experiments import shared
 from experiments.shared import expect
-from fnn import losses, metrics, models, optim, schedules, tree
-from fnn.data import fit_standardiser, split
+from fnn import losses, metrics, models, nn, optim, schedules, tree
+from fnn.data import fit_standardizer, split
 from fnn.optim import contrib
 from fnn.recipe import Recipe
 from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
@@ -57,30 +57,30 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "adamw": lambda: optim.adamw(weight_decay=DECAY),
     "nadam": optim.nadam,
     "nadamw": lambda: optim.nadamw(weight_decay=DECAY),
-    "algoperf_nadamw": optim.algoperf_nadamw,
+    "algoperf_nadamw": optim.contrib.algoperf_nadamw,
     "radam": optim.radam,
     "adamax": optim.adamax,
     "amsgrad": optim.amsgrad,
     "adabelief": optim.adabelief,
     "yogi": optim.yogi,
-    "adan": optim.adan,
-    "ademamix": lambda: optim.ademamix(b3=0.99),
-    "adopt": optim.adopt,
+    "adan": optim.contrib.adan,
+    "ademamix": lambda: optim.contrib.ademamix(b3=0.99),
+    "adopt": optim.contrib.adopt,
     "lamb": optim.lamb,
     "lars": lambda: optim.lars(trust=0.01),
     "adafactor": optim.adafactor,
     "adafactor_absolute": optim.adafactor_absolute,
-    "sophia": lambda: optim.sophia(key=KEY),
+    "sophia": lambda: optim.contrib.sophia(key=KEY),
     "muon": lambda: optim.muon(companion=optim.adam(), companion_lr=0.2),
-    "shampoo": optim.shampoo,
-    "soap": optim.soap,
-    "kron": lambda: optim.kron(key=KEY),
+    "shampoo": optim.contrib.shampoo,
+    "soap": optim.contrib.soap,
+    "kron": lambda: optim.contrib.kron(key=KEY),
     "lbfgs": optim.lbfgs,
     "schedule_free_sgd": optim.schedule_free_sgd,
     "schedule_free_adamw": optim.schedule_free_adamw,
-    "algoperf_schedule_free_adamw": optim.algoperf_schedule_free_adamw,
-    "prodigy": optim.prodigy,
-    "dadapt_adam": optim.dadapt_adam,
+    "algoperf_schedule_free_adamw": optim.contrib.algoperf_schedule_free_adamw,
+    "prodigy": optim.contrib.prodigy,
+    "dadapt_adam": optim.contrib.dadapt_adam,
     "lookahead of adam": lambda: optim.lookahead(optim.adam()),
     "sam of momentum": lambda: optim.sam(optim.momentum()),
     "asam of momentum": lambda: optim.asam(optim.momentum()),
@@ -145,8 +145,8 @@ def load(key) -> tuple[Data, Batch]:
     images, labels = load_digits(return_X_y=True)
     x, y = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)
     parts = split(key, len(x), (0.6, 0.15, 0.25))
-    standardiser = fit_standardiser(x[parts[0]], axis=None)
-    train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
+    standardizer = fit_standardizer(x[parts[0]], axis=None)
+    train, valid, test = (Batch(standardizer.apply(x[part]), y[part]) for part in parts)
     return Data(train=train, valid=valid), test
 
 
@@ -166,8 +166,8 @@ class Digits:
 def train_on_digits(name: str, config: Config) -> Digits:
     def recipe(hyper):
         return Recipe(
-            model=models.mlp(
-                models.MLPConfig(widths=(128, 64), out_features=10, norm=models.batch_norm)
+            model=models.mlp.mlp(
+                models.mlp.MLPConfig(widths=(128, 64), out_features=10, norm=nn.batch_norm)
             ),
             loss=losses.cross_entropy,
             optimizer=OPTIMIZERS[name](),

@@ -37,10 +37,10 @@ from sklearn.datasets import load_digits
 
 from experiments import shared
 from experiments.shared import expect
-from fnn import losses, metrics, models, optim, schedules, tree
-from fnn.combinators import cast, mixed_bfloat16, mixed_float16
-from fnn.data import fit_standardiser, split
+from fnn import losses, metrics, models, nn, optim, schedules, tree
+from fnn.data import fit_standardizer, split
 from fnn.keys import fold_name
+from fnn.nn import cast, mixed_bfloat16, mixed_float16
 from fnn.recipe import Recipe
 from fnn.train import compile_cache, make_evaluate, make_run
 from fnn.types import Batch, Data, Hyper, PRNGKey
@@ -89,10 +89,10 @@ PRECISIONS: dict[str, Callable[[Recipe], Recipe]] = {
 
 def make_recipe(config: Config, precision: Callable[[Recipe], Recipe]) -> RecipeFunction:
     def recipe(hyper):
-        shape = models.MLPConfig(widths=config.widths, out_features=10, norm=models.batch_norm)
+        shape = models.mlp.MLPConfig(widths=config.widths, out_features=10, norm=nn.batch_norm)
         kernels = tree.matching("*kernel")
         single = Recipe(
-            model=models.mlp(shape, rate=config.dropout_rate),
+            model=models.mlp.mlp(shape, rate=config.dropout_rate),
             loss=losses.cross_entropy,
             optimizer=optim.chain(
                 optim.clip_by_global_norm(config.clip_norm),
@@ -115,8 +115,8 @@ def load(key: PRNGKey) -> tuple[Data, Batch]:
     digits = load_digits()
     x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
     parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
-    standardiser = fit_standardiser(x[parts[0]], axis=None)
-    train, valid, test = (Batch(standardiser.apply(x[part]), y[part]) for part in parts)
+    standardizer = fit_standardizer(x[parts[0]], axis=None)
+    train, valid, test = (Batch(standardizer.apply(x[part]), y[part]) for part in parts)
     return Data(train=train, valid=valid), test
 
 

@@ -105,7 +105,7 @@ class Curve(NamedTuple):
 def make_recipe(config: Config, vocabulary: int, size: int) -> Callable[[Any], Recipe]:
     """Model, loss, optimizer and schedule of one size."""
     features = config.features[size]
-    shape = models.gpt2(
+    shape = models.gpt.gpt2(
         vocabulary=vocabulary,
         max_length=config.max_length,
         features=features,
@@ -116,7 +116,7 @@ def make_recipe(config: Config, vocabulary: int, size: int) -> Callable[[Any], R
 
     def recipe(hyper):
         return Recipe(
-            model=models.gpt(shape),
+            model=models.gpt.gpt(shape),
             loss=losses.cross_entropy,
             optimizer=optim.chain(
                 optim.clip_by_global_norm(1.0), optim.schedule_free_adamw(beta=0.95, b2=0.99)

@@ -34,7 +34,7 @@ from matplotlib.colors import LogNorm
 from experiments import shared
 from experiments.shared import expect, unset
 from fnn import losses, metrics, models, optim, report, schedules, tree
-from fnn.data import fit_standardiser, load, split
+from fnn.data import fit_standardizer, load, split
 from fnn.recipe import Recipe
 from fnn.train import SweepResult, compile_cache, exit_code, search, sweep
 from fnn.types import Batch, Data
@@ -81,9 +81,9 @@ def make_recipe(config: Config):
     """Model, loss, optimizer and schedule as a function of the learning rate and the decay."""
 
     def recipe(hyper):
-        shape = models.MLPConfig(widths=(config.width,), out_features=10)
+        shape = models.mlp.MLPConfig(widths=(config.width,), out_features=10)
         return Recipe(
-            model=models.mlp(shape),
+            model=models.mlp.mlp(shape),
             loss=losses.cross_entropy,
             optimizer=optim.adamw(
                 weight_decay=hyper["weight_decay"], mask=tree.matching("*kernel")
@@ -104,10 +104,10 @@ def digits(seed: int) -> Data:
     x, y = load("digits").train
     x, y = jnp.asarray(x).reshape(len(x), -1), jnp.asarray(y)
     train, valid, _ = split(jax.random.key(seed), len(y), shares=(0.7, 0.15, 0.15))
-    standardiser = fit_standardiser(x[train], axis=None)
+    standardizer = fit_standardizer(x[train], axis=None)
     return Data(
-        train=Batch(standardiser.apply(x[train]), y[train]),
-        valid=Batch(standardiser.apply(x[valid]), y[valid]),
+        train=Batch(standardizer.apply(x[train]), y[train]),
+        valid=Batch(standardizer.apply(x[valid]), y[valid]),
     )
 
 

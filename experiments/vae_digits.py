@@ -34,7 +34,7 @@ from experiments.shared import expect
 from fnn import activations, losses, models, optim, schedules
 from fnn.data import load, split
 from fnn.keys import fold_name
-from fnn.models import VAEConfig
+from fnn.models.vae import VAEConfig
 from fnn.recipe import Recipe
 from fnn.report.figure import INK, figure
 from fnn.train import compile_cache, make_run, trained_params
@@ -84,8 +84,8 @@ def make_recipe(config: Config) -> Callable[[Any], Recipe]:
 
     def recipe(hyper):
         return Recipe(
-            model=models.vae(shape_of(config)),
-            loss=partial(models.negative_elbo, beta=hyper["beta"], nll=binomial_nll),
+            model=models.vae.vae(shape_of(config)),
+            loss=partial(models.vae.negative_elbo, beta=hyper["beta"], nll=binomial_nll),
             optimizer=optim.ema(optim.adamw(weight_decay=hyper["weight_decay"]), decay=0.995),
             schedule=schedules.warmup_cosine(
                 hyper["lr"], warmup_steps=config.steps // 20, total_steps=config.steps
@@ -111,21 +111,21 @@ def digits(seed: int) -> Data:
 
 def make_bounds(config: Config) -> Callable[[Params, PRNGKey, Any], tuple[Array, Array]]:
     """`bounds(params, key, x)`: of log p(x) in nats, the mean of 1 draw and the one of many."""
-    model = models.vae(shape_of(config))
+    model = models.vae.vae(shape_of(config))
 
     def log_weights(params: Params, x: Array, key: PRNGKey) -> Float[Array, " b"]:
         """log p(x, z) - log q(z | x) for one z of each x."""
-        mean, log_var = models.vae_encode(shape_of(config), params, x)
-        z = models.reparameterise(key, mean, log_var)
+        mean, log_var = models.vae.vae_encode(shape_of(config), params, x)
+        z = models.vae.reparameterize(key, mean, log_var)
         e2 = jnp.square(z - mean) * jnp.exp(-log_var)
         prior_less_posterior = 0.5 * (e2 + log_var - jnp.square(z)).sum(axis=1)
-        likelihood = binomial_nll(models.vae_decode(shape_of(config), params, z), x).sum(axis=1)
+        likelihood = binomial_nll(models.vae.vae_decode(shape_of(config), params, z), x).sum(axis=1)
         return prior_less_posterior - likelihood
 
     def bounds(params: Params, key: PRNGKey, x: Array) -> tuple[Array, Array]:
         keys = jax.random.split(fold_name(key, "draws"), config.draws)
         output, _ = model.apply(params, (), x, key=fold_name(key, "one"), train=True)
-        one = -models.negative_elbo(output, x, nll=binomial_nll)
+        one = -models.vae.negative_elbo(output, x, nll=binomial_nll)
         many = jax.lax.map(partial(log_weights, params, x), keys)  # (draws, B)
         return one, jax.nn.logsumexp(many, axis=0) - jnp.log(jnp.float32(config.draws))
 
@@ -177,8 +177,8 @@ def main(config: Config) -> None:
             f"{config.draws}, mean of {len(x):,} images"
         )
     shape, unseen = shape_of(config), data.valid[0][:50]
-    again = models.vae_decode(shape, params, models.vae_encode(shape, params, unseen)[0])
-    samples = models.vae_sample(shape, params, fold_name(key, "sample"), 120)
+    again = models.vae.vae_decode(shape, params, models.vae.vae_encode(shape, params, unseen)[0])
+    samples = models.vae.vae_sample(shape, params, fold_name(key, "sample"), 120)
     shown = (activations.sigmoid(logits) for logits in (again, samples))
     draw(np.asarray(unseen), *map(np.asarray, shown)).savefig(config.out, dpi=120)
     print(f"figure: {config.out} ({time.monotonic() - start:.0f} s)")

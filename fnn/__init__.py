@@ -20,8 +20,8 @@ from fnn.types import Weighted as Weighted
 __version__ = "0.1.0"  # pyproject.toml reads it here
 
 _PARTS = (
-    "activations", "checkpoint", "combinators", "data", "generate", "initializers", "interop",
-    "keys", "layers", "losses", "measures", "metrics", "models", "optim", "order", "recipe",
+    "activations", "checkpoint", "data", "diagnose", "generate", "initializers", "interop",
+    "keys", "layers", "losses", "measures", "metrics", "models", "nn", "optim", "order", "recipe",
     "report", "scaling", "schedules", "testing", "train", "tree", "types", "xla",
 )  # fmt: skip
 

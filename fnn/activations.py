@@ -344,9 +344,9 @@ def softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
     >>> softmax(jnp.array([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    unnormalised = jnp.exp(_shifted(x, axis))
-    total = unnormalised.sum(axis=axis, keepdims=True)
-    return (unnormalised / jnp.where(total > 0, total, 1)).astype(x.dtype)
+    unnormalized = jnp.exp(_shifted(x, axis))
+    total = unnormalized.sum(axis=axis, keepdims=True)
+    return (unnormalized / jnp.where(total > 0, total, 1)).astype(x.dtype)
 
 
 def log_softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:

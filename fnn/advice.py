@@ -140,7 +140,7 @@ _MODULES = {
     "(outputs, state)",
     "equinox": "split it with equinox.partition and wrap the parts in Model(init, apply)",
     "torch": "build it of fnn.models, and read its weights with fnn.interop",
-    "keras": "build it of fnn.models, as in sequential(models.dense(10)) or models.mlp",
+    "keras": "build it of fnn.models, as in sequential(nn.linear(10)) or models.mlp.mlp",
 }
 ARRAYS = {
     "torch": "convert it: np.asarray(tensor)",
@@ -149,12 +149,12 @@ ARRAYS = {
     "polars": "convert it: .to_numpy(), or read the file with data.read_csv",
 }
 EXAMPLES: dict[Any, str] = {
-    Model: "use one such as models.dense(10), or wrap your functions: Model(init, apply)",
+    Model: "use one such as nn.linear(10), or wrap your functions: Model(init, apply)",
     Optimizer: "use one such as optim.adam(), or your own: Optimizer(init, update)",
     Transform: "use one such as optim.clip_by_global_norm(1.0)",
     Metric: "use one such as metrics.accuracy()",
     Schedule: "use one such as schedules.constant(1e-3)",
-    Decoder: "use one such as models.gpt_decoder(config)",
+    Decoder: "use one such as models.gpt.gpt_decoder(config)",
     Data: "use Data(train=(x, y), valid=(x, y))",
     TrainState: "use what make_init(recipe)(key, hyper, x) or a step returned",
 }

@@ -1,7 +1,7 @@
 """Arguments of public functions, checked against their annotations when a call is made.
 
 The `__init__` of a package ends with `check_exports(__name__)`: what it exports then refuses
-arguments of another kind, such as `dense('32')`, before anything is computed. Annotations that say
+arguments of another kind, such as `linear('32')`, before anything is computed. Annotations that say
 nothing about kinds, such as `Any` or a tree of parameters, are not checked. Only Python is run: a
 compiled function is not slower for it.
 """
@@ -276,11 +276,11 @@ def checked(function: Function, *, where: str = "", leave: Collection[str] = ())
       kind; CallError for a call that has too many, too few or other arguments.
 
     >>> @checked
-    ... def dense(features: int, *, bias: bool = True): ...
-    >>> dense('32')
+    ... def linear(features: int, *, bias: bool = True): ...
+    >>> linear('32')
     Traceback (most recent call last):
         ...
-    ValueError: dense: expected features to be a whole number above 0, got '32'; write 32
+    ValueError: linear: expected features to be a whole number above 0, got '32'; write 32
     """
     where = where or function.__name__
     if "kinds" in vars(function):  # exported by a package and by the one around it
@@ -364,7 +364,8 @@ def check_exports(package: str, *, prefix: str = "", leave: Collection[str] = ()
     >>> check_exports('fnn.metrics')   # its last line; a second call changes nothing
     """
     exports: dict[str, Any] = vars(sys.modules[package])
-    for name, value in list(exports.items()):
+    for name in exports.get("__all__", list(exports)):
+        value = exports[name]
         home = str(getattr(value, "__module__", ""))
         if name.startswith("_") or not (home + ".").startswith(f"{package}."):
             continue

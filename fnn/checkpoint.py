@@ -253,11 +253,11 @@ def save_model(
       in other containers than dicts, lists and tuples; OSError if the disk refuses.
 
     >>> import tempfile
-    >>> from fnn import models
+    >>> from fnn import models, nn
     >>> path, x = Path(tempfile.mkdtemp()) / 'model.safetensors', jnp.zeros((1, 3))
-    >>> model = models.dense(2)
+    >>> model = nn.linear(2)
     >>> save_model(path, model.init(jax.random.key(0), x), config={'features': 2}, x=x)
-    >>> loaded = load_model(path, lambda config: models.dense(config['features']))
+    >>> loaded = load_model(path, lambda config: nn.linear(config['features']))
     >>> loaded.config, loaded.model.apply(loaded.params, loaded.model_state, x)[0].shape
     ({'features': 2}, (1, 2))
     """
@@ -285,7 +285,7 @@ def load_model(path: str | Path, make_model: Callable[[Any], Model]) -> LoadedMo
 
     Args:
       make_model: from the configuration to the model, such as
-        `lambda config: models.mlp(models.MLPConfig(**config))`.
+        `lambda config: models.mlp.mlp(models.mlp.MLPConfig(**config))`.
 
     Returns: LoadedModel (model, params, model_state, config).
     Raises: ValueError for a file that is damaged, of another version, or no model, and for a
@@ -293,10 +293,10 @@ def load_model(path: str | Path, make_model: Callable[[Any], Model]) -> LoadedMo
       is missing, extra or different).
 
     >>> import tempfile
-    >>> from fnn import models
+    >>> from fnn import models, nn
     >>> path, x = Path(tempfile.mkdtemp()) / 'model.safetensors', jnp.zeros((1, 3))
-    >>> save_model(path, models.dense(2).init(jax.random.key(0), x), config={}, x=x)
-    >>> load_model(path, lambda config: models.dense(2)).params['kernel'].shape
+    >>> save_model(path, nn.linear(2).init(jax.random.key(0), x), config={}, x=x)
+    >>> load_model(path, lambda config: nn.linear(2)).params['kernel'].shape
     (3, 2)
     """
     arrays, meta = _read(Path(path))
@@ -321,7 +321,7 @@ def load_model(path: str | Path, make_model: Callable[[Any], Model]) -> LoadedMo
     if not isinstance(model, Model):
         raise ValueError(
             f"{where}: expected a Model from make_model, got {type(model).__name__}; return "
-            "models.mlp(...), say"
+            "models.mlp.mlp(...), say"
         )
     x = _decode(meta["inputs"], lambda leaf: jax.ShapeDtypeStruct(leaf[0], jnp.dtype(leaf[1])))
     params, model_state = jax.eval_shape(model.init, jax.random.key(0), x)

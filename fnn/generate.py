@@ -42,7 +42,7 @@ def generate(
     for a decoder, a shape of prompts and a number of tokens.
 
     Args:
-      decoder: such as `models.gpt_decoder(config)`; make it once, and call with that one.
+      decoder: such as `models.gpt.gpt_decoder(config)`; make it once, and call with that one.
       prompt: (B, P) integers, at least one token each; what is beyond a prompt's length is ignored.
       key: consumed; token t of row b draws from its own stream, so the rows do not depend on each
         other, nor a token on how many are asked for.

@@ -54,7 +54,7 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     >>> check_fields({'model': 1, 'optimizer': 2, 'schedule': 3})
     Traceback (most recent call last):
         ...
-    ValueError: Recipe.model: expected a Model, got 1; use one such as models.dense(10), \
+    ValueError: Recipe.model: expected a Model, got 1; use one such as nn.linear(10), \
 or wrap your functions: Model(init, apply)
     """
     check_player("Recipe", fields["model"], fields["optimizer"], fields["schedule"])
@@ -74,7 +74,7 @@ def check_player(where: str, model: Any, optimizer: Any, schedule: Any) -> None:
     Traceback (most recent call last):
         ...
     ValueError: GANRecipe.generator.model: expected a Model, got None; use one such as \
-models.dense(10), or wrap your functions: Model(init, apply)
+nn.linear(10), or wrap your functions: Model(init, apply)
     """
     _expect(f"{where}.model", model, Model)
     init = _Function(("key", "x"), "return (params, model_state)")

@@ -27,8 +27,8 @@ def by_constructor(*classes: type) -> None:
     """Give NamedTuples of functions a `__repr__` with the call that made them; see `made_by`.
 
     >>> from fnn import models   # a Model is one of them
-    >>> models.dense(32)
-    <Model dense(32)>
+    >>> nn.linear(32)
+    <Model linear(32)>
     """
     for cls in classes:
         setattr(cls, "__repr__", lambda self: f"<{type(self).__name__} {made_by(self)}>")  # noqa: B010
@@ -175,9 +175,9 @@ def made_by(value: Any, depth: int = 2) -> str:
     The name is that of the function that defines them; the arguments are looked up in what they
     close over, and left out where they are the defaults.
 
-    >>> from fnn import models, optim
-    >>> made_by(models.dense(32, bias=False)), made_by(optim.adamw(weight_decay=0.1))
-    ('dense(32, bias=False)', 'adamw(weight_decay=0.1)')
+    >>> from fnn import models, nn, optim, train
+    >>> made_by(nn.linear(32, bias=False)), made_by(optim.adamw(weight_decay=0.1))
+    ('linear(32, bias=False)', 'adamw(weight_decay=0.1)')
     >>> made_by(jnp.tanh)
     'tanh'
     """

@@ -54,7 +54,7 @@ def cast(array: np.ndarray, dtype: type) -> np.ndarray:
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:
-    """Weights of the outputs, no two neighbours alike."""
+    """Weights of the outputs, no two neighbors alike."""
     return 0.5 + (np.arange(np.prod(shape, dtype=int)) % 7 / 7).reshape(shape)
 
 

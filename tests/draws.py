@@ -45,8 +45,8 @@ def integers(*shape: int, below: int, start: int = 0) -> st.SearchStrategy:
 def probabilities(*shape: int) -> st.SearchStrategy:
     """Arrays of float32 whose rows sum to 1; no entry is 0."""
 
-    def normalise(logits):
+    def normalize(logits):
         p = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return (p / p.sum(axis=-1, keepdims=True)).astype(np.float32)
 
-    return numbers(*shape, size=5.0, seed=9).map(normalise)
+    return numbers(*shape, size=5.0, seed=9).map(normalize)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
-from fnn.combinators import sequential
+from fnn import losses, models, nn, optim, schedules
 from fnn.data import Streamed
+from fnn.nn import sequential
 from fnn.recipe import Recipe, whole_batch
 from fnn.testing import devices_equal_whole_batch
 from fnn.train import (
@@ -22,7 +22,7 @@ from fnn.train import (
     microbatches,
     silent,
 )
-from fnn.train.chunks import _indexed, chunks
+from fnn.train._chunks import _indexed, chunks
 from fnn.train.devices import everywhere, shared_gradient
 from fnn.types import Batch, Data, LossSums
 from tests import test_combine, test_weighted, tiny
@@ -42,7 +42,7 @@ def in_halves(recipe):
 
 def without_statistics(hyper) -> Recipe:
     """Dropout, whose noise differs from part to part, and nothing that looks across the batch."""
-    return tiny.recipe(hyper)._replace(model=sequential(models.dropout(0.5), models.dense(2)))
+    return tiny.recipe(hyper)._replace(model=sequential(nn.dropout(0.5), nn.linear(2)))
 
 
 def test_there_are_two():
@@ -82,7 +82,7 @@ def test_each_device_has_the_noise_of_a_part():
 
 def test_a_device_may_see_its_part_in_parts():
     def quarters(hyper):
-        return without_statistics(hyper)._replace(model=models.dense(2), gradient=microbatches(2))
+        return without_statistics(hyper)._replace(model=nn.linear(2), gradient=microbatches(2))
 
     def whole(hyper):
         return quarters(hyper)._replace(gradient=whole_batch)
@@ -112,7 +112,7 @@ def test_the_model_state_is_the_mean_of_the_devices_or_the_first_ones():
 
 def test_running_statistics_are_the_mean_of_those_of_the_parts():
     def normed(hyper):
-        layers = sequential(models.batch_norm(decay=0.5), models.dense(2))
+        layers = sequential(nn.batch_norm(decay=0.5), nn.linear(2))
         return recipe_with(model=layers)(hyper)
 
     x, y = DATA.train.x[:24], DATA.train.y[:24]
@@ -210,8 +210,8 @@ def test_an_evaluation_counts_each_example_once(batch_size):
 
 
 def embedded(hyper) -> Recipe:
-    config = models.RNNLMConfig(vocabulary=5, features=3, widths=(4,))
-    return tiny.recipe(hyper)._replace(model=models.rnn_lm(config))
+    config = models.rnn_lm.RNNLMConfig(vocabulary=5, features=3, widths=(4,))
+    return tiny.recipe(hyper)._replace(model=models.rnn_lm.rnn_lm(config))
 
 
 def test_rows_are_looked_up_on_both():
@@ -234,7 +234,7 @@ def test_a_batch_that_two_do_not_divide_is_refused_before_any_training():
 
 def line(hyper) -> Recipe:
     return Recipe(
-        models.dense(1),
+        nn.linear(1),
         losses.mean_squared_error,
         optim.momentum(),
         schedules.constant(hyper["lr"]),

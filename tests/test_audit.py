@@ -20,7 +20,7 @@ TRIALS = range(2)  # of 100 seeds each fault was found in every one
 
 @functools.cache
 def the_set(name):
-    """Pictures, and features that are standardised, because wine's own are not."""
+    """Images, and features that are standardized, because wine's own are not."""
     x, y = data.load(name).train
     return Batch(x[:900], y[:900]) if x.ndim > 2 else Batch((x - x.mean(0)) / x.std(0), y)
 
@@ -288,7 +288,7 @@ def test_the_nearest_of_the_trees_are_those_of_all():
     x = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
     exact = near._measured(x, np.arange(3000))[1]
     made = near._nearest_by_trees(x, np.random.default_rng(0))
-    # Distances by squares of float32 lose a few digits; a neighbour lost to a cut is far off.
+    # Distances by squares of float32 lose a few digits; a neighbor lost to a cut is far off.
     assert (np.abs(made - exact) < 1e-3).mean() > 0.8
     assert (made > exact - 1e-3).all()
 
@@ -379,12 +379,12 @@ COPIES = {
     "noise of 1e-4": (lambda x, rng: x + rng.normal(0, 1e-4 * x.max(), x.shape), True),
     "noise of 2 %": (lambda x, rng: x + rng.normal(0, 0.02 * x.max(), x.shape), True),
     "other light": (lambda x, rng: 0.8 * x + 0.1 * x.max(), True),
-    "one pixel off": (lambda x, rng: one_pixel_off(x), False),  # as pictures alone
+    "one pixel off": (lambda x, rng: one_pixel_off(x), False),  # as images alone
 }
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_near_copies_are_found_as_pictures_and_as_rows(name):
+def test_near_copies_are_found_as_images_and_as_rows(name):
     change, as_rows = COPIES[name]
     rng = np.random.default_rng(0)
     splits = copied(parts(the_set("digits"), rng), rng, lambda x: change(x, rng))

@@ -15,8 +15,8 @@ from fnn.train import make_init, make_run, make_step
 from tests import tiny
 from tests.registry.rows import normal
 
-PICTURE = jnp.asarray(np.random.default_rng(0).uniform(size=(8, 6, 3)), jnp.float32)
-BYTES = jnp.round(255 * PICTURE).astype(jnp.uint8)
+IMAGE = jnp.asarray(np.random.default_rng(0).uniform(size=(8, 6, 3)), jnp.float32)
+BYTES = jnp.round(255 * IMAGE).astype(jnp.uint8)
 TOKENS = jnp.array([5, 6, 7, 8, 9, 5, 6, 7, 0, 0])
 SYNONYMS = jnp.array([[-1, -1]] * 5 + [[6, -1], [5, 7], [8, 9], [9, -1], [-1, -1]])
 WAVE = jnp.sin(jnp.arange(900) / 7)
@@ -37,19 +37,19 @@ class Row:
 
 
 ROWS = [
-    Row("flip", augment.flip, PICTURE, 0.5),
+    Row("flip", augment.flip, IMAGE, 0.5),
     Row("flip of bytes", augment.flip, BYTES, 0.5),
-    Row("rotate", augment.rotate, PICTURE, 40.0),
+    Row("rotate", augment.rotate, IMAGE, 40.0),
     Row("rotate of bytes", augment.rotate, BYTES, 40.0),
-    Row("shift", lambda s: augment.affine(shift=s), PICTURE, 0.3),
-    Row("scale", lambda s: augment.affine(scale=s), PICTURE, 0.3),
-    Row("shear", lambda s: augment.affine(shear=s), PICTURE, 20.0),
-    Row("brightness", lambda s: augment.colour_jitter(brightness=s), PICTURE, 0.5),
-    Row("contrast", lambda s: augment.colour_jitter(contrast=s), BYTES, 0.5),
-    Row("saturation", lambda s: augment.colour_jitter(saturation=s), PICTURE, 0.5),
-    Row("hue", lambda s: augment.colour_jitter(hue=s), PICTURE, 0.5),
-    Row("cutout", augment.cutout, PICTURE, 3.0),
-    Row("random_erasing", augment.random_erasing, PICTURE, 1.0),
+    Row("shift", lambda s: augment.affine(shift=s), IMAGE, 0.3),
+    Row("scale", lambda s: augment.affine(scale=s), IMAGE, 0.3),
+    Row("shear", lambda s: augment.affine(shear=s), IMAGE, 20.0),
+    Row("brightness", lambda s: augment.color_jitter(brightness=s), IMAGE, 0.5),
+    Row("contrast", lambda s: augment.color_jitter(contrast=s), BYTES, 0.5),
+    Row("saturation", lambda s: augment.color_jitter(saturation=s), IMAGE, 0.5),
+    Row("hue", lambda s: augment.color_jitter(hue=s), IMAGE, 0.5),
+    Row("cutout", augment.cutout, IMAGE, 3.0),
+    Row("random_erasing", augment.random_erasing, IMAGE, 1.0),
     Row("random_erasing of bytes", augment.random_erasing, BYTES, 1.0),
     Row("delete_tokens", functools.partial(augment.delete_tokens, pad=0), TOKENS, 0.5),
     Row("replace_by_synonyms", lambda s: augment.replace_by_synonyms(s, SYNONYMS), TOKENS, 0.5),
@@ -60,7 +60,7 @@ ROWS = [
     Row("pitch_shift", augment.pitch_shift, WAVE, 3.0),
     Row("mask_times", augment.mask_times, SOUND, 6.0),
     Row("mask_frequencies", augment.mask_frequencies, SOUND, 5.0),
-    Row("sometimes", lambda s: augment.sometimes(s, lambda key, x: -x), PICTURE, 0.5),
+    Row("sometimes", lambda s: augment.sometimes(s, lambda key, x: -x), IMAGE, 0.5),
 ]
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
@@ -91,7 +91,7 @@ def test_shape_and_dtype_and_range_are_kept_and_examples_and_keys_differ(row):
     x, _ = many(row)(key(), row.strong, batch_of(row))
     assert x.shape == batch_of(row).shape and x.dtype == row.x.dtype
     assert np.isfinite(x).all()
-    if row.x is PICTURE and "erasing" not in row.name and "sometimes" not in row.name:
+    if row.x is IMAGE and "erasing" not in row.name and "sometimes" not in row.name:
         assert x.min() >= 0 and x.max() <= 1 + 1e-6
     assert len({np.asarray(one).tobytes() for one in x}) > 1
     assert (x != row.x[None]).any()
@@ -109,36 +109,36 @@ def test_an_example_does_not_depend_on_its_batch(row):
 
 def test_a_flip_is_its_own_inverse_and_comes_as_often_as_the_rate_says():
     always = augment.flip(1.0)
-    np.testing.assert_array_equal(always(key(), PICTURE), PICTURE[:, ::-1])
-    np.testing.assert_array_equal(always(key(), always(key(), PICTURE)), PICTURE)
+    np.testing.assert_array_equal(always(key(), IMAGE), IMAGE[:, ::-1])
+    np.testing.assert_array_equal(always(key(), always(key(), IMAGE)), IMAGE)
     keys = jax.random.split(key(), 2000)
-    flipped = jax.vmap(lambda k: augment.flip(0.3)(k, jnp.asarray(PICTURE))[0, 0, 0])(keys)
-    share = (flipped != PICTURE[0, 0, 0]).mean()
+    flipped = jax.vmap(lambda k: augment.flip(0.3)(k, jnp.asarray(IMAGE))[0, 0, 0])(keys)
+    share = (flipped != IMAGE[0, 0, 0]).mean()
     assert abs(share - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
 
 
 def test_an_alternating_flip_shows_both_sides_in_two_epochs_and_half_of_each_in_one():
-    pictures, indices = np.stack([PICTURE] * 200), np.arange(200)
+    images, indices = np.stack([IMAGE] * 200), np.arange(200)
     flip = jax.jit(jax.vmap(augment.alternating_flip, (0, 0, None)))
-    first, second, third = (np.asarray(flip(pictures, indices, epoch)) for epoch in (0, 1, 2))
+    first, second, third = (np.asarray(flip(images, indices, epoch)) for epoch in (0, 1, 2))
     np.testing.assert_array_equal(first, third)
     np.testing.assert_array_equal(first, second[:, :, ::-1])
-    assert 60 < (first != pictures).any(axis=(1, 2, 3)).sum() < 140
+    assert 60 < (first != images).any(axis=(1, 2, 3)).sum() < 140
 
 
 @pytest.mark.parametrize("reflect", [False, True])
-def test_a_crop_is_a_part_of_the_padded_picture(reflect):
+def test_a_crop_is_a_part_of_the_padded_image(reflect):
     mode = "reflect" if reflect else "constant"
-    padded = np.pad(PICTURE, ((2, 2), (2, 2), (0, 0)), mode=mode)
+    padded = np.pad(IMAGE, ((2, 2), (2, 2), (0, 0)), mode=mode)
     parts = {padded[i : i + 8, j : j + 6].tobytes(): (i, j) for i in range(5) for j in range(5)}
     crop = jax.jit(jax.vmap(augment.crop(2, reflect=reflect), (0, None)))
-    found = {parts[np.asarray(x).tobytes()] for x in crop(jax.random.split(key(), 300), PICTURE)}
+    found = {parts[np.asarray(x).tobytes()] for x in crop(jax.random.split(key(), 300), IMAGE)}
     assert len(found) == 25  # each of 25 places is missed by 300 draws in 1 of 200,000 keys
-    np.testing.assert_array_equal(augment.crop(0)(key(), PICTURE), PICTURE)
+    np.testing.assert_array_equal(augment.crop(0)(key(), IMAGE), IMAGE)
 
 
 def test_a_turn_by_a_right_angle_is_that_of_numpy():
-    square = PICTURE[:6]
+    square = IMAGE[:6]
     turned = augment.warp(square, jnp.array([[0.0, 1.0], [-1.0, 0.0]]), jnp.zeros(2))
     # Sines and cosines of float32 are exact here; the places are whole.
     np.testing.assert_allclose(turned, np.rot90(square), atol=1e-6)
@@ -151,19 +151,19 @@ def test_a_shift_by_whole_pixels_is_exact_and_fills():
 
 
 def test_half_a_pixel_is_the_mean_of_two():
-    moved = augment.warp(PICTURE, jnp.eye(2), jnp.array([0.5, 0.0]))
-    np.testing.assert_allclose(moved[:-1], (PICTURE[1:] + PICTURE[:-1]) / 2, atol=1e-6)
+    moved = augment.warp(IMAGE, jnp.eye(2), jnp.array([0.5, 0.0]))
+    np.testing.assert_allclose(moved[:-1], (IMAGE[1:] + IMAGE[:-1]) / 2, atol=1e-6)
 
 
-def test_colours_change_as_defined():
-    grey = PICTURE @ np.array([0.299, 0.587, 0.114], np.float32)
-    np.testing.assert_allclose(augment.saturate(PICTURE, 0.0)[..., 1], grey, atol=1e-6)
-    flat = augment.change_contrast(PICTURE, 0.0)
-    np.testing.assert_allclose(flat, np.full_like(PICTURE, grey.mean()), atol=1e-6)
-    np.testing.assert_allclose(augment.brighten(PICTURE, 2.0), np.minimum(2 * PICTURE, 1))
-    turned = augment.turn_hue(PICTURE * 0.2 + 0.4, 0.4)
+def test_colors_change_as_defined():
+    gray = IMAGE @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_allclose(augment.saturate(IMAGE, 0.0)[..., 1], gray, atol=1e-6)
+    flat = augment.change_contrast(IMAGE, 0.0)
+    np.testing.assert_allclose(flat, np.full_like(IMAGE, gray.mean()), atol=1e-6)
+    np.testing.assert_allclose(augment.brighten(IMAGE, 2.0), np.minimum(2 * IMAGE, 1))
+    turned = augment.turn_hue(IMAGE * 0.2 + 0.4, 0.4)
     np.testing.assert_allclose(  # a turn keeps the luma
-        turned @ np.array([0.299, 0.587, 0.114], np.float32), 0.2 * grey + 0.4, atol=1e-5
+        turned @ np.array([0.299, 0.587, 0.114], np.float32), 0.2 * gray + 0.4, atol=1e-5
     )
 
 
@@ -183,11 +183,11 @@ def test_bytes_and_floats_are_changed_alike():
 def test_random_augment_at_0_is_one_of_three_and_stronger_changes_most():
     apply = jax.jit(
         lambda key, strength: jax.vmap(augment.random_augment(1, strength), (0, None))(
-            jax.random.split(key, 64), jnp.asarray(PICTURE)
+            jax.random.split(key, 64), jnp.asarray(IMAGE)
         )
     )
     weak = {np.asarray(x).tobytes() for x in apply(key(), 0.0)}
-    allowed = [PICTURE, augment.autocontrast(PICTURE), augment.equalize(PICTURE)]
+    allowed = [IMAGE, augment.autocontrast(IMAGE), augment.equalize(IMAGE)]
     # posterize to 8 bits rounds to a 255th
     close = [
         np.abs(np.frombuffer(w, np.float32).reshape(8, 6, 3) - np.stack(allowed)) for w in weak
@@ -221,11 +221,11 @@ def test_the_share_of_mixup_is_from_the_beta_distribution():
     assert abs(shares[kept].mean() - expected.mean()) < 5 * 0.15 / 400**0.5
 
 
-def test_cutmix_takes_as_much_of_the_label_as_of_the_picture():
-    pictures = jnp.arange(4.0)[:, None, None, None] * jnp.ones((1, 8, 8, 1))
+def test_cutmix_takes_as_much_of_the_label_as_of_the_image():
+    images = jnp.arange(4.0)[:, None, None, None] * jnp.ones((1, 8, 8, 1))
     for seed in range(5):
         mixed, targets = augment.cutmix(1.0, classes=4)(
-            jax.random.key(seed), (pictures, jnp.arange(4))
+            jax.random.key(seed), (images, jnp.arange(4))
         )
         shares = np.stack([(np.asarray(mixed) == c).mean(axis=(1, 2, 3)) for c in range(4)], 1)
         np.testing.assert_allclose(shares, targets, atol=1e-6)
@@ -309,9 +309,9 @@ def test_a_shifted_tone_changes_its_pitch_and_keeps_its_length():
     assert 219 < min(pitches) < 350 and 550 < max(pitches) < 881
 
 
-def test_new_rows_lie_between_a_row_and_one_of_its_neighbours():
+def test_new_rows_lie_between_a_row_and_one_of_its_neighbors():
     x = jnp.asarray(np.concatenate([normal(10, 2), 100 + normal(10, 2, seed=1)]))
-    new = np.asarray(augment.smote(key(), x, 200, neighbours=3))
+    new = np.asarray(augment.smote(key(), x, 200, neighbors=3))
     away = np.abs(new).max(axis=1)
     assert ((away < 5) | (away > 95)).all()  # never between the two clouds
     assert len(np.unique(new.round(4), axis=0)) > 190
@@ -323,16 +323,16 @@ def test_new_rows_lie_between_a_row_and_one_of_its_neighbours():
     ("call", "message"),
     [
         (lambda: augment.crop(-1), "crop: expected padding to be .* at least 0, got -1"),
-        (lambda: augment.crop(7, reflect=True)(key(), PICTURE), "crop: expected a padding below"),
-        (lambda: augment.colour_jitter()(key(), PICTURE[..., :1]), "colour_jitter: expected a pic"),
+        (lambda: augment.crop(7, reflect=True)(key(), IMAGE), "crop: expected a padding below"),
+        (lambda: augment.color_jitter()(key(), IMAGE[..., :1]), "color_jitter: expected an im"),
         (
             lambda: augment.random_augment(-1),
             "random_augment: expected operations to be .* at least 0",
         ),
-        (lambda: augment.random_augment()(key(), PICTURE[..., :1]), "random_augment: expected a p"),
+        (lambda: augment.random_augment()(key(), IMAGE[..., :1]), "random_augment: expected an i"),
         (
             lambda: augment.cutmix(1.0)(key(), (jnp.ones((3, 2)), jnp.ones(3))),
-            "cutmix: expected pictures",
+            "cutmix: expected images",
         ),
     ],
 )
@@ -345,8 +345,8 @@ def test_strengths_have_gradients():
     def total(degrees, x):
         return jnp.square(augment.rotate(degrees)(key(), x)).sum()
 
-    assert jnp.isfinite(jax.grad(total)(20.0, jnp.asarray(PICTURE)))
-    assert jax.grad(total)(20.0, jnp.asarray(PICTURE)) != 0
+    assert jnp.isfinite(jax.grad(total)(20.0, jnp.asarray(IMAGE)))
+    assert jax.grad(total)(20.0, jnp.asarray(IMAGE)) != 0
 
 
 def noisy(hyper):

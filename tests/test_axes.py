@@ -6,50 +6,52 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fnn import layers, models
+from fnn import layers, models, nn
 from fnn.data import augment
 from tests.shapes import unchecked
 
 KEY = jax.random.key(0)
 # Layers with a window, by their name and how they are made for a window.
 WINDOWED = {
-    "conv": lambda window: models.conv(16, window),
-    "depthwise_conv": models.depthwise_conv,
-    "separable_conv": lambda window: models.separable_conv(16, window),
-    "conv_transpose": lambda window: models.conv_transpose(16, window),
-    "max_pool": models.max_pool,
-    "average_pool": models.average_pool,
-    "sum_pool": models.sum_pool,
-    "adaptive_max_pool": models.adaptive_max_pool,
-    "adaptive_average_pool": models.adaptive_average_pool,
-    "resize_nearest": models.resize_nearest,
-    "resize_linear": models.resize_linear,
-    "upsample_nearest": models.upsample_nearest,
-    "upsample_linear": models.upsample_linear,
-    "pixel_shuffle": models.pixel_shuffle,
-    "pixel_unshuffle": models.pixel_unshuffle,
-    "patchify": models.patchify,
-    "unpatchify": models.unpatchify,
+    "conv": lambda window: nn.conv(16, window),
+    "depthwise_conv": nn.depthwise_conv,
+    "separable_conv": lambda window: nn.separable_conv(16, window),
+    "conv_transpose": lambda window: nn.conv_transpose(16, window),
+    "max_pool": nn.max_pool,
+    "average_pool": nn.average_pool,
+    "sum_pool": nn.sum_pool,
+    "adaptive_max_pool": nn.adaptive_max_pool,
+    "adaptive_average_pool": nn.adaptive_average_pool,
+    "resize_nearest": nn.resize_nearest,
+    "resize_linear": nn.resize_linear,
+    "upsample_nearest": nn.upsample_nearest,
+    "upsample_linear": nn.upsample_linear,
+    "pixel_shuffle": nn.pixel_shuffle,
+    "pixel_unshuffle": nn.pixel_unshuffle,
+    "patchify": nn.patchify,
+    "unpatchify": nn.unpatchify,
 }
 # Layers over all axes between batch and features, whose number may be stated.
 STATED = {
-    "global_max_pool": models.global_max_pool,
-    "global_average_pool": models.global_average_pool,
-    "group_norm": lambda ndim=None: models.group_norm(4, ndim=ndim),
-    "instance_norm": lambda ndim=None: models.instance_norm(ndim=ndim),
-    "squeeze_excite": lambda ndim=None: models.squeeze_excite(4, ndim=ndim),
+    "global_max_pool": nn.global_max_pool,
+    "global_average_pool": nn.global_average_pool,
+    "group_norm": lambda ndim=None: nn.group_norm(4, ndim=ndim),
+    "instance_norm": lambda ndim=None: nn.instance_norm(ndim=ndim),
+    "squeeze_excite": lambda ndim=None: nn.squeeze_excite(4, ndim=ndim),
 }
 NETWORKS = {
-    "cnn": lambda: models.cnn(models.CNNConfig(out_features=2)),
-    "lenet": lambda: models.lenet(models.LeNetConfig()),
-    "resnet": lambda: models.resnet(models.resnet18(2)),
-    "convnext": lambda: models.convnext(
-        models.ConvNeXtConfig(depths=(1,), widths=(2,), out_features=2)
+    "cnn": lambda: models.cnn.cnn(models.cnn.CNNConfig(out_features=2)),
+    "lenet": lambda: models.lenet.lenet(models.lenet.LeNetConfig()),
+    "resnet": lambda: models.resnet.resnet(models.resnet.resnet18(2)),
+    "convnext": lambda: models.convnext.convnext(
+        models.convnext.ConvNeXtConfig(depths=(1,), widths=(2,), out_features=2)
     ),
-    "unet": lambda: models.unet(models.UNetConfig(widths=(2,), out_features=1)),
-    "vit": lambda: models.vit(models.vit_base(patch=4, features=4, num_layers=1, num_heads=1)),
-    "mixer": lambda: models.mixer(
-        models.MixerConfig(
+    "unet": lambda: models.unet.unet(models.unet.UNetConfig(widths=(2,), out_features=1)),
+    "vit": lambda: models.vit.vit(
+        models.vit.vit_base(patch=4, features=4, num_layers=1, num_heads=1)
+    ),
+    "mixer": lambda: models.mixer.mixer(
+        models.mixer.MixerConfig(
             patch=4, features=2, num_layers=1, token_features=2, channel_features=2, out_features=2
         )
     ),
@@ -60,7 +62,7 @@ AUGMENTS = {
     "affine": augment.rotate(10.0),
     "cutout": augment.cutout(4),
     "random_erasing": augment.random_erasing(1.0),
-    "colour_jitter": augment.colour_jitter(brightness=0.1),
+    "color_jitter": augment.color_jitter(brightness=0.1),
     "random_augment": augment.random_augment(1),
 }
 
@@ -133,4 +135,4 @@ def test_augmentations_refuse_images_without_a_channel_axis(name):
 
 
 def test_flattening_needs_no_channel_axis():
-    assert shape_of(models.flatten(), 32, 28, 28) == shape_of(models.flatten(), 32, 28, 28, 1)
+    assert shape_of(nn.flatten(), 32, 28, 28) == shape_of(nn.flatten(), 32, 28, 28, 1)

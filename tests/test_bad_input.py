@@ -6,7 +6,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, models, nn, optim, schedules
 from fnn.checkpoint import RunDir
 from fnn.recipe import Recipe
 from fnn.train import check, fit, make_run, silent
@@ -210,7 +210,7 @@ def test_targets_whose_shape_would_broadcast():
 
 
 def test_dropout_without_a_key():
-    model = models.mlp(models.MLPConfig(out_features=2), rate=0.5)
+    model = models.mlp.mlp(models.mlp.MLPConfig(out_features=2), rate=0.5)
     params, state = model.init(KEY, DATA.train.x)
     with pytest.raises(ValueError, match="dropout: expected a key with train=True, got None"):
         model.apply(params, state, DATA.train.x, train=True)
@@ -228,7 +228,7 @@ def test_several_keys_at_once():
 
 def test_a_model_state_that_changes_its_shape():
     def growing(hyper):
-        model = models.dense(2)
+        model = nn.linear(2)
 
         def apply(params, state, x, *, key=None, train=False):
             return model.apply(params, state, x)[0], jnp.zeros(3)

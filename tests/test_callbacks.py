@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fnn.checkpoint import RunDir
-from fnn.train import Callback, Event, Fold, Stop, fit, profile, silent
-from fnn.train.callbacks import expect_callbacks, see
-from fnn.train.early_stopping import EarlyStopping
-from fnn.train.pace import Pace
-from fnn.train.record import Record
+from fnn.diagnose import profile
+from fnn.train import Callback, Event, Fold, Stop, fit, silent
+from fnn.train._chunks import Pace
+from fnn.train._log import Record
+from fnn.train.callbacks import EarlyStopping, expect_callbacks, see
 from fnn.types import TrainState
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
 

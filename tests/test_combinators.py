@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models, tree
-from fnn.combinators import as_model, lift, output_of, residual, sequential
+from fnn import models, nn, tree
 from fnn.keys import fold_name
+from fnn.nn import as_model, lift, output_of, residual, sequential
 from tests.registry.rows import normal
 from tests.shapes import unchecked
 
@@ -23,8 +23,8 @@ def same(a, b):
 
 
 def test_layers_by_place_and_by_name_compute_the_same():
-    place = sequential(models.dense(5), jnp.tanh, models.dense(2))
-    named = sequential(first=models.dense(5), bend=jnp.tanh, last=models.dense(2))
+    place = sequential(nn.linear(5), jnp.tanh, nn.linear(2))
+    named = sequential(first=nn.linear(5), bend=jnp.tanh, last=nn.linear(2))
     params, state = place.init(key(), X)
     as_named = {"first": params[0], "last": params[2]}
     y = place.apply(params, state, X)[0]
@@ -34,7 +34,7 @@ def test_layers_by_place_and_by_name_compute_the_same():
 
 
 def test_each_layer_sees_the_shape_that_the_one_before_makes():
-    model = sequential(models.flatten(), models.dense(7), models.dense(2))
+    model = sequential(nn.flatten(), nn.linear(7), nn.linear(2))
     params, _ = model.init(key(), jax.ShapeDtypeStruct((1, 2, 3), jnp.float32))
     assert tree.map_with_path(lambda path, leaf: leaf.shape, params[1:]) == [
         {"kernel": (6, 7), "bias": (7,)},
@@ -43,28 +43,28 @@ def test_each_layer_sees_the_shape_that_the_one_before_makes():
 
 
 def test_appending_a_layer_changes_no_other():
-    short = sequential(models.dense(3), models.dense(3)).init(key(), X)[0]
-    long = sequential(models.dense(3), models.dense(3), models.dense(3)).init(key(), X)[0]
+    short = sequential(nn.linear(3), nn.linear(3)).init(key(), X)[0]
+    long = sequential(nn.linear(3), nn.linear(3), nn.linear(3)).init(key(), X)[0]
     assert same(short, long[:2])
 
 
 def test_moving_a_named_layer_changes_no_other():
-    one = sequential(a=models.dense(3), b=models.dense(3)).init(key(), X)[0]
-    other = sequential(b=models.dense(3), new=jnp.tanh, a=models.dense(3)).init(key(), X)[0]
+    one = sequential(a=nn.linear(3), b=nn.linear(3)).init(key(), X)[0]
+    other = sequential(b=nn.linear(3), new=jnp.tanh, a=nn.linear(3)).init(key(), X)[0]
     assert same(one["a"], other["a"])
     assert same(one["b"], other["b"])
 
 
 def test_equal_layers_start_with_different_parameters():
-    params = sequential(models.dense(3), models.dense(3)).init(key(), X)[0]
+    params = sequential(nn.linear(3), nn.linear(3)).init(key(), X)[0]
     assert not same(params[0]["kernel"], params[1]["kernel"])
 
 
 def test_one_layer_many_times_is_drawn_as_if_each_were_another():
-    normed = lambda: sequential(models.dense(3), models.batch_norm())  # noqa: E731
+    normed = lambda: sequential(nn.linear(3), nn.batch_norm())  # noqa: E731
     layer = normed()
-    again = sequential(models.dense(5), *[layer] * 7, models.dense(2))
-    apart = sequential(models.dense(5), *[normed() for _ in range(7)], models.dense(2))
+    again = sequential(nn.linear(5), *[layer] * 7, nn.linear(2))
+    apart = sequential(nn.linear(5), *[normed() for _ in range(7)], nn.linear(2))
     (params, state), others = (jax.jit(model.init)(key(), X) for model in (again, apart))
     assert same((params, state), others)
     assert params[1][0]["kernel"].shape == (5, 3) and params[7][0]["kernel"].shape == (3, 3)
@@ -72,28 +72,28 @@ def test_one_layer_many_times_is_drawn_as_if_each_were_another():
 
 def test_one_layer_many_times_is_drawn_by_one_loop():
     def draws(n):
-        model = sequential(*[models.dense(3)] * n)
+        model = sequential(*[nn.linear(3)] * n)
         return str(jax.make_jaxpr(model.init)(key(), X)).count("random_bits")
 
     assert draws(30) == draws(10) < 10
 
 
 def test_one_layer_under_several_names_is_drawn_by_name():
-    layer = models.dense(3)
+    layer = nn.linear(3)
     model = sequential(**{name: layer for name in "abcdefg"})
     params, _ = model.init(key(), X)
     assert same(params["f"], layer.init(fold_name(key(), "f"), X)[0])
 
 
 def test_the_noise_of_a_named_layer_follows_from_its_name():
-    model = sequential(drop=models.dropout(0.5))
+    model = sequential(drop=nn.dropout(0.5))
     noisy = model.apply(*model.init(key(), X), X, key=key(1), train=True)[0]
-    alone = models.dropout(0.5).apply({}, (), X, key=fold_name(key(1), "drop"), train=True)[0]
+    alone = nn.dropout(0.5).apply({}, (), X, key=fold_name(key(1), "drop"), train=True)[0]
     assert same(noisy, alone)
 
 
 def test_the_state_of_every_layer_moves_in_training_only():
-    model = sequential(norm=models.batch_norm(decay=0.0), bend=jnp.sin, last=models.batch_norm())
+    model = sequential(norm=nn.batch_norm(decay=0.0), bend=jnp.sin, last=nn.batch_norm())
     params, state = model.init(key(), X)
     trained = model.apply(params, state, X, train=True)[1]
     np.testing.assert_allclose(trained["norm"]["mean"], X.mean(axis=0), rtol=1e-5, atol=1e-6)
@@ -109,13 +109,13 @@ def test_sequential_wants_layers_either_by_place_or_by_name(given):
 
 
 def test_a_residual_layer_that_is_zero_is_the_identity_to_the_bit():
-    model = residual(models.dense(3, kernel_init=lambda key, shape: jnp.zeros(shape)))
+    model = residual(nn.linear(3, kernel_init=lambda key, shape: jnp.zeros(shape)))
     params, state = model.init(key(), X)
     assert same(model.apply(params, state, X)[0], X)
 
 
 def test_residual_adds_and_passes_state_and_noise_on():
-    inner = sequential(models.batch_norm(), models.dropout(0.5))
+    inner = sequential(nn.batch_norm(), nn.dropout(0.5))
     params, state = inner.init(key(), X)
     arguments = dict(train=True)
     y, after = inner.apply(params, state, X, key=key(1), **arguments)
@@ -125,14 +125,14 @@ def test_residual_adds_and_passes_state_and_noise_on():
 
 
 def test_residual_refuses_a_layer_that_changes_the_shape():
-    model = residual(models.dense(2))
+    model = residual(nn.linear(2))
     params, state = model.init(key(), X)
     with pytest.raises(ValueError, match=r"residual: expected .* the shape \(4, 3\), got \(4, 2\)"):
         model.apply(params, state, X)
 
 
 def test_a_function_is_lifted_and_a_model_is_left_as_it_is():
-    model = models.dense(2)
+    model = nn.linear(2)
     assert as_model(model) is model
     assert same(as_model(jnp.sin).apply({}, (), X)[0], jnp.sin(X))
     assert lift(jnp.sin).init(None, X) == ({}, ())
@@ -145,14 +145,14 @@ def test_what_is_no_layer_is_refused(layer):
 
 
 def test_the_output_of_a_model_is_known_without_computing_it():
-    model = models.dense(2)
+    model = nn.linear(2)
     shapes = jax.eval_shape(model.init, key(), X)
     assert output_of(model, *shapes, jax.ShapeDtypeStruct((5, 3), jnp.float32)).shape == (5, 2)
 
 
 def test_an_mlp_is_its_layers():
-    config = models.MLPConfig(widths=(5, 4), out_features=2, activation=jnp.tanh)
-    model = models.mlp(config)
+    config = models.mlp.MLPConfig(widths=(5, 4), out_features=2, activation=jnp.tanh)
+    model = models.mlp.mlp(config)
     params, state = model.init(key(), X)
     y = X
     for layer in params["hidden"]:
@@ -164,7 +164,7 @@ def test_an_mlp_is_its_layers():
 
 
 def test_an_mlp_does_not_change_when_its_hidden_units_are_permuted():
-    model = models.mlp(models.MLPConfig(widths=(6,), out_features=2))
+    model = models.mlp.mlp(models.mlp.MLPConfig(widths=(6,), out_features=2))
     params, state = model.init(key(), X)
     order = np.array([3, 1, 5, 0, 2, 4])
     linear = params["hidden"][0]["linear"]
@@ -177,13 +177,13 @@ def test_an_mlp_does_not_change_when_its_hidden_units_are_permuted():
 
 
 def test_before_a_norm_an_mlp_has_no_bias():
-    config = models.MLPConfig(widths=(4,), out_features=2, norm=models.batch_norm)
-    params, state = models.mlp(config).init(key(), X)
+    config = models.mlp.MLPConfig(widths=(4,), out_features=2, norm=nn.batch_norm)
+    params, state = models.mlp.mlp(config).init(key(), X)
     assert set(params["hidden"][0]["linear"]) == {"kernel"}
     assert set(params["hidden"][0]["norm"]) == {"scale", "bias"}
     assert len(jax.tree.leaves(state)) == 2
 
 
-def test_an_mlp_refuses_pictures():
+def test_an_mlp_refuses_images():
     with pytest.raises(ValueError, match=r"mlp: expected x of shape \(batch, features\)"):
-        models.mlp(models.MLPConfig(out_features=2)).init(key(), jnp.zeros((1, 8, 8)))
+        models.mlp.mlp(models.mlp.MLPConfig(out_features=2)).init(key(), jnp.zeros((1, 8, 8)))

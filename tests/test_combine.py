@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, metrics, models, optim, schedules
-from fnn.combinators import parallel
+from fnn import losses, metrics, nn, optim, schedules
+from fnn.diagnose import lr_find, overfit_one_batch
 from fnn.losses import combine
+from fnn.nn import parallel
 from fnn.recipe import Recipe
 from fnn.testing import (
     accumulation_equals_whole_batch,
@@ -18,12 +19,10 @@ from fnn.testing import (
 )
 from fnn.train import (
     fit,
-    lr_find,
     make_evaluate,
     make_init,
     make_step,
     microbatches,
-    overfit_one_batch,
     private_gradient,
     silent,
 )
@@ -56,9 +55,7 @@ def age_loss(z, y):
 def recipe_with(**changes):
     def recipe(hyper):
         plain = Recipe(
-            model=parallel(
-                **{"class": models.dense(4), "box": models.dense(2), "age": models.dense(1)}
-            ),
+            model=parallel(**{"class": nn.linear(4), "box": nn.linear(2), "age": nn.linear(1)}),
             loss=combine(
                 {
                     "class": (class_loss, 1.0),
@@ -140,7 +137,7 @@ def padded(n):
 def two_terms(hyper):
     terms = {"class": (class_loss, 1.0), "box": (box_loss, hyper["box_weight"])}
     return recipe_with(
-        model=parallel(**{"class": models.dense(4), "box": models.dense(2)}),
+        model=parallel(**{"class": nn.linear(4), "box": nn.linear(2)}),
         loss=combine(terms),
         penalty=lambda params, model_state: losses.l2_penalty(params),
     )(hyper)
@@ -194,7 +191,7 @@ def test_a_wrapped_combination_is_one_still():
 def test_a_step_of_one_term_is_that_of_the_loss_itself():
     labels = np.where(COUNTED, Y["class"], -100)
     one = lambda hyper: Recipe(  # noqa: E731
-        models.dense(4), class_loss, optim.sgd(), schedules.constant(hyper["lr"])
+        nn.linear(4), class_loss, optim.sgd(), schedules.constant(hyper["lr"])
     )
     named = lambda hyper: one(hyper)._replace(  # noqa: E731
         loss=lambda z, y: combine({"class": (class_loss, 1.0)})({"class": z}, {"class": y})

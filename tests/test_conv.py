@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fnn import layers, models
+from fnn import layers, nn
 from fnn.layers import Padding
 from tests.against_torch import expect_like_torch
 from tests.compiled import compiled, expect_same
@@ -157,7 +157,7 @@ WAYS = {
     "by XLA": ((2, 5, 6, 2), (3, 2, 2, 4), {"stride": 2}),
     "in groups": ((2, 6, 4), (2, 2, 6), {"groups": 2, "dilation": 2}),
     "depthwise": ((2, 4, 4, 2), (3, 3, 1, 4), {"groups": 2}),
-    "with three colours": ((1, 5, 3), (3, 3, 2), {"stride": 2}),
+    "with three colors": ((1, 5, 3), (3, 3, 2), {"stride": 2}),
     "of volumes": ((2, 3, 3, 2, 1), (2, 2, 2, 1, 2), {"padding": Padding.CIRCULAR}),
     "larger than its input": ((2, 2, 2), (4, 2, 2), {}),
     "in parts of the batch": ((9, 256, 1), (2, 1, 1), {}),
@@ -181,8 +181,8 @@ def _conv(options, x, kernel):
 
 def _native(options, x, kernel):
     """The same by XLA's convolution and JAX's derivatives of it."""
-    from fnn.layers.convolve import _by_xla
-    from fnn.layers.window import extend, make_window
+    from fnn.layers._convolve import _by_xla
+    from fnn.layers._window import extend, make_window
 
     stride, dilation = options.get("stride", 1), options.get("dilation", 1)
     window = make_window("conv", x, kernel.shape[:-2], stride, dilation)
@@ -397,6 +397,6 @@ def test_bad_input_is_refused_with_what_was_expected():
     refused("below the", layers.conv_transpose, params, x, padding=((7, 0), (0, 0)))
     refused("2 window axes", layers.conv_transpose, params, jnp.ones((1, 5, 2)))
     refused("groups to divide", layers.conv_init, jax.random.key(0), 4, 6, (3,), groups=4)
-    refused("1 window axis", models.conv(2, (3,)).init, jax.random.key(0), jnp.ones((1, 2)))
+    refused("1 window axis", nn.conv(2, (3,)).init, jax.random.key(0), jnp.ones((1, 2)))
     refused("that the tile", layers.patchify, x, (2, 2))
     refused("that 4 divides", layers.unpatchify, x, (2, 2))

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from fnn import checkpoint
 from fnn.data import (
-    Standardiser,
+    Standardizer,
     class_weights,
-    fit_standardiser,
+    fit_standardizer,
     grouped_k_fold,
     grouped_split,
     k_fold,
@@ -66,15 +66,15 @@ X = np.random.default_rng(0).normal([3.0, -1.0, 0.0], [2.0, 0.1, 5.0], (50, 3)).
 
 @pytest.mark.parametrize("axis", [0, 1, None, (0, 1), (-1,)])
 def test_the_statistics_are_those_of_numpy(axis):
-    s = fit_standardiser(jnp.asarray(X), axis=axis)
+    s = fit_standardizer(jnp.asarray(X), axis=axis)
     wide = X.astype(np.float64)
     # float32: a sum of 150 rounded terms is off by less than 150 * 6e-8 of its size.
     np.testing.assert_allclose(s.mean, wide.mean(axis=axis, keepdims=True), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(s.std, wide.std(axis=axis, keepdims=True), rtol=1e-5)
 
 
-def test_standardised_data_have_mean_0_and_std_1_and_come_back():
-    s = fit_standardiser(jnp.asarray(X))
+def test_standardized_data_have_mean_0_and_std_1_and_come_back():
+    s = fit_standardizer(jnp.asarray(X))
     z = s.apply(jnp.asarray(X))
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-5)  # rounding of 50 terms of size 1
     np.testing.assert_allclose(z.std(axis=0), 1, rtol=1e-5)
@@ -84,7 +84,7 @@ def test_standardised_data_have_mean_0_and_std_1_and_come_back():
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3e7])
 def test_a_feature_that_does_not_vary_becomes_0_and_comes_back_exactly(constant):
     x = jnp.full((1001, 1), constant)  # the plain float32 mean of 1001 times 0.1 is not 0.1
-    s = fit_standardiser(x)
+    s = fit_standardizer(x)
     assert s.std.tolist() == [[1.0]] and (s.apply(x) == 0).all()
     assert (s.invert(s.apply(x)) == x).all()
     seen_later = s.apply(x + jnp.float32(4.0))
@@ -93,12 +93,12 @@ def test_a_feature_that_does_not_vary_becomes_0_and_comes_back_exactly(constant)
 
 def test_the_variance_of_numbers_far_from_0_does_not_cancel():
     x = (1e6 + np.arange(8.0)[:, None]).astype(np.float32)  # exact in float32
-    np.testing.assert_allclose(fit_standardiser(jnp.asarray(x)).std[0, 0], np.arange(8.0).std())
+    np.testing.assert_allclose(fit_standardizer(jnp.asarray(x)).std[0, 0], np.arange(8.0).std())
 
 
 def test_images_have_statistics_per_channel():
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 5, 5, 3)).astype(np.float32))
-    s = fit_standardiser(images, axis=(0, 1, 2))
+    s = fit_standardizer(images, axis=(0, 1, 2))
     assert s.mean.shape == (1, 1, 1, 3)
     np.testing.assert_allclose(s.apply(images).std(axis=(0, 1, 2)), 1, rtol=1e-5)
 
@@ -108,47 +108,47 @@ def test_images_have_statistics_per_channel():
 )
 def test_statistics_are_in_at_least_float32(given, got):
     x = jnp.array([[1], [3]], given)
-    s = fit_standardiser(x)
+    s = fit_standardizer(x)
     assert (s.mean.dtype, s.std.dtype, s.apply(x).dtype) == (got, got, got)
     assert s.apply(x).tolist() == [[-1.0], [1.0]]
 
 
 def test_float64_stays_float64():
     with jax.enable_x64(True):
-        s = fit_standardiser(jnp.array([[1.0], [2.0]], jnp.float64))
+        s = fit_standardizer(jnp.array([[1.0], [2.0]], jnp.float64))
         assert s.mean.dtype == s.std.dtype == s.apply(jnp.zeros((1, 1))).dtype == jnp.float64
 
 
-def test_a_standardiser_passes_through_jit_and_a_checkpoint(tmp_path):
+def test_a_standardizer_passes_through_jit_and_a_checkpoint(tmp_path):
     x = jnp.asarray(X)
-    s = fit_standardiser(x)
+    s = fit_standardizer(x)
     inside = jax.jit(lambda s, x: s.apply(x))(s, x)
     np.testing.assert_allclose(inside, s.apply(x), rtol=1e-6, atol=1e-6)  # may divide otherwise
     checkpoint.save(tmp_path / "s.safetensors", s)
     loaded, _ = checkpoint.load(tmp_path / "s.safetensors", s)
-    assert isinstance(loaded, Standardiser)
+    assert isinstance(loaded, Standardizer)
     np.testing.assert_array_equal(loaded.apply(x), s.apply(x))
 
 
 def test_the_gradient_through_a_feature_that_does_not_vary_is_finite():
     def total(x):
-        return fit_standardiser(x).apply(x).sum()
+        return fit_standardizer(x).apply(x).sum()
 
     assert jnp.isfinite(jax.grad(total)(jnp.ones((3, 2)))).all()
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (), (4, 0)])
 def test_statistics_of_nothing_are_refused(shape):
-    with pytest.raises(ValueError, match="fit_standardiser: expected at least one example, got"):
-        fit_standardiser(jnp.zeros(shape))
+    with pytest.raises(ValueError, match="fit_standardizer: expected at least one example, got"):
+        fit_standardizer(jnp.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (3,), (5, 3, 1)])
 @pytest.mark.parametrize("name", ["apply", "invert"])
 def test_other_features_than_those_it_was_fitted_on_are_refused(name, shape):
-    standardiser = fit_standardiser(jnp.asarray(X))
-    with pytest.raises(ValueError, match=rf"Standardiser.{name}: expected x to fit .* \(1, 3\)"):
-        getattr(standardiser, name)(jnp.zeros(shape))
+    standardizer = fit_standardizer(jnp.asarray(X))
+    with pytest.raises(ValueError, match=rf"Standardizer.{name}: expected x to fit .* \(1, 3\)"):
+        getattr(standardizer, name)(jnp.zeros(shape))
 
 
 @settings(max_examples=30)

@@ -53,8 +53,8 @@ def own(module: Any) -> Iterator[tuple[str, Any]]:
 
 # Of parts whose own examples run: what takes seconds to compile.
 SLOW = {
-    "fnn.data.augment.audio", "fnn.data.augment.colour", "fnn.models.bert", "fnn.models.dit",
-    "fnn.models.layers.moe", "fnn.models.layers.recurrent", "fnn.models.vit",
+    "fnn.data.augment.audio", "fnn.data.augment.color", "fnn.models.bert", "fnn.models.dit",
+    "fnn.nn.moe", "fnn.nn.recurrent", "fnn.models.vit",
     "fnn.testing.optimizer_laws",
 }  # fmt: skip
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models
-from fnn.combinators import sequential
+from fnn import nn
 from fnn.layers import dropout
+from fnn.nn import sequential
 
 ONES = jnp.ones(20_000)
 
@@ -71,7 +71,7 @@ def expect_independent_masks(model):
 
 
 def test_two_dropout_layers_drop_independently():
-    expect_independent_masks(sequential(models.dropout(0.5), models.dropout(0.5)))
+    expect_independent_masks(sequential(nn.dropout(0.5), nn.dropout(0.5)))
 
 
 def test_each_example_has_its_own_mask():
@@ -99,6 +99,6 @@ def test_a_rate_that_is_no_probability_is_refused(rate):
 def test_training_without_a_key_is_refused_unless_nothing_is_dropped():
     x = jnp.ones((1, 2))
     with pytest.raises(ValueError, match="dropout: expected a key with train=True"):
-        models.dropout(0.5).apply({}, (), x, train=True)
-    assert models.dropout(0).apply({}, (), x, train=True)[0] is x
-    assert models.dropout(0.5).apply({}, (), x, train=False)[0] is x
+        nn.dropout(0.5).apply({}, (), x, train=True)
+    assert nn.dropout(0).apply({}, (), x, train=True)[0] is x
+    assert nn.dropout(0.5).apply({}, (), x, train=False)[0] is x

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import layers, models
+from fnn import layers, nn
 from tests.registry.rows import normal
 
 N, RATE = 40_000, 0.3
@@ -24,11 +24,11 @@ drops = pytest.mark.parametrize("drop", DROPS.values(), ids=DROPS.keys())
 def expect_moments(y, mean, variance):
     """Both within four of their own standard errors: one honest draw in 10,000 fails."""
     y = np.asarray(y, np.float64).ravel()
-    centred = y - mean
-    assert abs(centred.mean()) <= 4 * np.sqrt(variance / y.size)
-    fourth = np.mean(centred**4)
+    centered = y - mean
+    assert abs(centered.mean()) <= 4 * np.sqrt(variance / y.size)
+    fourth = np.mean(centered**4)
     error = np.sqrt((fourth - variance**2) / y.size)
-    assert abs(np.mean(centred**2) - variance) <= 4 * error
+    assert abs(np.mean(centered**2) - variance) <= 4 * error
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_float64_stays_float64(drop):
 
 
 def test_stochastic_depth_adds_the_branch_to_some_examples_and_to_all_in_evaluation():
-    model = models.stochastic_depth(models.dense(3), RATE)
+    model = nn.stochastic_depth(nn.linear(3), RATE)
     x = jnp.asarray(normal(200, 3))
     params, state = jax.jit(model.init)(jax.random.key(0), x)
-    branch = models.dense(3).apply(params["branch"], (), x)[0]
+    branch = nn.linear(3).apply(params["branch"], (), x)[0]
     evaluated, _ = model.apply(params, state, x)
     np.testing.assert_allclose(evaluated, x + branch, rtol=1e-6)
     trained, _ = model.apply(params, state, x, key=jax.random.key(1), train=True)
@@ -149,9 +149,9 @@ def test_other_bad_input_is_refused():
     x = jnp.ones((2, 2))
     for branch, train, words in (
         (jnp.sin, True, "drop_path: expected a key"),
-        (models.dense(3), False, "residual: expected the layer to keep the shape"),
+        (nn.linear(3), False, "residual: expected the layer to keep the shape"),
     ):
-        model = models.stochastic_depth(branch, 0.5)
+        model = nn.stochastic_depth(branch, 0.5)
         params, state = jax.eval_shape(model.init, jax.random.key(0), x)
         with pytest.raises(ValueError, match=words):
             jax.eval_shape(partial(model.apply, train=train), params, state, x)

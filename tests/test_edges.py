@@ -9,7 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from fnn import layers, losses, models, optim, schedules, tree
+from fnn import layers, losses, nn, optim, schedules, tree
 from fnn.dtypes import is_float
 from fnn.recipe import Recipe
 from fnn.train import check, make_evaluate, make_init, make_step
@@ -224,7 +224,7 @@ def test_a_linear_layer_has_inputs_and_outputs(sizes):
 
 
 def recipe(hyper):
-    return Recipe(models.dense(2), losses.mean_squared_error, optim.adam(), schedules.constant(0.1))
+    return Recipe(nn.linear(2), losses.mean_squared_error, optim.adam(), schedules.constant(0.1))
 
 
 X, Y = normal(4, 3), normal(4, 2)
@@ -256,7 +256,7 @@ def test_training_refuses_complex_parameters_by_name():
 
 
 def test_a_model_without_parameters_trains():
-    from fnn.combinators import lift
+    from fnn.nn import lift
 
     def bare(hyper):
         return recipe(hyper)._replace(model=lift(lambda x: x[:, :2]))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnn import layers, models
+from fnn import layers, nn
 
 # Against another library or a float64 twin, as a share of the largest entry.
 RTOL = {np.float32: 1e-5, np.float64: 1e-10}
@@ -146,9 +146,9 @@ def test_learned_positions_are_the_rows_from_the_start():
 
 def test_models_of_positions_add_them_to_each_sequence():
     x = jnp.asarray(numbers(2, 3, D, seed=1))
-    y, _ = models.learned_positions(V).apply(TABLE, (), x)
+    y, _ = nn.learned_positions(V).apply(TABLE, (), x)
     np.testing.assert_array_equal(y, x + TABLE["table"][None, :3])
-    y, _ = models.sinusoidal_positions(base=50.0).apply({}, (), x)
+    y, _ = nn.sinusoidal_positions(base=50.0).apply({}, (), x)
     expect_close(y, x + sinusoidal_positions(jnp.arange(3), D, base=50.0)[None], SAME)
 
 
@@ -291,7 +291,7 @@ def test_ids_that_are_no_integers_are_refused():
     ):
         layers.embedding(TABLE, jnp.zeros(2))
     with refused(r"embedding: expected integer ids, got float32\[2\]"):
-        models.embedding(V, D).init(jax.random.key(0), jax.ShapeDtypeStruct((2,), jnp.float32))
+        nn.embedding(V, D).init(jax.random.key(0), jax.ShapeDtypeStruct((2,), jnp.float32))
 
 
 def test_vectors_that_do_not_fit_the_table_are_refused():
@@ -320,7 +320,7 @@ def test_alibi_refuses_no_heads():
         layers.alibi_slopes(0)
 
 
-@pytest.mark.parametrize("make", [lambda: models.learned_positions(V), models.sinusoidal_positions])
+@pytest.mark.parametrize("make", [lambda: nn.learned_positions(V), nn.sinusoidal_positions])
 def test_models_of_positions_refuse_inputs_without_time(make):
     with refused(r"positions: expected x of shape \(batch, time, features\), got \(3, 5\)"):
         make().init(jax.random.key(0), jnp.zeros((3, 5)))

@@ -7,8 +7,8 @@ import pytest
 
 from fnn import testing
 from fnn.dtypes import cast_floats
+from fnn.testing._quadratic import example_params
 from fnn.testing.optimizer_laws import _train
-from fnn.testing.quadratic import example_params
 from tests import registry
 from tests.registry.rows import normal
 
@@ -22,7 +22,7 @@ EXCEPTIONS = {
 
 # One of each kind of derivative; the others take long to compile, or are made of plain operations.
 QUICK_MODELS = {
-    "batch_norm", "conv", "conv_transpose", "dense", "depthwise_conv", "embedding", "gru",
+    "batch_norm", "conv", "conv_transpose", "linear", "depthwise_conv", "embedding", "gru",
     "layer_norm", "linear_recurrence", "lstm", "max_pool", "moe", "rms_norm", "rnn",
     "stack with state and noise",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The experiments on CIFAR-10, on a few pictures of noise."""
+"""The experiments on CIFAR-10, on a few images of noise."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def test_the_resnet_writes_all_that_it_promises(cifar, tmp_path, capsys):
     assert printed.split("(")[0].removeprefix("test accuracy").strip() in page.text
 
 
-def test_the_gpu_setting_of_the_resnet_is_resnet_18_for_small_pictures():
+def test_the_gpu_setting_of_the_resnet_is_resnet_18_for_small_images():
     model = cifar_resnet.make_model(cifar_resnet.GPU, 0.9)
     x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
     params, state = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -91,7 +91,7 @@ def test_the_sprint_says_what_it_took(cifar, capsys, monkeypatch):
 
 
 def test_whitening_makes_outputs_that_are_uncorrelated_and_of_one_size():
-    # Smooth pictures: neighbours are alike, so the patches are far from white.
+    # Smooth images: neighbors are alike, so the patches are far from white.
     rough = np.random.default_rng(0).normal(size=(40, 12, 12, 3))
     x = jnp.asarray(rough + np.roll(rough, 1, 1) + np.roll(rough, 1, 2) + 0.5, jnp.float32)
     kernel = cifar_speedrun.whitening(x, eps=0.0)
@@ -111,7 +111,7 @@ def test_the_first_outputs_of_a_kernel_hand_on_the_inputs():
     assert float(kernel[..., 4:].std()) > 0.05
 
 
-def test_six_views_weigh_the_picture_as_it_lies_as_much_as_all_moved_ones():
+def test_six_views_weigh_the_image_as_it_lies_as_much_as_all_moved_ones():
     # With one pixel as the only logit, the weights of the views can be read off: a view moved down
     # and right shows there what was above and left, and its mirror image what was beside that.
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 1)), jnp.float32)
@@ -176,6 +176,6 @@ def test_it_says_where_it_looked_for_its_data(module, tmp_path):
         module.main(module.Config(root=str(tmp_path)))
 
 
-def test_it_does_not_invent_pictures(cifar):
+def test_it_does_not_invent_images(cifar):
     with pytest.raises(SystemExit, match="--train-examples: expected at most 500, got 501"):
         cifar_speedrun.main(dataclasses.replace(TINY, train_examples=501))

@@ -1,4 +1,4 @@
-"""The experiments on MNIST and Fashion-MNIST, on a few pictures of noise."""
+"""The experiments on MNIST and Fashion-MNIST, on a few images of noise."""
 
 import importlib
 import json
@@ -70,7 +70,7 @@ def test_the_parts_are_disjoint_and_even_and_every_pixel_is_a_share_of_white(two
     assert {x.tobytes() for x in as_given} == {x.tobytes() for x in DATASET.train.x}
 
 
-def test_the_probabilities_of_fashion_are_those_of_a_picture_and_its_mirror_image():
+def test_the_probabilities_of_fashion_are_those_of_a_image_and_its_mirror_image():
     module = importlib.import_module("experiments.fashion_cnn")
     model = module.make_recipe(module.Config(**TINY))(module.Config(**TINY).hyper).model
     x = module.divide(module.jax.random.key(0), DATASET)[1].x

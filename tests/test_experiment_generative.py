@@ -20,10 +20,10 @@ def said_by(experiment, config):
 
 
 def test_the_vae_bounds_the_likelihood_and_draws(tmp_path):
-    out = tmp_path / "new" / "picture.png"
+    out = tmp_path / "new" / "image.png"
     config = vae.Config(widths=(8,), latent=2, steps=4, batch_size=32, draws=3, out=out)
     lines = said_by(vae, config)
-    assert [line.split(":")[0] for line in lines] == ["train", "valid", "picture"]
+    assert [line.split(":")[0] for line in lines] == ["train", "valid", "image"]
     one, many = (float(word) for word in lines[1].split() if word[0] == "-")
     assert one < many < 0  # the bound of more draws is tighter
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -37,7 +37,7 @@ def test_the_likelihood_of_a_pixel_adds_up_to_one():
 
 
 def test_the_diffusion_model_samples_every_label_and_draws(tmp_path):
-    out = tmp_path / "new" / "picture.png"
+    out = tmp_path / "new" / "image.png"
     config = diffusion.Config(
         features=8,
         num_layers=1,
@@ -54,7 +54,7 @@ def test_the_diffusion_model_samples_every_label_and_draws(tmp_path):
     assert f"figure: {out}" in lines[-1] and out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_judge_knows_the_training_pictures_themselves():
+def test_the_judge_knows_the_training_images_themselves():
     data = diffusion.digits(0)
     x, y = data.train.x
     said = diffusion.judge(x[:20], y[:20], (x, y))

@@ -13,9 +13,9 @@ TINY = dict(steps=6, batch_size=16, width=4, rates=(0.1, 0.2), outer_steps=3, se
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What a small run prints, and its picture."""
+    """What a small run prints, and its image."""
     lines: list[str] = []
-    out = tmp_path_factory.mktemp("learned") / "new" / "picture.png"
+    out = tmp_path_factory.mktemp("learned") / "new" / "image.png"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.print", lambda text: lines.extend(text.split("\n")))
         with jax.debug_key_reuse(False):  # a gradient makes its steps again, with the same noise

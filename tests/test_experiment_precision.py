@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tyro
 
-from fnn import models
+from fnn import nn
 
 pytestmark = pytest.mark.slow  # whole trainings
 
@@ -30,7 +30,7 @@ def test_activations_are_what_depends_on_the_batch_and_half_of_it_in_16_bits():
     x, found = jnp.ones((20, 5)), {}
     for name in ("float32", "bfloat16"):
         mlp = precision.make_recipe(config, lambda recipe: recipe)({"lr": 0.1})
-        recipe = precision.PRECISIONS[name](mlp._replace(model=models.dense(3)))
+        recipe = precision.PRECISIONS[name](mlp._replace(model=nn.linear(3)))
         params, state = recipe.model.init(jax.random.key(0), x)
         found[name] = precision.activations(recipe, params, state, x, config)
     assert found == {"float32": 8 * 5 * 4, "bfloat16": 8 * 5 * 2}

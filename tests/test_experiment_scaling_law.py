@@ -31,7 +31,7 @@ def test_it_trains_all_sizes_fits_a_law_and_draws_it(text, monkeypatch):
         eval_windows=8,
         warmup_steps=1,
         first_step=1,
-        out=text / "new" / "picture.png",
+        out=text / "new" / "image.png",
     )
     scaling.main(config)
     assert sum("parameters: loss" in line for line in lines) == 3

@@ -90,7 +90,7 @@ def test_digits_sums_up_its_seeds(two_seeds):
     assert abs(float(last[9]) - np.std(accuracies, ddof=1)) < 0.08
 
 
-def test_each_seed_of_digits_has_a_split_of_its_own_standardised_by_its_training_part():
+def test_each_seed_of_digits_has_a_split_of_its_own_standardized_by_its_training_part():
     data, test = digits.load(jax.random.key(0))
     sizes = [len(part.y) for part in (data.train, data.valid, test)]
     assert sizes == [1258, 269, 270]
@@ -166,7 +166,7 @@ def script(monkeypatch, name: str, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_and_the_picture_of_optimizers_are_made(monkeypatch, tmp_path, capsys):
+def test_the_table_and_the_image_of_optimizers_are_made(monkeypatch, tmp_path, capsys):
     sizes = ["--seeds", "2", "--steps", "4", "--valley-steps", "5", "--path-steps", "5"]
     out = tmp_path / "new" / "paths.png"
     script(monkeypatch, "optimizers", "--only", "sgd", *sizes, "--out", str(out))

@@ -76,9 +76,12 @@ def test_at_several_batch_sizes_it_computes_what_the_model_does(name):
 
 # Models of real size, where the form for the CPU depends on sizes that the small rows never reach.
 LARGE = {
-    "resnet18": (lambda: models.resnet(models.resnet18()), (224, 224, 3)),
-    "vit": (lambda: models.vit(models.vit_base(num_layers=1)), (224, 224, 3)),
-    "unet": (lambda: models.unet(models.UNetConfig(widths=(32, 64), out_features=2)), (32, 32, 3)),
+    "resnet18": (lambda: models.resnet.resnet(models.resnet.resnet18()), (224, 224, 3)),
+    "vit": (lambda: models.vit.vit(models.vit.vit_base(num_layers=1)), (224, 224, 3)),
+    "unet": (
+        lambda: models.unet.unet(models.unet.UNetConfig(widths=(32, 64), out_features=2)),
+        (32, 32, 3),
+    ),
 }
 
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, nn, optim, schedules
 from fnn.checkpoint import RunDir
 from fnn.keys import run_keys
 from fnn.order import order
 from fnn.recipe import Recipe
 from fnn.train import NonFiniteError, Stop, fit, make_run, silent
-from fnn.train.early_stopping import EarlyStopping
+from fnn.train.callbacks import EarlyStopping
 from fnn.train.progress import lines
 from fnn.types import Batch, Data
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
@@ -160,7 +160,7 @@ def test_a_store_that_holds_a_run_is_not_overwritten(tmp_path):
 
 
 def test_a_signal_while_the_progress_is_shown_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["fnn.train.chunks"], "_MOST_STEPS", 1)  # so all are shown
+    monkeypatch.setattr(sys.modules["fnn.train._chunks"], "_MOST_STEPS", 1)  # so all are shown
 
     @contextmanager
     def interrupting(steps):
@@ -232,7 +232,7 @@ def test_a_signal_ends_a_fit_cleanly_with_everything_saved(tmp_path, number, who
 def exploding(hyper):
     """A linear model on a bad example: x is so large in one row that the loss overflows."""
     return Recipe(
-        model=models.dense(1),
+        model=nn.linear(1),
         loss=losses.mean_squared_error,
         optimizer=optim.sgd(),
         schedule=schedules.constant(hyper["lr"]),

@@ -9,7 +9,7 @@ from fnn.checkpoint import RunDir
 from fnn.data import Streamed
 from fnn.keys import run_keys
 from fnn.train import Callback, NonFiniteError, Stop, fit, silent
-from fnn.train.source import first_batch
+from fnn.train._source import first_batch
 from fnn.types import Data
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
 

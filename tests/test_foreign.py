@@ -32,12 +32,12 @@ FOREIGN = {
     "key": (KEY, "key"),
     "dates": (np.array(["2020-01-01"], "M8[D]"), "timedelta64"),
 }
-fitted = data.fit_standardiser(jax.numpy.ones((2, 1)))
+fitted = data.fit_standardizer(jax.numpy.ones((2, 1)))
 encoder = data.fit_encoder(data.Table(columns={"a": np.ones(2)}))
 TAKERS = {
-    "fit_standardiser": data.fit_standardiser,
-    "Standardiser.apply": fitted.apply,
-    "Standardiser.invert": fitted.invert,
+    "fit_standardizer": data.fit_standardizer,
+    "Standardizer.apply": fitted.apply,
+    "Standardizer.invert": fitted.invert,
     "Encoder.invert": encoder.invert,
     "windows": lambda x: data.windows(x, 1),
     "smote": lambda x: smote(KEY, x, 1),

@@ -22,8 +22,8 @@ def without_shape_hook():
 @pytest.mark.parametrize(
     "function",
     [
-        data.fit_standardiser,
-        data.fit_standardiser(jax.numpy.ones((2, 2))).apply,
+        data.fit_standardizer,
+        data.fit_standardizer(jax.numpy.ones((2, 2))).apply,
         lambda x: data.Table(columns={"a": x}),
         lambda x: data.windows(x, 1),
         lambda x: data.audit({"train": (x, None)}),

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, metrics, models, optim, schedules
-from fnn.combinators import sequential
+from fnn import losses, metrics, nn, optim, schedules
+from fnn.diagnose import fork
+from fnn.nn import sequential
 from fnn.recipe import Recipe
-from fnn.train import fork, make_run
+from fnn.train import make_run
 from tests.tiny import BATCH, DATA, KEY, assert_same_bits
 
 HYPER = {"lr": 0.2, "rate": 0.3, "optimizer": {"momentum": 0.5}}
@@ -20,7 +21,7 @@ BEFORE, STEPS = 5, 7
 
 def recipe(hyper):
     return Recipe(
-        model=sequential(models.dropout(hyper["rate"]), models.dense(2)),
+        model=sequential(nn.dropout(hyper["rate"]), nn.linear(2)),
         loss=losses.cross_entropy,
         optimizer=optim.momentum(momentum=hyper["optimizer"]["momentum"]),
         schedule=schedules.constant(hyper["lr"]),

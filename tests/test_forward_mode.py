@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, models, nn, optim, schedules
 from fnn.recipe import Recipe
 from fnn.train import make_run
 from fnn.types import Batch, Data
@@ -22,16 +22,18 @@ def halves(x, y):
 
 MODELS = {
     "mlp": (
-        lambda rate: models.mlp(models.MLPConfig(widths=(8, 8), out_features=2), rate=rate),
+        lambda rate: models.mlp.mlp(models.mlp.MLPConfig(widths=(8, 8), out_features=2), rate=rate),
         DATA,
     ),
     "cnn": (
-        lambda rate: models.cnn(models.CNNConfig(stages=((4,), (8,)), out_features=3), rate=rate),
+        lambda rate: models.cnn.cnn(
+            models.cnn.CNNConfig(stages=((4,), (8,)), out_features=3), rate=rate
+        ),
         halves(normal(24, 8, 8, 1), integers(24, below=3)),
     ),
     "transformer": (
-        lambda rate: models.gpt(
-            models.gpt2(vocabulary=7, max_length=6, features=8, num_layers=1, num_heads=2),
+        lambda rate: models.gpt.gpt(
+            models.gpt.gpt2(vocabulary=7, max_length=6, features=8, num_layers=1, num_heads=2),
             rate=rate,
         ),
         halves(integers(24, 6, below=7), integers(24, 6, below=7, seed=1)),
@@ -73,7 +75,7 @@ def test_every_hypergradient_of_forward_mode_is_that_of_reverse_mode(name):
 def temporary_bytes(derivative, steps):
     def recipe(hyper):
         return Recipe(
-            model=models.dense(256),
+            model=nn.linear(256),
             loss=losses.cross_entropy,
             optimizer=optim.momentum(),
             schedule=schedules.constant(hyper["lr"]),

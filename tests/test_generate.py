@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fnn.generate import _is_kept, generate, sample
-from fnn.models import gpt, gpt2, gpt_decoder, llama
+from fnn.models.gpt import gpt, gpt2, gpt_decoder, llama
 from fnn.types import Decoder
 
 SIZES = {"vocabulary": 11, "max_length": 16, "features": 8, "num_heads": 4}

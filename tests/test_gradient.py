@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, models, nn, optim, schedules
 from fnn.activations import tanh
-from fnn.combinators import sequential
 from fnn.keys import run_keys
+from fnn.nn import sequential
 from fnn.recipe import Recipe, whole_batch
 from fnn.train import fit, make_init, make_run, make_step, microbatches, silent
 from fnn.train.devices import everywhere
@@ -25,7 +25,9 @@ def recipe_with(gradient=whole_batch, **changes):
 
     def recipe(hyper):
         plain = Recipe(
-            model=models.mlp(models.MLPConfig(widths=(8,), out_features=2, activation=tanh)),
+            model=models.mlp.mlp(
+                models.mlp.MLPConfig(widths=(8,), out_features=2, activation=tanh)
+            ),
             loss=losses.cross_entropy,
             optimizer=optim.sgd(),
             schedule=schedules.constant(hyper["lr"]),
@@ -56,7 +58,7 @@ def squared(params, model_state):
 
 SAME_IN_PARTS = {
     "with a penalty, losses of two axes, and x in a dict": {
-        "model": sequential(lambda x: x["a"] + x["b"], models.dense(2)),
+        "model": sequential(lambda x: x["a"] + x["b"], nn.linear(2)),
         "loss": lambda p, y: jnp.square(p - jax.nn.one_hot(y, 2)) * jnp.float32([[1, 5]]),
         "penalty": squared,
     },
@@ -156,7 +158,7 @@ def test_a_batch_that_the_parts_do_not_divide_is_refused_before_the_first_step()
 
 # With noise and statistics of the batch, so that the parts are not the whole.
 
-LAYERS = sequential(models.dropout(0.5), models.batch_norm(decay=0.5), models.dense(2))
+LAYERS = sequential(nn.dropout(0.5), nn.batch_norm(decay=0.5), nn.linear(2))
 in_parts = recipe_with(microbatches(PARTS), model=LAYERS)
 RUN = dict(steps=6, batch_size=16)
 
@@ -168,7 +170,7 @@ def trained():
 
 def test_batch_norm_follows_each_part_in_turn():
     def normed(gradient):
-        layers = sequential(models.batch_norm(decay=0.5), models.dense(2))
+        layers = sequential(nn.batch_norm(decay=0.5), nn.linear(2))
         return recipe_with(gradient, model=layers)
 
     state, _ = stepped(normed(microbatches(2)))
@@ -230,8 +232,8 @@ def test_the_activations_in_memory_are_those_of_one_part():
 
     def bytes_of(parts):
         def recipe(hyper):
-            config = models.MLPConfig(widths=(64, 64), out_features=2)
-            return recipe_with(microbatches(parts), model=models.mlp(config))(hyper)
+            config = models.mlp.MLPConfig(widths=(64, 64), out_features=2)
+            return recipe_with(microbatches(parts), model=models.mlp.mlp(config))(hyper)
 
         state = jax.eval_shape(make_init(recipe), run_keys(KEY).init, HYPER, x)
         compiled = (

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
-from fnn.combinators import sequential
+from fnn import losses, nn, optim, schedules
+from fnn.nn import sequential
 from fnn.recipe import Recipe
 from fnn.train import checkpointed_scan, make_run
 from tests.tiny import BATCH, DATA, EVERY, KEY, STEPS, assert_same_bits
@@ -55,7 +55,7 @@ def test_a_checkpointed_scan_needs_no_xs_and_carries_keys():
 def small(hyper):
     """Noise, a state of the optimizer, and few operations: the compiler is what takes time here."""
     return Recipe(
-        model=sequential(models.dropout(hyper["rate"]), models.dense(2)),
+        model=sequential(nn.dropout(hyper["rate"]), nn.linear(2)),
         loss=losses.cross_entropy,
         optimizer=optim.momentum(momentum=hyper["momentum"]),
         schedule=schedules.constant(hyper["lr"]),
@@ -93,7 +93,7 @@ def test_a_checkpointed_run_has_the_gradients_of_the_plain_one():
 def wide(hyper):
     """A state of some kilobytes, beside which the record of the steps (20 bytes each) is small."""
     return Recipe(
-        model=models.dense(256),
+        model=nn.linear(256),
         loss=losses.cross_entropy,
         optimizer=optim.momentum(),
         schedule=schedules.constant(hyper["lr"]),
@@ -123,7 +123,7 @@ def test_the_gradient_by_a_rate_for_each_step_agrees_with_finite_differences_in_
         data = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, DATA)
 
         def tabled(hyper):
-            model = sequential(models.dense(4), jnp.tanh, models.dense(2))
+            model = sequential(nn.linear(4), jnp.tanh, nn.linear(2))
 
             def init(key, x):
                 params, state = model.init(key, jax.ShapeDtypeStruct(x.shape, jnp.float32))

@@ -19,8 +19,8 @@ ROWS = {
         "schedules", "order", "scaling",
     ],
     3: ["layers", "optim"],
-    4: ["combinators", "models"],
-    5: ["train", "generate", "sharding", "diagnose"],
+    4: ["nn", "models"],
+    5: ["train", "generate", "diagnose"],
     6: ["data", "checkpoint", "report", "interop", "testing"],
 }
 # fmt: on

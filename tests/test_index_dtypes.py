@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import layers, losses, metrics, models, order
+from fnn import layers, losses, metrics, models, nn, order
 from fnn.data import augment, class_weights, grouped_split, pack, stratified_split, windows
 from fnn.generate import generate, sample
 from fnn.models.bert import BERTInput, bert_base
@@ -77,7 +77,7 @@ def _segments(values, ids):
 
 
 def _last(values, ids):
-    return models.last_step().apply({}, (), (values, ids))[0]
+    return nn.last_step().apply({}, (), (values, ids))[0]
 
 
 def _mixed(values, ids):
@@ -238,7 +238,7 @@ BERT = dataclasses.replace(
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_models_read_narrow_tokens_segments_and_lengths(dtype):
     ids = IDS[dtype][None].astype(dtype)
-    model = models.bert(BERT)
+    model = models.bert.bert(BERT)
 
     @jax.jit
     def features(ids, lengths):

@@ -75,7 +75,7 @@ def test_orthogonal_matrices_are_not_all_rotations_of_one_half():
     assert set(signs) == {-1.0, 1.0}
 
 
-def test_orthogonal_numbers_are_centred():
+def test_orthogonal_numbers_are_centered():
     # Without the signs of R's diagonal, the diagonal of Q would lean to one side.
     corners = [orthogonal()(key(i), (3, 3))[0, 0].item() for i in range(100)]
     assert abs(np.mean(corners)) < 4 * math.sqrt(1 / 3 / 100)  # four standard errors

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from fnn import models, optim, schedules, tree
+from fnn import models, nn, optim, schedules, tree
 from fnn.interop import export, safetensors
 from fnn.interop.optax import from_optax, to_optax
 from fnn.types import Model
@@ -140,7 +140,7 @@ inputs = np.load(folder / "inputs.npz")
 params = {"kernel": inputs["kernel"], "bias": inputs["bias"]}
 outputs = {}
 for n in (1, 3):
-    outputs[f"baked{n}"] = baked.call(inputs["pictures"][:n])
+    outputs[f"baked{n}"] = baked.call(inputs["images"][:n])
     outputs[f"bare{n}"] = bare.call(params, (), inputs["x"][:n])
 np.savez(folder / "outputs.npz", **outputs)
 assert "fnn" not in sys.modules
@@ -149,21 +149,21 @@ assert "fnn" not in sys.modules
 
 def test_an_exported_model_runs_on_any_batch_in_a_process_without_fnn(tmp_path):
     pytest.importorskip("flatbuffers")
-    config = models.CNNConfig(stages=((2,), (3,)), out_features=2)  # with running statistics
-    cnn, dense = models.cnn(config), models.dense(2)
-    pictures = np.random.default_rng(0).normal(size=(3, 6, 6, 1)).astype(np.float32)
+    config = models.cnn.CNNConfig(stages=((2,), (3,)), out_features=2)  # with running statistics
+    cnn, dense = models.cnn.cnn(config), nn.linear(2)
+    images = np.random.default_rng(0).normal(size=(3, 6, 6, 1)).astype(np.float32)
     x = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
-    weights = jax.jit(cnn.init)(jax.random.key(0), pictures)
+    weights = jax.jit(cnn.init)(jax.random.key(0), images)
     params, state = dense.init(jax.random.key(1), x)
-    export.write(tmp_path / "baked.bin", export.predictor(cnn, *weights, pictures))
+    export.write(tmp_path / "baked.bin", export.predictor(cnn, *weights, images))
     export.write(tmp_path / "bare.bin", export.function(dense, params, state, x))
-    np.savez(tmp_path / "inputs.npz", pictures=pictures, x=x, **params)
+    np.savez(tmp_path / "inputs.npz", images=images, x=x, **params)
     subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True, cwd=tmp_path, timeout=300
     )
     outputs = np.load(tmp_path / "outputs.npz")
     expected = {
-        "baked": jax.jit(lambda x: cnn.apply(*weights, x)[0])(pictures),
+        "baked": jax.jit(lambda x: cnn.apply(*weights, x)[0])(images),
         "bare": dense.apply(params, state, jnp.asarray(x))[0],
     }
     for name, y in expected.items():

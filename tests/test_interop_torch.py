@@ -48,7 +48,7 @@ def channels_first(x):
     return np.moveaxis(x, -1, 1)
 
 
-SEQUENCE, PICTURE = numbers(2, 5, 4), numbers(2, 6, 5, 4)
+SEQUENCE, IMAGE = numbers(2, 5, 4), numbers(2, 6, 5, 4)
 NO_STATE = ()
 
 
@@ -92,7 +92,7 @@ LAYERS = {
     "conv_transpose1d": conv_transpose_case(nn.ConvTranspose1d, 1),
     "conv_transpose2d": conv_transpose_case(nn.ConvTranspose2d, 2, groups=2),
     "conv_transpose3d": conv_transpose_case(nn.ConvTranspose3d, 3),
-    "batch_norm": (nn.BatchNorm2d(4), PICTURE, of_torch.batch_norm("", ""), batch_norm),
+    "batch_norm": (nn.BatchNorm2d(4), IMAGE, of_torch.batch_norm("", ""), batch_norm),
     "layer_norm": (
         nn.LayerNorm(4),
         SEQUENCE,
@@ -107,18 +107,18 @@ LAYERS = {
     ),
     "group_norm": (
         nn.GroupNorm(2, 4),
-        PICTURE,
+        IMAGE,
         of_torch.norm("", ""),
         plain(layers.group_norm, groups=2, eps=1e-5),
     ),
     "instance_norm": (
         nn.InstanceNorm2d(4, affine=True),
-        PICTURE,
+        IMAGE,
         of_torch.norm("", ""),
         plain(layers.instance_norm, eps=1e-5),
     ),
     "embedding": (nn.Embedding(V, 4), TOKENS, of_torch.embedding("", ""), plain(layers.embedding)),
-    "prelu": (nn.PReLU(4), PICTURE, of_torch.prelu("", ""), plain(layers.prelu)),
+    "prelu": (nn.PReLU(4), IMAGE, of_torch.prelu("", ""), plain(layers.prelu)),
     "rnn": (
         nn.RNN(4, 3, batch_first=True),
         SEQUENCE,
@@ -273,9 +273,9 @@ def gpt2_case():
             embd_pdrop=0,
         )  # fmt: skip
     )
-    config = models.gpt2(vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2)
+    config = models.gpt.gpt2(vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2)
     call = partial(theirs, torch.tensor(TOKENS))
-    return theirs, models.gpt(config), IDS, huggingface.gpt2(config), lambda: [call().logits]
+    return theirs, models.gpt.gpt(config), IDS, huggingface.gpt2(config), lambda: [call().logits]
 
 
 def llama_case(tied):
@@ -295,12 +295,12 @@ def llama_case(tied):
             eos_token_id=0,
         )  # fmt: skip
     )
-    config = models.llama(
+    config = models.gpt.llama(
         vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=4, num_kv_heads=2,
         hidden_features=12, tied=tied,
     )  # fmt: skip
     call = partial(theirs, torch.tensor(TOKENS))
-    return theirs, models.gpt(config), IDS, huggingface.llama(config), lambda: [call().logits]
+    return theirs, models.gpt.gpt(config), IDS, huggingface.llama(config), lambda: [call().logits]
 
 
 def bert_parts():
@@ -310,11 +310,13 @@ def bert_parts():
         attention_probs_dropout_prob=0, bos_token_id=0, eos_token_id=0,
         pad_token_id=None,  # torch gives the row of a token for padding no gradient
     )  # fmt: skip
-    ours = models.bert_base(
+    ours = models.bert.bert_base(
         vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2, hidden_features=12
     )
     segments = np.arange(2 * T).reshape(2, T) % 2
-    x = models.BERTInput(IDS, jnp.asarray(segments, jnp.int32), jnp.asarray(LENGTHS, jnp.int32))
+    x = models.bert.BERTInput(
+        IDS, jnp.asarray(segments, jnp.int32), jnp.asarray(LENGTHS, jnp.int32)
+    )
     inputs = {
         "input_ids": torch.tensor(TOKENS),
         "token_type_ids": torch.tensor(segments),
@@ -331,14 +333,14 @@ def bert_case():
         output = theirs(**inputs)
         return [output.last_hidden_state, output.pooler_output]
 
-    return theirs, models.bert(config), x, huggingface.bert(config), call
+    return theirs, models.bert.bert(config), x, huggingface.bert(config), call
 
 
 def masked_lm_case():
     theirs, config, x, inputs = bert_parts()
     theirs = transformers.BertForMaskedLM(theirs)
     names = huggingface.masked_lm(config)
-    return theirs, models.masked_lm(config), x, names, lambda: [theirs(**inputs).logits]
+    return theirs, models.bert.masked_lm(config), x, names, lambda: [theirs(**inputs).logits]
 
 
 def vit_case():
@@ -356,13 +358,13 @@ def vit_case():
             layer_norm_eps=1e-6,
         )  # fmt: skip
     )
-    config = models.vit_base(
+    config = models.vit.vit_base(
         patch=2, features=E, num_layers=2, num_heads=2, hidden_features=12, out_features=3
     )
     x = numbers(2, *IMAGE)
     call = partial(theirs, torch.tensor(channels_first(x)))
     names = huggingface.vit(config, image=IMAGE)
-    return theirs, models.vit(config), jnp.asarray(x), names, lambda: [call().logits]
+    return theirs, models.vit.vit(config), jnp.asarray(x), names, lambda: [call().logits]
 
 
 class Unit(nn.Module):
@@ -417,7 +419,7 @@ def resnet_case(published, widths, narrow):
     call = partial(theirs, torch.tensor(channels_first(x)))
     return (
         theirs,
-        models.resnet(config),
+        models.resnet.resnet(config),
         jnp.asarray(x),
         torchvision.resnet(config),
         lambda: [call()],
@@ -425,8 +427,8 @@ def resnet_case(published, widths, narrow):
 
 
 CASES = {
-    "resnet, basic": partial(resnet_case, models.resnet18, (4, 8), 1),
-    "resnet, bottleneck": partial(resnet_case, models.resnet50, (8, 16), 4),
+    "resnet, basic": partial(resnet_case, models.resnet.resnet18, (4, 8), 1),
+    "resnet, bottleneck": partial(resnet_case, models.resnet.resnet50, (8, 16), 4),
     "gpt2": gpt2_case,
     "llama": partial(llama_case, False),
     "llama, tied": partial(llama_case, True),
@@ -527,7 +529,7 @@ def test_the_names_of_older_checkpoints_are_read_too(name):
 
 def test_scanned_blocks_hold_the_same_weights_stacked():
     theirs, _, _, names, _ = case("gpt2")
-    config = models.gpt2(
+    config = models.gpt.gpt2(
         vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2, scan=True
     )
     scanned = huggingface.gpt2(config)
@@ -571,7 +573,7 @@ def test_what_does_not_fit_is_listed_with_both_shapes():
 
 def test_a_residual_network_that_torchvision_does_not_have_is_refused():
     with pytest.raises(ValueError, match="torchvision has no residual networks with pre-act"):
-        torchvision.resnet(models.wide_resnet(10, 1, 10))
+        torchvision.resnet(models.resnet.wide_resnet(10, 1, 10))
 
 
 def test_tied_weights_that_differ_are_refused():

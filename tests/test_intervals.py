@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import layers, losses, models, optim, schedules
+from fnn import layers, losses, nn, optim, schedules
 from fnn.expect import expect_within, within
 from fnn.train import check
 from tests.test_arguments import arguments_of, call, kinds_of
 from tests.test_registry import PARTS, public_functions
 from tests.tiny import BATCH, DATA, HYPER, KEY, recipe
 
-MODULES = [*PARTS, "data.augment", "train", "generate"]
+MODULES = [*PARTS, "data.augment", "train", "diagnose", "generate"]
 
 
 def _functions():
@@ -195,4 +195,4 @@ def test_what_the_layers_and_losses_check_when_they_are_called():
     with pytest.raises(ValueError, match="cross_entropy: expected label_smoothing in"):
         losses.cross_entropy(x, jnp.zeros(3, jnp.int32), label_smoothing=-0.1)
     with pytest.raises(ValueError, match="dropout: expected rate in"):
-        models.dropout(-0.5)
+        nn.dropout(-0.5)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fnn import models, tree
-from fnn.combinators import cast, parallel, remat, residual, sequential, stack
+from fnn import models, nn, tree
 from fnn.expect import in_layer
+from fnn.nn import cast, parallel, remat, residual, sequential, stack
 
 KEY = jax.random.key(0)
 
@@ -26,26 +26,26 @@ def note_of(call):
 
 
 def _wired(run, x):
-    x = jnp.tanh(run("block", models.dense(5), x, 0))
-    return run("block", sequential(first=models.dense(6), then=broken), x, 1)
+    x = jnp.tanh(run("block", nn.linear(5), x, 0))
+    return run("block", sequential(first=nn.linear(6), then=broken), x, 1)
 
 
 NESTED = {
-    "sequential by index": (sequential(models.dense(4), broken), "1", "[2,4]"),
+    "sequential by index": (sequential(nn.linear(4), broken), "1", "[2,4]"),
     "sequential by name": (
-        sequential(stages=sequential(sequential(a=models.dense(4), b=broken))),
+        sequential(stages=sequential(sequential(a=nn.linear(4), b=broken))),
         "stages/0/b",
         "[2,4]",
     ),
     "parallel by name": (
-        sequential(both=parallel(left=models.dense(4), right=broken)),
+        sequential(both=parallel(left=nn.linear(4), right=broken)),
         "both/right",
         "[2,3]",
     ),
-    "parallel by index": (parallel(models.dense(4), sequential(jnp.tanh, broken)), "1/1", "[2,3]"),
+    "parallel by index": (parallel(nn.linear(4), sequential(jnp.tanh, broken)), "1/1", "[2,3]"),
     "residual": (sequential(body=residual(sequential(a=jnp.tanh, b=broken))), "body/b", "[2,3]"),
     "residual that changes the shape": (
-        sequential(models.dense(4), residual(models.dense(3))),
+        sequential(nn.linear(4), residual(nn.linear(3))),
         "1",
         "[2,4]",
     ),
@@ -55,12 +55,12 @@ NESTED = {
         "blocks/1",
         "[2,3]",
     ),
-    "stack that changes the shape": (sequential(jnp.tanh, stack(models.dense(4), 2)), "1", "[2,3]"),
-    "wired": (sequential(net=models.wired(_wired)), "net/block/1/then", "[2,6]"),
+    "stack that changes the shape": (sequential(jnp.tanh, stack(nn.linear(4), 2)), "1", "[2,3]"),
+    "wired": (sequential(net=nn.wired(_wired)), "net/block/1/then", "[2,6]"),
     "remat": (sequential(a=remat(sequential(b=broken))), "a/b", "[2,3]"),
     "cast": (sequential(a=cast(sequential(b=broken), jnp.bfloat16)), "a/b", "[2,3]"),
     "an own model": (
-        sequential(a=models.weight_norm(sequential(b=models.dense(4), c=broken))),
+        sequential(a=nn.weight_norm(sequential(b=nn.linear(4), c=broken))),
         "a/c",
         "[2,4]",
     ),
@@ -82,41 +82,41 @@ def _of_shape(params, path, shape):
     return changed
 
 
-RESNET = models.ResNetConfig(
+RESNET = models.resnet.ResNetConfig(
     out_features=2,
     depths=(1, 1),
     widths=(4, 8),
     stem_features=4,
-    stem=models.cifar_stem,
-    block=models.resnet18().block,
-    top=models.resnet18().top,
+    stem=models.resnet.cifar_stem,
+    block=models.resnet.resnet18().block,
+    top=models.resnet.resnet18().top,
 )
 
 
 def gpt(scan):
-    config = models.gpt2(
+    config = models.gpt.gpt2(
         vocabulary=5, max_length=4, features=8, num_layers=2, num_heads=2, scan=scan
     )
-    return models.gpt(config)
+    return models.gpt.gpt(config)
 
 
 # A model, its input, the leaf that gets another shape, and what the note says then.
 IMAGES, TOKENS = jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 3), jnp.int32)
 DEEP = {
     "resnet": (
-        models.resnet(RESNET),
+        models.resnet.resnet(RESNET),
         IMAGES,
         ("stages/1/0/conv1/kernel", (3, 3, 5, 8)),
         "in stages/1/0/conv1, which got float32[2,8,8,4]",
     ),
     "cnn": (
-        models.cnn(models.CNNConfig(stages=((4,), (8,)), out_features=2)),
+        models.cnn.cnn(models.cnn.CNNConfig(stages=((4,), (8,)), out_features=2)),
         IMAGES,
         ("stages/1/0/norm/scale", (7,)),
         "in stages/1/0/norm, which got float32[2,4,4,8]",
     ),
     "unet": (
-        models.unet(models.UNetConfig(widths=(4, 8), depth=1, out_features=1)),
+        models.unet.unet(models.unet.UNetConfig(widths=(4, 8), depth=1, out_features=1)),
         IMAGES,
         ("join/0/units/0/conv/kernel", (3, 3, 5, 4)),
         "in join/0/units/0/conv, which got float32[2,8,8,8]",
@@ -134,8 +134,8 @@ DEEP = {
         "in blocks/attention_norm, which got float32[2,3,8]",
     ),
     "encoder_decoder": (
-        models.encoder_decoder(
-            models.transformer_base(
+        models.encoder_decoder.encoder_decoder(
+            models.encoder_decoder.transformer_base(
                 vocabulary=5, features=4, num_layers=1, num_heads=2, hidden_features=6
             )
         ),
@@ -144,19 +144,21 @@ DEEP = {
         "in decoder/0/mlp, which got float32[2,3,4]",
     ),
     "rnn_lm": (
-        models.rnn_lm(models.RNNLMConfig(vocabulary=5, features=2, widths=(3, 4))),
+        models.rnn_lm.rnn_lm(models.rnn_lm.RNNLMConfig(vocabulary=5, features=2, widths=(3, 4))),
         TOKENS,
         ("layers/1/input/kernel", (5, 16)),
         "in layers/1, which got float32[2,3,3]",
     ),
     "autoencoder": (
-        models.autoencoder(models.AutoencoderConfig(widths=(4,), code_features=2)),
+        models.autoencoder.autoencoder(
+            models.autoencoder.AutoencoderConfig(widths=(4,), code_features=2)
+        ),
         jnp.zeros((2, 6)),
         ("decoder/head/kernel", (5, 6)),
         "in decoder/head, which got float32[2,4]",
     ),
     "bidirectional": (
-        sequential(models.bidirectional(models.gru(4))),
+        sequential(nn.bidirectional(nn.gru(4))),
         jnp.zeros((2, 5, 3)),
         ("0/backward/input/kernel", (4, 12)),
         "in 0/backward, which got float32[2,5,3]",

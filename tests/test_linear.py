@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models
+from fnn import nn
 from fnn.activations import sigmoid
-from fnn.combinators import sequential
 from fnn.initializers import normal
 from fnn.layers import linear, linear_init
 from fnn.losses import binary_cross_entropy
+from fnn.nn import sequential
 from tests.registry.rows import normal as numbers
 
 SPAM = {"kernel": jnp.array([[0.2], [0.5]]), "bias": jnp.array([-0.4])}
@@ -62,7 +62,7 @@ def test_without_a_bias_there_is_none():
 
 
 def test_a_fresh_layer_keeps_the_variance_of_its_input():
-    model = models.dense(400)
+    model = nn.linear(400)
     x = jnp.asarray(numbers(50, 300))
     params, state = model.init(jax.random.key(0), x)
     y = model.apply(params, state, x)[0]
@@ -77,7 +77,7 @@ def test_the_wrong_features_are_refused(shape):
 
 
 def test_a_model_fed_with_other_features_than_at_init_is_refused():
-    model = sequential(models.flatten(), models.dense(2))
+    model = sequential(nn.flatten(), nn.linear(2))
     params, state = model.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
     with pytest.raises(ValueError, match="linear: expected x with 6 features"):
         model.apply(params, state, jnp.zeros((1, 2, 4)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fnn import layers, models
+from fnn import layers, nn
 from tests.against_torch import expect_like_torch
 from tests.registry.rows import normal
 from tests.shapes import unchecked
@@ -53,7 +53,7 @@ def test_with_one_axis_each_it_is_the_linear_layer():
     ],
 )
 def test_an_equation_gives_the_shapes_and_the_numbers(equation, x, sizes, kernel, bias):
-    model = models.einsum(equation, **sizes)
+    model = nn.einsum(equation, **sizes)
     like = jax.ShapeDtypeStruct(x, jnp.float32)
     params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), like))
     kept = tuple(n for n in bias if n > 1)  # the ones only put the others in their place
@@ -106,5 +106,5 @@ def test_bad_input_is_refused_with_what_was_expected():
     refused("the size of every axis", init, "ab,bc->ac", {"b": 2})
     refused("one axis for each letter", layers.einsum, params, "ab,bcd->acd", x)
     refused("to fit", layers.einsum, params, "abd,bdc->ac", jnp.ones((2, 4, 3)))
-    contradicted = models.einsum("ab,bc->ac", b=3, c=2)
+    contradicted = nn.einsum("ab,bc->ac", b=3, c=2)
     refused("leave out", contradicted.init, jax.random.key(0), jnp.ones((1, 2)))

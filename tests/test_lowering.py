@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, nn, optim, schedules
 from fnn.dtypes import is_float
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_step
@@ -60,6 +60,6 @@ def test_the_step_of_a_model_is_lowered(row):
 def test_the_step_of_an_optimizer_is_lowered(row):
     def recipe(hyper):
         optimizer, schedule = row.make(**row.scalars), schedules.constant(hyper["lr"])
-        return Recipe(models.dense(2), losses.mean_squared_error, optimizer, schedule)
+        return Recipe(nn.linear(2), losses.mean_squared_error, optimizer, schedule)
 
     assert lowered(recipe, normal(4, 3), normal(4, 2)).platforms == PLATFORMS

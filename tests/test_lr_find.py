@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fnn import losses, models, optim, report, schedules
+from fnn import losses, nn, optim, report, schedules
+from fnn.diagnose import RangeCurve, lr_find
+from fnn.diagnose.range_curve import before_blow_up, smooth, suggest
 from fnn.recipe import Recipe
-from fnn.train import RangeCurve, lr_find, make_init
-from fnn.train.range_curve import before_blow_up, smooth, suggest
+from fnn.train import make_init
 from fnn.types import Data
 from tests.tiny import KEY, assert_same_bits
 
@@ -22,7 +23,7 @@ DRAWN = lambda key, shape: jax.random.normal(key, shape)  # noqa: E731
 
 def quadratic(optimizer):
     def made(hyper):
-        model = models.dense(1, bias=False, kernel_init=DRAWN)
+        model = nn.linear(1, bias=False, kernel_init=DRAWN)
         loss = lambda p, t: hyper["scale"] * losses.mean_squared_error(p, t)  # noqa: E731
         return Recipe(model, loss, optimizer, schedules.constant(hyper["lr"]))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, measures, metrics, models, optim, schedules, tree
+from fnn import losses, measures, metrics, nn, optim, schedules, tree
 from fnn.checkpoint import RunDir
 from fnn.measures import every, grad_norms_by_layer, layer_names, norms, update_ratios_by_layer
 from fnn.recipe import Recipe
@@ -176,7 +176,7 @@ def test_train_metrics_are_those_of_the_forward_pass_also_in_parts():
         def recipe(hyper):
             changes = {} if gradient is None else {"gradient": gradient}
             return Recipe(
-                models.dense(2),
+                nn.linear(2),
                 losses.cross_entropy,
                 optim.sgd(),
                 schedules.constant(hyper["lr"]),
@@ -190,7 +190,7 @@ def test_train_metrics_are_those_of_the_forward_pass_also_in_parts():
 
     x, y = DATA.train.x[:24], DATA.train.y[:24]
     state = jax.jit(make_init(plain()))(KEY, {"lr": 0.1}, x)
-    logits, _ = models.dense(2).apply(state.params, (), jnp.asarray(x))
+    logits, _ = nn.linear(2).apply(state.params, (), jnp.asarray(x))
     for recipe in (plain(), plain(microbatches(4))):
         _, found = jax.jit(make_step(recipe))(state, (x, y), KEY, {"lr": 0.1})
         np.testing.assert_allclose(

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, report, schedules
+from fnn import losses, nn, optim, report, schedules
 from fnn.checkpoint import RunDir
+from fnn.diagnose import overfit_one_batch
 from fnn.recipe import Recipe
-from fnn.train import fit, make_run, overfit_one_batch, silent, sweep
+from fnn.train import fit, make_run, silent, sweep
 from fnn.types import Batch, Data
 from tests.tiny import BATCH, DATA, HYPER, KEY, assert_same_bits, recipe
 
@@ -67,9 +68,7 @@ def test_a_member_of_a_sweep_is_frozen_before_parameters_that_are_not_finite():
 
     def made(hyper):
         schedule = schedules.constant(hyper["lr"])
-        return Recipe(
-            models.dense(1), losses.mean_squared_error, optim.sgd(), schedule, measures=()
-        )
+        return Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(), schedule, measures=())
 
     # The first loss is finite, and the first update is not.
     settings = {"lr": np.array([0.1, np.inf], np.float32)}

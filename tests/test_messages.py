@@ -8,10 +8,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from fnn import data, losses, measures, metrics, models, optim, schedules, train
+from fnn import data, diagnose, losses, measures, metrics, models, nn, optim, schedules, train
 from fnn.arguments import CallError
-from fnn.combinators import residual, sequential
 from fnn.generate import generate
+from fnn.nn import residual, sequential
 from fnn.recipe import Recipe
 from fnn.train import fit, make_evaluate, make_init, make_run, make_step, silent
 from fnn.types import Batch, Data, Decoder, Model, Optimizer
@@ -32,7 +32,7 @@ def without_shape_hook():
 
 def recipe(hyper):
     return Recipe(
-        model=models.dense(2),
+        model=nn.linear(2),
         loss=losses.cross_entropy,
         optimizer=optim.adam(),
         schedule=schedules.constant(hyper["lr"]),
@@ -92,7 +92,7 @@ def traced(make, **hyper):
 
 
 WIDTH = {"width": 8}
-DENSE = models.dense(2)
+DENSE = nn.linear(2)
 
 
 # What is called, and what it answers.
@@ -131,12 +131,12 @@ CASES = {
         "the function recipe(hyper) itself, without calling it",
     ),
     "lr_find: recipe": (
-        lambda: train.lr_find(recipe(HYPER), DATA, key=KEY, hyper=HYPER, batch_size=1),
+        lambda: diagnose.lr_find(recipe(HYPER), DATA, key=KEY, hyper=HYPER, batch_size=1),
         "recipe: expected a function of hyper, got a Recipe; pass the function itself, "
         "without calling it",
     ),
     "overfit: recipe": (
-        lambda: train.overfit_one_batch(recipe(HYPER), DATA, key=KEY, hyper=HYPER),
+        lambda: diagnose.overfit_one_batch(recipe(HYPER), DATA, key=KEY, hyper=HYPER),
         "recipe: expected a function of hyper, got a Recipe; pass the function itself, "
         "without calling it",
     ),
@@ -151,8 +151,8 @@ CASES = {
         "loss=, optimizer=, schedule=)",
     ),
     "recipe: width": (
-        traced(lambda h: models.dense(h["width"]), **WIDTH),
-        "dense: expected features to be a whole number above 0, got a traced int32[]; hyper "
+        traced(lambda h: nn.linear(h["width"]), **WIDTH),
+        "linear: expected features to be a whole number above 0, got a traced int32[]; hyper "
         "is traced, and what decides shapes cannot be: let the recipe close over a Python "
         "int, or sweep it with search.shapes",
     ),
@@ -169,14 +169,15 @@ CASES = {
         " sweep it with search.shapes",
     ),
     "recipe: float": (
-        traced(lambda h: models.dense(int(float(h["width"]))), **WIDTH),
+        traced(lambda h: nn.linear(int(float(h["width"]))), **WIDTH),
         "recipe: expected only arithmetic on hyper, which is traced, got a use that needs a "
         "value, such as a shape, a loop or a branch; let the recipe close over that value, or"
         " sweep it with search.shapes",
     ),
     "recipe: config": (
         traced(
-            lambda h: models.mlp(models.MLPConfig(widths=(h["width"],), out_features=2)), **WIDTH
+            lambda h: models.mlp.mlp(models.mlp.MLPConfig(widths=(h["width"],), out_features=2)),
+            **WIDTH,
         ),
         "MLPConfig: expected widths to be a sequence of which each is a whole number above 0,"
         " got (a traced int32[]); hyper is traced, and what decides shapes cannot be: let the"
@@ -184,23 +185,23 @@ CASES = {
     ),
     # Fields of a recipe.
     "model: constructor": (
-        of(model=models.dense),
-        "Recipe.model: expected a Model, got the function dense; call it: dense(...)",
+        of(model=nn.linear),
+        "Recipe.model: expected a Model, got the function linear; call it: linear(...)",
     ),
     "model: function": (
         of(model=jnp.tanh),
         "Recipe.model: expected a Model, got the function tanh; use one such as "
-        "models.dense(10), or wrap your functions: Model(init, apply)",
+        "nn.linear(10), or wrap your functions: Model(init, apply)",
     ),
     "model: None": (
         of(model=None),
-        "Recipe.model: expected a Model, got None; use one such as models.dense(10), or wrap "
+        "Recipe.model: expected a Model, got None; use one such as nn.linear(10), or wrap "
         "your functions: Model(init, apply)",
     ),
     "model: class": (
         of(model=dict),
         "Recipe.model: expected a Model, got the class dict; use one such as "
-        "models.dense(10), or wrap your functions: Model(init, apply)",
+        "nn.linear(10), or wrap your functions: Model(init, apply)",
     ),
     "model: flax": (
         of(model=peer("flax")),
@@ -220,7 +221,7 @@ CASES = {
     "model: keras": (
         of(model=peer("keras")),
         "Recipe.model: expected a Model, got a Linear of keras; build it of fnn.models, as in"
-        " sequential(models.dense(10)) or models.mlp",
+        " sequential(nn.linear(10)) or models.mlp.mlp",
     ),
     "model: init": (
         of(model=Model(init=3, apply=DENSE.apply)),
@@ -459,151 +460,151 @@ CASES = {
         " the function microbatches; call it: microbatches(...)",
     ),
     # Layers.
-    "dense: str": (
-        lambda: models.dense("32"),
-        "dense: expected features to be a whole number above 0, got '32'; write 32",
+    "linear: str": (
+        lambda: nn.linear("32"),
+        "linear: expected features to be a whole number above 0, got '32'; write 32",
     ),
-    "dense: float": (
-        lambda: models.dense(2.0),
-        "dense: expected features to be a whole number above 0, got 2.0; write 2",
+    "linear: float": (
+        lambda: nn.linear(2.0),
+        "linear: expected features to be a whole number above 0, got 2.0; write 2",
     ),
-    "dense: zero": (
-        lambda: models.dense(0),
-        "dense: expected features to be a whole number above 0, got 0; use 1 or more",
+    "linear: zero": (
+        lambda: nn.linear(0),
+        "linear: expected features to be a whole number above 0, got 0; use 1 or more",
     ),
-    "dense: negative": (
-        lambda: models.dense(-3),
-        "dense: expected features to be a whole number above 0, got -3; use 1 or more",
+    "linear: negative": (
+        lambda: nn.linear(-3),
+        "linear: expected features to be a whole number above 0, got -3; use 1 or more",
     ),
-    "dense: None": (
-        lambda: models.dense(None),
-        "dense: expected features to be a whole number above 0, got None; use a Python int of"
+    "linear: None": (
+        lambda: nn.linear(None),
+        "linear: expected features to be a whole number above 0, got None; use a Python int of"
         " 1 or more",
     ),
-    "dense: bool": (
-        lambda: models.dense(True),
-        "dense: expected features to be a whole number above 0, got True; use a Python int of"
+    "linear: bool": (
+        lambda: nn.linear(True),
+        "linear: expected features to be a whole number above 0, got True; use a Python int of"
         " 1 or more",
     ),
-    "dense: list": (
-        lambda: models.dense([32]),
-        "dense: expected features to be a whole number above 0, got [32]; use a Python int of"
+    "linear: list": (
+        lambda: nn.linear([32]),
+        "linear: expected features to be a whole number above 0, got [32]; use a Python int of"
         " 1 or more",
     ),
-    "dense: initializer": (
-        lambda: models.dense(2, kernel_init="zeros"),
-        "dense: expected kernel_init to be a function, got 'zeros'; pass the function itself,"
+    "linear: initializer": (
+        lambda: nn.linear(2, kernel_init="zeros"),
+        "linear: expected kernel_init to be a function, got 'zeros'; pass the function itself,"
         " not its name",
     ),
-    "dense: bias": (
-        lambda: models.dense(2, bias="yes"),
-        "dense: expected bias to be True or False, got 'yes'; use one of them",
+    "linear: bias": (
+        lambda: nn.linear(2, bias="yes"),
+        "linear: expected bias to be True or False, got 'yes'; use one of them",
     ),
-    "dense: misspelt": (
-        lambda: models.dense(2, biass=False),
-        "dense: expected only features, bias, kernel_init, bias_init, got 'biass'; did you "
+    "linear: misspelt": (
+        lambda: nn.linear(2, biass=False),
+        "linear: expected only features, bias, kernel_init, bias_init, got 'biass'; did you "
         "mean 'bias'?",
     ),
-    "dense: nothing": (
-        lambda: models.dense(),
-        "dense: expected features, got no features; give features=",
+    "linear: nothing": (
+        lambda: nn.linear(),
+        "linear: expected features, got no features; give features=",
     ),
     "conv: window": (
-        lambda: models.conv(8, "3"),
+        lambda: nn.conv(8, "3"),
         "conv: expected window to be a positive number for each window axis, got '3'; write "
         "(3, 3), of Python ints, for images",
     ),
     "conv: window of floats": (
-        lambda: models.conv(8, (3.0, 3.0)),
+        lambda: nn.conv(8, (3.0, 3.0)),
         "conv: expected window to be a positive number for each window axis, got (3.0, 3.0); "
         "write (3, 3), of Python ints, for images",
     ),
     "conv: stride": (
-        lambda: models.conv(8, 3, stride=0),
+        lambda: nn.conv(8, 3, stride=0),
         "conv: expected stride to be a positive number, or a sequence of them, got 0; use 1 "
         "or more",
     ),
     "conv: groups": (
-        lambda: models.conv(8, 3, groups=1.5),
+        lambda: nn.conv(8, 3, groups=1.5),
         "conv: expected groups to be a whole number above 0, got 1.5; use a Python int of 1 "
         "or more",
     ),
     "self_attention: heads": (
-        lambda: models.self_attention(2.0),
+        lambda: nn.self_attention(2.0),
         "self_attention: expected num_heads to be a whole number above 0, got 2.0; write 2",
     ),
     "group_norm: groups": (
-        lambda: models.group_norm(groups=0),
+        lambda: nn.group_norm(groups=0),
         "group_norm: expected groups to be a whole number above 0, got 0; use 1 or more",
     ),
     "embedding: vocabulary": (
-        lambda: models.embedding("words", 8),
+        lambda: nn.embedding("words", 8),
         "embedding: expected vocabulary to be a whole number above 0, got 'words'; use a "
         "Python int of 1 or more",
     ),
     "lstm: hidden": (
-        lambda: models.lstm(8.0),
+        lambda: nn.lstm(8.0),
         "lstm: expected hidden to be a whole number above 0, got 8.0; write 8",
     ),
     "max_pool: window": (
-        lambda: models.max_pool(-2),
+        lambda: nn.max_pool(-2),
         "max_pool: expected window to be a positive number for each window axis, got -2; "
         "write (3, 3), of Python ints, for images",
     ),
     "dropout: str": (
-        lambda: models.dropout("0.5"),
+        lambda: nn.dropout("0.5"),
         "dropout: expected rate to be a number, got '0.5'; write it without quotes",
     ),
     "dropout: None": (
-        lambda: models.dropout(None),
+        lambda: nn.dropout(None),
         "dropout: expected rate to be a number, got None; use a float",
     ),
     "dropout: NaN": (
-        lambda: models.dropout(float("nan")),
+        lambda: nn.dropout(float("nan")),
         "dropout: expected rate to be a number, got nan; use a finite number",
     ),
     "dropout: many": (
-        lambda: models.dropout(np.ones(2)),
+        lambda: nn.dropout(np.ones(2)),
         "dropout: expected rate to be a number, got float32[2]; use "
         "one value, and jax.vmap for many",
     ),
     "mlp: widths": (
-        lambda: models.MLPConfig(widths=(8, "16"), out_features=2),
+        lambda: models.mlp.MLPConfig(widths=(8, "16"), out_features=2),
         "MLPConfig: expected widths to be a sequence of which each is a whole number above 0,"
         " got (8, '16'); write 16",
     ),
     "mlp: out_features": (
-        lambda: models.MLPConfig(widths=(8,), out_features=0),
+        lambda: models.mlp.MLPConfig(widths=(8,), out_features=0),
         "MLPConfig: expected out_features to be a whole number above 0, got 0; use 1 or more",
     ),
     "mlp: config": (
-        lambda: models.mlp((8, 2)),
+        lambda: models.mlp.mlp((8, 2)),
         "mlp: expected config to be an MLPConfig, got (8, 2); make one: MLPConfig(...)",
     ),
     "sequential: constructor": (
-        lambda: sequential(models.dense(2), models.batch_norm),
+        lambda: sequential(nn.linear(2), nn.batch_norm),
         "sequential: layer 1: expected a Model or a function of x, got the function "
         "batch_norm; call it: batch_norm()",
     ),
     "sequential: by name": (
-        lambda: sequential(hidden=models.dense, head=models.dense(2)),
+        lambda: sequential(hidden=nn.linear, head=nn.linear(2)),
         "sequential: layer 'hidden': expected a Model or a function of x, got the function "
-        "dense; call it: dense(...)",
+        "linear; call it: linear(...)",
     ),
     "sequential: str": (
         lambda: sequential("relu"),
         "sequential: layer 0: expected a Model or a function of x, got 'relu'; call the "
-        "layer's constructor first, as in dense(128)",
+        "layer's constructor first, as in linear(128)",
     ),
     "sequential: number": (
         lambda: sequential(32),
         "sequential: layer 0: expected a Model or a function of x, got 32; call the layer's "
-        "constructor first, as in dense(128)",
+        "constructor first, as in linear(128)",
     ),
     "sequential: list": (
-        lambda: sequential([models.dense(2)]),
+        lambda: sequential([nn.linear(2)]),
         "sequential: layer 0: expected a Model or a function of x, got a list; call the "
-        "layer's constructor first, as in dense(128)",
+        "layer's constructor first, as in linear(128)",
     ),
     "sequential: torch": (
         lambda: sequential(peer("torch", __call__=lambda self, x: x)),
@@ -611,14 +612,14 @@ CASES = {
         "build it of fnn.models, and read its weights with fnn.interop",
     ),
     "sequential: own constructor": (
-        lambda: sequential(lambda features: models.dense(4)).init(KEY, X),
+        lambda: sequential(lambda features: nn.linear(4)).init(KEY, X),
         "layer <lambda>: expected a function of x that returns arrays, got a Model; call it, "
-        "as in dense(128)",
+        "as in linear(128)",
     ),
     "residual: constructor": (
-        lambda: residual(models.dense),
-        "residual: expected a Model or a function of x, got the function dense; call it: "
-        "dense(...)",
+        lambda: residual(nn.linear),
+        "residual: expected a Model or a function of x, got the function linear; call it: "
+        "linear(...)",
     ),
     # Optimizers, schedules, losses, metrics.
     "adam: lr by position": (
@@ -947,7 +948,7 @@ CASES = {
         "1 or more",
     ),
     "fork: given up": (
-        lambda: train.fork(
+        lambda: diagnose.fork(
             recipe,
             given_up(),
             DATA,
@@ -961,19 +962,21 @@ CASES = {
         "step (donate_argnums); keep the state that the step returned",
     ),
     "fork: state": (
-        lambda: train.fork(
+        lambda: diagnose.fork(
             recipe, {}, DATA, key=KEY, hyper=HYPER, edits={"a": {"lr": 0.2}}, steps=1, batch_size=2
         ),
         "fork: expected state to be a TrainState, got a dict; use what make_init(recipe)(key,"
         " hyper, x) or a step returned",
     ),
     "lr_find: state": (
-        lambda: train.lr_find(recipe, DATA, key=KEY, hyper=HYPER, batch_size=2, state=given_up()),
+        lambda: diagnose.lr_find(
+            recipe, DATA, key=KEY, hyper=HYPER, batch_size=2, state=given_up()
+        ),
         "lr_find: expected a state whose arrays exist, got one that was given up to an "
         "earlier step (donate_argnums); keep the state that the step returned",
     ),
     "lr_find: str": (
-        lambda: train.lr_find(recipe, DATA, key=KEY, hyper=HYPER, batch_size=2, lr_min="1e-6"),
+        lambda: diagnose.lr_find(recipe, DATA, key=KEY, hyper=HYPER, batch_size=2, lr_min="1e-6"),
         "lr_find: expected lr_min to be a number, got '1e-6'; write it without quotes",
     ),
     "trained_params: state": (
@@ -993,10 +996,10 @@ CASES = {
     "generate: model": (
         lambda: generate(DENSE, {}, Y[None], KEY, max_tokens=1),
         "generate: expected decoder to be a Decoder, got a Model; use one such as "
-        "models.gpt_decoder(config)",
+        "models.gpt.gpt_decoder(config)",
     ),
     "generate: constructor": (
-        lambda: generate(models.gpt_decoder, {}, Y[None], KEY, max_tokens=1),
+        lambda: generate(models.gpt.gpt_decoder, {}, Y[None], KEY, max_tokens=1),
         "generate: expected decoder to be a Decoder, got the function gpt_decoder; call it: "
         "gpt_decoder(...)",
     ),
@@ -1019,16 +1022,16 @@ CASES = {
         "generate: expected max_tokens to be a whole number above 0, got '9'; write 9",
     ),
     "summary: constructor": (
-        lambda: train.summary(models.dense, X),
-        "summary: expected model to be a Model, got the function dense; call it: dense(...)",
+        lambda: diagnose.summary(nn.linear, X),
+        "summary: expected model to be a Model, got the function linear; call it: linear(...)",
     ),
     "summary: torch": (
-        lambda: train.summary(peer("torch"), X),
+        lambda: diagnose.summary(peer("torch"), X),
         "summary: expected model to be a Model, got a Linear of torch; build it of "
         "fnn.models, and read its weights with fnn.interop",
     ),
     "summary: shape": (
-        lambda: train.summary(DENSE, (8, 3)),
+        lambda: diagnose.summary(DENSE, (8, 3)),
         "summary: expected x to be a batch of arrays, got (8, 3); convert it: jnp.asarray(...)",
     ),
     "k_fold: key": (
@@ -1055,7 +1058,7 @@ def test_a_sentence_says_what_was_expected_what_came_and_what_to_do(name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("misspelt", "lr"))])
 def test_a_call_of_another_form_is_also_a_type_error_as_in_python(name):
-    if name.startswith(("dense", "adam", "fit")):
+    if name.startswith(("linear", "adam", "fit")):
         with pytest.raises(CallError) as raised:
             CASES[name][0]()
         assert isinstance(raised.value, TypeError)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, nn, optim, schedules
 from fnn.metrics import (
     accuracy,
     binary_accuracy,
@@ -112,7 +112,7 @@ def test_what_would_broadcast_into_a_count_is_refused(name):
 @pytest.mark.parametrize("where", ["step", "evaluate"])
 def test_a_loss_of_all_pairs_is_refused(where):
     recipe = lambda hyper: Recipe(  # noqa: E731
-        models.dense(1), quadratic, optim.sgd(), schedules.constant(0.1)
+        nn.linear(1), quadratic, optim.sgd(), schedules.constant(0.1)
     )
     key, x = jax.random.key(0), normal(4, 2)
     state = make_init(recipe)(key, {}, x)

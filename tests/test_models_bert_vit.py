@@ -9,20 +9,15 @@ import pytest
 
 from fnn import tree
 from fnn.generate import generate
-from fnn.models import (
-    BERTInput,
-    bert,
-    bert_base,
+from fnn.models.bert import BERTInput, bert, bert_base, masked_lm
+from fnn.models.encoder_decoder import (
     encoder_decoder,
     encoder_decoder_decoder,
-    masked_lm,
     transformer_base,
-    vit,
-    vit_base,
-    vit_features,
     with_source,
 )
 from fnn.models.transformer import pre_norm
+from fnn.models.vit import vit, vit_base, vit_features
 
 SIZES = {"vocabulary": 11, "features": 8, "num_layers": 2, "num_heads": 2}
 PAD = 0
@@ -50,13 +45,13 @@ def weights(model, x):
 
 def test_the_parameters_are_as_many_as_published():
     words = BERTInput(jax.ShapeDtypeStruct((1, 2), jnp.int32))
-    pictures = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     assert count(bert(bert_base()), words) == 109_482_240
-    assert count(vit(vit_base()), pictures) == 86_567_656
+    assert count(vit(vit_base()), images) == 86_567_656
     # Without the pooler, with a head whose last kernel is the table: BertForMaskedLM.
     assert count(masked_lm(bert_base()), words) == 109_514_298
     large = vit_base(features=1024, num_layers=24, num_heads=16)
-    assert count(vit(large), pictures) == 304_326_632
+    assert count(vit(large), images) == 304_326_632
 
 
 def test_the_2017_transformer_has_the_parameters_that_its_table_says():
@@ -204,9 +199,9 @@ def test_inputs_that_do_not_fit_are_refused(model, x, message):
         jax.eval_shape(model.init, key(), x)
 
 
-def test_a_picture_of_another_size_than_the_positions_is_refused():
+def test_a_image_of_another_size_than_the_positions_is_refused():
     params, _ = jax.eval_shape(VIT.init, key(), jnp.zeros((1, 4, 4, 1)))
-    with pytest.raises(ValueError, match="vit: expected a picture of 5 tokens, got 7"):
+    with pytest.raises(ValueError, match="vit: expected an image of 5 tokens, got 7"):
         jax.eval_shape(lambda p: VIT.apply(p, (), jnp.zeros((1, 4, 6, 1))), params)
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from fnn import models
 from fnn.models.lenet import LeNetConfig, lenet, scaled_tanh
 
-CONFIG = models.CNNConfig(stages=((3,), (4, 5)), out_features=2)
+CONFIG = models.cnn.CNNConfig(stages=((3,), (4, 5)), out_features=2)
 
 
-def pictures(*shape: int) -> jax.Array:
+def images(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
@@ -52,9 +52,9 @@ def block(params, state, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_cnn_is_what_its_layers_give_one_after_another():
-    x = pictures(2, 6, 6, 1)
-    params, state = start(models.cnn(CONFIG), x)
-    ours, _ = jax.jit(models.cnn(CONFIG).apply)(params, state, x)
+    x = images(2, 6, 6, 1)
+    params, state = start(models.cnn.cnn(CONFIG), x)
+    ours, _ = jax.jit(models.cnn.cnn(CONFIG).apply)(params, state, x)
     (first,), others = params["stages"]
     (first_state,), other_states = state["stages"]
     h = tensor(x).permute(0, 3, 1, 2)
@@ -68,8 +68,8 @@ def test_cnn_is_what_its_layers_give_one_after_another():
 
 
 def test_max_pool_before_norm_and_activation_is_max_pool_behind_them():
-    x = pictures(2, 6, 6, 1)
-    params, state = start(models.cnn(CONFIG), x)
+    x = images(2, 6, 6, 1)
+    params, state = start(models.cnn.cnn(CONFIG), x)
     h = tensor(x).permute(0, 3, 1, 2)
     own, own_state = params["stages"][0][0], state["stages"][0][0]
     before = norm(own["norm"], own_state["norm"], F.max_pool2d(conv(own["conv"], h, 1), 2))
@@ -78,11 +78,11 @@ def test_max_pool_before_norm_and_activation_is_max_pool_behind_them():
 
 
 def test_only_convolutions_without_a_norm_have_a_bias():
-    x = pictures(1, 4, 4, 1)
-    params, _ = models.cnn(CONFIG).init(jax.random.key(0), x)
+    x = images(1, 4, 4, 1)
+    params, _ = models.cnn.cnn(CONFIG).init(jax.random.key(0), x)
     assert all("bias" not in own["conv"] for stage in params["stages"] for own in stage)
-    bare = models.CNNConfig(stages=((3,),), out_features=2, norm=None)
-    params, state = models.cnn(bare).init(jax.random.key(0), x)
+    bare = models.cnn.CNNConfig(stages=((3,),), out_features=2, norm=None)
+    params, state = models.cnn.cnn(bare).init(jax.random.key(0), x)
     assert sorted(params["stages"][0][0]) == ["conv"] and state == ()
     assert sorted(params["stages"][0][0]["conv"]) == ["bias", "kernel"]
 
@@ -90,19 +90,19 @@ def test_only_convolutions_without_a_norm_have_a_bias():
 @pytest.mark.parametrize("stages", [(), ((3,), ())])
 def test_cnn_refuses_stages_without_a_convolution(stages):
     with pytest.raises(ValueError, match="cnn: expected one or more features for each stage"):
-        models.cnn(models.CNNConfig(stages=stages, out_features=2))
+        models.cnn.cnn(models.cnn.CNNConfig(stages=stages, out_features=2))
 
 
-def test_cnn_refuses_pictures_without_channels():
+def test_cnn_refuses_images_without_channels():
     with pytest.raises(ValueError, match=r"cnn: expected x of shape .*, got \(3, 8, 8\)"):
-        models.cnn(CONFIG).init(jax.random.key(0), jnp.zeros((3, 8, 8)))
+        models.cnn.cnn(CONFIG).init(jax.random.key(0), jnp.zeros((3, 8, 8)))
 
 
 def test_lenet_is_what_its_layers_give_one_after_another():
-    x = pictures(2, 28, 28, 1)
+    x = images(2, 28, 28, 1)
     params, _ = start(lenet(LeNetConfig()), x)
     ours, _ = jax.jit(lenet(LeNetConfig()).apply)(params, (), x)
-    h = F.pad(tensor(x).permute(0, 3, 1, 2), (2, 2, 2, 2))  # the paper's pictures of 32 x 32
+    h = F.pad(tensor(x).permute(0, 3, 1, 2), (2, 2, 2, 2))  # the paper's images of 32 x 32
     for name in ("c1", "c3"):
         h = F.avg_pool2d(1.7159 * torch.tanh(2 / 3 * conv(params[name], h, 0)), 2)
     h = h.permute(0, 2, 3, 1).reshape(2, -1)  # features last, as ours
@@ -133,6 +133,6 @@ def test_the_squashing_function_of_lenet_has_its_steepest_turn_at_one():
     assert abs(float(scaled_tanh(jnp.float32(1.0))) - 1) < 1e-4
 
 
-def test_lenet_refuses_pictures_of_another_size():
+def test_lenet_refuses_images_of_another_size():
     with pytest.raises(ValueError, match=r"lenet: expected x of shape \(batch, 28, 28, channels\)"):
         lenet(LeNetConfig()).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))

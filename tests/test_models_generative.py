@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
-from fnn.combinators import lift
+from fnn import losses, models, nn, optim, schedules
 from fnn.models.diffusion import _alpha_sigma
+from fnn.nn import lift
 from fnn.train.gan import GANRecipe, Player, make_gan_init, make_gan_step
 
 
@@ -18,18 +18,18 @@ def key(i=0):
     return jax.random.key(i)
 
 
-AE = models.AutoencoderConfig(widths=(7, 5), code_features=2)
-VAE = models.VAEConfig(widths=(8,), latent_features=2)
+AE = models.autoencoder.AutoencoderConfig(widths=(7, 5), code_features=2)
+VAE = models.vae.VAEConfig(widths=(8,), latent_features=2)
 X = jax.random.uniform(jax.random.key(9), (5, 6))
 
 
 def test_an_autoencoder_is_its_two_halves():
-    model = models.autoencoder(AE)
+    model = models.autoencoder.autoencoder(AE)
     params, _ = jax.jit(model.init)(key(), X)
-    code = models.to_code(AE, params, X)
+    code = models.autoencoder.to_code(AE, params, X)
     assert code.shape == (5, 2)
     whole = model.apply(params, (), X)[0]
-    np.testing.assert_array_equal(whole, models.from_code(AE, params, code))
+    np.testing.assert_array_equal(whole, models.autoencoder.from_code(AE, params, code))
     widths = [layer["linear"]["bias"].shape[0] for layer in params["decoder"]["hidden"]]
     assert widths == [5, 7]  # the encoder's, reversed
 
@@ -41,22 +41,22 @@ def test_the_divergence_is_that_of_a_long_sum_over_draws():
     log_q = -0.5 * ((z - m) ** 2 / np.exp(s) + s).sum(axis=1)
     log_p = -0.5 * (z**2).sum(axis=1)
     # The difference has a deviation of about 1, its mean over the draws one of 0.002.
-    divergence = float(models.gaussian_kl(mean, log_var)[0])
+    divergence = float(models.vae.gaussian_kl(mean, log_var)[0])
     assert divergence == pytest.approx(np.mean(log_q - log_p), abs=0.01)
 
 
 def test_the_divergence_is_zero_at_the_prior_and_nowhere_below():
     log_var = jnp.linspace(-1e-3, 1e-3, 2001)[:, None]  # where exp(s) - 1 - s rounds below 0
-    kl = models.gaussian_kl(jnp.zeros((2001, 1)), log_var)
-    assert kl.min() == 0 == models.gaussian_kl(jnp.zeros((1, 1)), jnp.zeros((1, 1)))[0]
+    kl = models.vae.gaussian_kl(jnp.zeros((2001, 1)), log_var)
+    assert kl.min() == 0 == models.vae.gaussian_kl(jnp.zeros((1, 1)), jnp.zeros((1, 1)))[0]
 
 
 def test_the_loss_of_a_vae_is_a_sum_over_features_of_each_example():
-    output = models.VAEOutput(jnp.zeros((2, 3)), jnp.ones((2, 2)), jnp.zeros((2, 2)))
+    output = models.vae.VAEOutput(jnp.zeros((2, 3)), jnp.ones((2, 2)), jnp.zeros((2, 2)))
     for beta in (0.0, 1.0, 4.0):
-        loss = models.negative_elbo(output, jnp.ones((2, 3)), beta=jnp.float32(beta))
+        loss = models.vae.negative_elbo(output, jnp.ones((2, 3)), beta=jnp.float32(beta))
         np.testing.assert_allclose(loss, 3 * np.log(2) + beta, rtol=1e-6)
-    normal = partial(models.negative_elbo, nll=models.unit_gaussian_nll)
+    normal = partial(models.vae.negative_elbo, nll=models.vae.unit_gaussian_nll)
     np.testing.assert_allclose(
         normal(output, jnp.full((2, 3), 2.0)), 1 + 3 * (2 + np.log(2 * np.pi) / 2), rtol=1e-6
     )
@@ -67,37 +67,37 @@ def test_the_bound_is_tight_where_the_posterior_is_exact():
     # with many draws is log p(x) itself.
     x, n = jnp.array([[1.3]]), 20_000
     mean, log_var = x / 2, jnp.log(jnp.full((1, 1), 0.5))
-    z = models.reparameterise(key(), jnp.tile(mean, (n, 1)), jnp.tile(log_var, (n, 1)))
-    output = models.VAEOutput(z, jnp.tile(mean, (n, 1)), jnp.tile(log_var, (n, 1)))
-    bound = -models.negative_elbo(output, jnp.tile(x, (n, 1)), nll=models.unit_gaussian_nll)
+    z = models.vae.reparameterize(key(), jnp.tile(mean, (n, 1)), jnp.tile(log_var, (n, 1)))
+    output = models.vae.VAEOutput(z, jnp.tile(mean, (n, 1)), jnp.tile(log_var, (n, 1)))
+    bound = -models.vae.negative_elbo(output, jnp.tile(x, (n, 1)), nll=models.vae.unit_gaussian_nll)
     exact = -0.5 * (1.3**2 / 2 + np.log(2 * np.pi * 2))
     assert float(bound.mean()) == pytest.approx(exact, abs=0.02)  # a deviation of 0.6 / sqrt(n)
 
 
 def test_gradients_pass_through_the_draw():
-    draw = lambda m, s: models.reparameterise(key(), m, s).sum()  # noqa: E731
+    draw = lambda m, s: models.vae.reparameterize(key(), m, s).sum()  # noqa: E731
     m, s = jnp.ones(3), jnp.zeros(3)
     by_mean, by_log_var = jax.grad(draw, (0, 1))(m, s)
     np.testing.assert_array_equal(by_mean, 1)
-    noise = models.reparameterise(key(), m, s) - m
+    noise = models.vae.reparameterize(key(), m, s) - m
     np.testing.assert_allclose(by_log_var, noise / 2, rtol=1e-5, atol=1e-7)
 
 
 def test_a_vae_draws_in_training_alone_and_samples_from_the_prior():
-    model = models.vae(VAE)
+    model = models.vae.vae(VAE)
     params, _ = jax.jit(model.init)(key(), X)
     quiet, again = (model.apply(params, (), X)[0] for _ in range(2))
     np.testing.assert_array_equal(quiet.reconstruction, again.reconstruction)
-    decoded = models.vae_decode(VAE, params, models.vae_encode(VAE, params, X)[0])
+    decoded = models.vae.vae_decode(VAE, params, models.vae.vae_encode(VAE, params, X)[0])
     np.testing.assert_array_equal(quiet.reconstruction, decoded)
     drawn = model.apply(params, (), X, key=key(), train=True)[0]
     assert not np.allclose(drawn.reconstruction, decoded)
     z = jax.random.normal(key(3), (4, 2))
-    sampled = models.vae_sample(VAE, params, key(3), 4)
-    np.testing.assert_array_equal(sampled, models.vae_decode(VAE, params, z))
+    sampled = models.vae.vae_sample(VAE, params, key(3), 4)
+    np.testing.assert_array_equal(sampled, models.vae.vae_decode(VAE, params, z))
 
 
-SCHEDULES = [models.cosine_noise, models.linear_noise]
+SCHEDULES = [models.diffusion.cosine_noise, models.diffusion.linear_noise]
 MEAN, STD = 0.8, 0.4  # of data that are one normal number
 
 
@@ -121,7 +121,7 @@ def test_a_schedule_falls_from_the_example_to_noise(schedule):
 def test_the_linear_schedule_is_that_of_ddpm_with_its_thousand_steps():
     betas = np.linspace(1e-4, 0.02, 1000)
     t = np.arange(1, 1001) / 1000
-    continuous = models.linear_noise(jnp.asarray(t, jnp.float32))
+    continuous = models.diffusion.linear_noise(jnp.asarray(t, jnp.float32))
     # The product of 1 - b and the exponential of -b differ by b^2 / 2 a step: 0.07 in all.
     np.testing.assert_allclose(np.log(continuous), np.log(np.cumprod(1 - betas)), atol=0.08)
 
@@ -134,15 +134,19 @@ def test_noisy_examples_have_the_mean_and_variance_of_their_time(schedule):
         seen["x"], seen["t"] = inputs
         return inputs[0]
 
-    config = models.DiffusionConfig(denoiser=lift(spy), schedule=schedule)
-    models.diffusion(config).apply({}, (), jnp.full((8, 40_000), 2.0), key=key(), train=True)
+    config = models.diffusion.DiffusionConfig(denoiser=lift(spy), schedule=schedule)
+    models.diffusion.diffusion(config).apply(
+        {}, (), jnp.full((8, 40_000), 2.0), key=key(), train=True
+    )
     signal = np.asarray(schedule(seen["t"]), np.float64)
     # 40,000 draws: the mean is off by 0.005 and the variance by 0.7 % of itself, in one deviation.
     np.testing.assert_allclose(seen["x"].mean(axis=1), 2 * np.sqrt(signal), atol=0.02)
     np.testing.assert_allclose(seen["x"].var(axis=1), 1 - signal, rtol=0.03, atol=1e-6)
 
 
-@pytest.mark.parametrize("prediction", [models.noise_prediction, models.v_prediction])
+@pytest.mark.parametrize(
+    "prediction", [models.diffusion.noise_prediction, models.diffusion.v_prediction]
+)
 def test_what_is_predicted_gives_the_example_back(prediction):
     x, noise = jax.random.normal(key(), (2, 50))
     alpha, sigma = jnp.float32(0.6), jnp.float32(0.8)
@@ -152,8 +156,8 @@ def test_what_is_predicted_gives_the_example_back(prediction):
 
 
 def test_evaluation_has_no_chance_in_it_and_training_has():
-    config = models.DiffusionConfig(denoiser=lift(lambda inputs: inputs[0]))
-    model = models.diffusion(config)
+    config = models.diffusion.DiffusionConfig(denoiser=lift(lambda inputs: inputs[0]))
+    model = models.diffusion.diffusion(config)
     one, other = (model.apply({}, (), X, key=k)[0].target for k in (None, key(1)))
     np.testing.assert_array_equal(one, other)
     one, other = (model.apply({}, (), X, key=key(i), train=True)[0].target for i in (1, 2))
@@ -167,7 +171,9 @@ def test_labels_are_left_out_at_their_rate_and_never_in_an_evaluation():
         seen["labels"] = inputs[2]
         return inputs[0]
 
-    model = models.diffusion(models.DiffusionConfig(denoiser=lift(spy), no_label=3), rate=0.25)
+    model = models.diffusion.diffusion(
+        models.diffusion.DiffusionConfig(denoiser=lift(spy), no_label=3), rate=0.25
+    )
     x = (jnp.zeros((10_000, 1)), jnp.ones(10_000, jnp.int32))
     model.apply({}, (), x)
     assert (seen["labels"] == 1).all()
@@ -181,8 +187,8 @@ def test_both_samplers_recover_a_normal_distribution_from_a_perfect_predictor(sc
     noise = jax.random.normal(key(), (20_000, 1))
     parts = {"schedule": schedule, "steps": 400}
     for samples in (
-        models.ddim(perfect(schedule), noise, **parts),
-        models.ancestral(perfect(schedule), noise, key(1), **parts),
+        models.diffusion.ddim(perfect(schedule), noise, **parts),
+        models.diffusion.ancestral(perfect(schedule), noise, key(1), **parts),
     ):
         # 20,000 draws: the mean is off by 0.003, the deviation by 0.5 % of itself; the steps, of
         # which there are finitely many, take about 1 % more.
@@ -195,8 +201,11 @@ def test_ddim_carries_each_noise_to_its_quantile_and_more_steps_are_nearer():
     off = [
         float(
             jnp.abs(
-                models.ddim(
-                    perfect(models.cosine_noise), noise, schedule=models.cosine_noise, steps=steps
+                models.diffusion.ddim(
+                    perfect(models.diffusion.cosine_noise),
+                    noise,
+                    schedule=models.diffusion.cosine_noise,
+                    steps=steps,
                 )
                 - (MEAN + STD * noise)
             ).max()
@@ -208,17 +217,21 @@ def test_ddim_carries_each_noise_to_its_quantile_and_more_steps_are_nearer():
 
 
 def test_ddim_is_a_function_of_its_noise_and_the_ancestral_sampler_of_its_key_too():
-    noise, parts = jax.random.normal(key(), (3, 2)), {"schedule": models.linear_noise, "steps": 5}
-    estimate = perfect(models.linear_noise)
-    np.testing.assert_array_equal(
-        models.ddim(estimate, noise, **parts), models.ddim(estimate, noise, **parts)
+    noise, parts = (
+        jax.random.normal(key(), (3, 2)),
+        {"schedule": models.diffusion.linear_noise, "steps": 5},
     )
-    one, other = (models.ancestral(estimate, noise, key(i), **parts) for i in (1, 2))
+    estimate = perfect(models.diffusion.linear_noise)
+    np.testing.assert_array_equal(
+        models.diffusion.ddim(estimate, noise, **parts),
+        models.diffusion.ddim(estimate, noise, **parts),
+    )
+    one, other = (models.diffusion.ancestral(estimate, noise, key(i), **parts) for i in (1, 2))
     assert not np.allclose(one, other)
 
 
 def test_a_model_that_predicts_perfectly_samples_as_the_perfect_estimate_does():
-    schedule, prediction = models.cosine_noise, models.noise_prediction
+    schedule, prediction = models.diffusion.cosine_noise, models.diffusion.noise_prediction
     best = perfect(schedule)
 
     def network(inputs):
@@ -226,22 +239,22 @@ def test_a_model_that_predicts_perfectly_samples_as_the_perfect_estimate_does():
         alpha, sigma = _alpha_sigma(schedule, t, x)
         return (x - alpha * best(x, t)) / sigma
 
-    config = models.DiffusionConfig(denoiser=lift(network), prediction=prediction)
+    config = models.diffusion.DiffusionConfig(denoiser=lift(network), prediction=prediction)
     noise, parts = jax.random.normal(key(), (50, 1)), {"schedule": schedule, "steps": 20}
     np.testing.assert_allclose(
-        models.ddim(models.denoise_with(config, {}), noise, **parts),
-        models.ddim(best, noise, **parts),
+        models.diffusion.ddim(models.diffusion.denoise_with(config, {}), noise, **parts),
+        models.diffusion.ddim(best, noise, **parts),
         atol=2e-3,  # at t near 1, alpha is 0.003: an error of the noise is 300 of the example
     )
 
 
 def test_guidance_goes_from_the_estimate_without_a_label_through_that_with_it():
     by_label = lambda inputs: inputs[2].astype(jnp.float32)[:, None] + 0 * inputs[0]  # noqa: E731
-    config = models.DiffusionConfig(
-        denoiser=lift(by_label), prediction=models.v_prediction, no_label=5
+    config = models.diffusion.DiffusionConfig(
+        denoiser=lift(by_label), prediction=models.diffusion.v_prediction, no_label=5
     )
     x, t = jnp.ones((2, 1)), jnp.full(2, 0.5)
-    estimate = lambda **how: models.denoise_with(config, {}, **how)(x, t)  # noqa: E731
+    estimate = lambda **how: models.diffusion.denoise_with(config, {}, **how)(x, t)  # noqa: E731
     labels = jnp.array([1, 2])
     nothing, told = estimate(), estimate(labels=labels)
     np.testing.assert_allclose(estimate(labels=labels, guidance=0.0), nothing, rtol=1e-6)
@@ -252,7 +265,7 @@ def test_guidance_goes_from_the_estimate_without_a_label_through_that_with_it():
     assert (estimate(labels=labels, clean=jnp.zeros_like) == 0).all()
 
 
-DIT = models.DiTConfig(features=8, num_layers=2, num_heads=2, classes=3)
+DIT = models.dit.DiTConfig(features=8, num_layers=2, num_heads=2, classes=3)
 INPUTS = (
     jax.random.normal(jax.random.key(4), (2, 4, 4, 1)),
     jnp.array([0.2, 0.7]),
@@ -269,7 +282,7 @@ def shaken(params):
 
 @pytest.fixture(scope="module")
 def dit():
-    model = models.dit(DIT)
+    model = models.dit.dit(DIT)
     params, _ = jax.jit(model.init)(key(), INPUTS)
     return params, jax.jit(lambda params, inputs: model.apply(params, (), inputs)[0])
 
@@ -280,7 +293,7 @@ def test_a_dit_begins_with_zero_and_with_blocks_that_do_nothing(dit):
     assert not params["blocks"][0]["steer"]["kernel"].any()
 
 
-def test_a_dit_sees_the_picture_the_time_and_the_label(dit):
+def test_a_dit_sees_the_image_the_time_and_the_label(dit):
     params, apply = dit
     params = shaken(params)
     y = apply(params, INPUTS)
@@ -295,7 +308,7 @@ def test_a_dit_sees_the_picture_the_time_and_the_label(dit):
 def test_a_scanned_dit_computes_what_one_with_a_list_does(dit):
     params, apply = dit
     params = shaken(params)
-    model = models.dit(replace(DIT, scan=True))
+    model = models.dit.dit(replace(DIT, scan=True))
     stacked = {**params, "blocks": jax.tree.map(lambda *p: jnp.stack(p), *params["blocks"])}
     np.testing.assert_allclose(
         jax.jit(model.apply)(stacked, (), INPUTS)[0], apply(params, INPUTS), rtol=1e-4, atol=1e-5
@@ -303,18 +316,18 @@ def test_a_scanned_dit_computes_what_one_with_a_list_does(dit):
 
 
 def test_dit_s_2_has_as_many_parameters_as_published():
-    config = models.DiTConfig(classes=1000)
+    config = models.dit.DiTConfig(classes=1000)
     x = (jnp.zeros((1, 32, 32, 4)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
-    params, _ = jax.eval_shape(models.dit(config).init, key(), x)
+    params, _ = jax.eval_shape(models.dit.dit(config).init, key(), x)
     count = sum(p.size for p in jax.tree.leaves(params))
     assert round(count / 1e6) == 33  # table 1 of the paper, which gives no more digits
 
 
 def gan(hyper):
     lr = schedules.constant(hyper["lr"])
-    judge = models.mlp(models.MLPConfig(widths=(16,), out_features=1))
+    judge = models.mlp.mlp(models.mlp.MLPConfig(widths=(16,), out_features=1))
     return GANRecipe(
-        generator=Player(models.dense(1), optim.adam(b1=0.5), lr),
+        generator=Player(nn.linear(1), optim.adam(b1=0.5), lr),
         discriminator=Player(judge, optim.adam(b1=0.5), lr),
         prior=lambda key, n: jax.random.normal(key, (n, 1)),
     )
@@ -362,31 +375,35 @@ def test_the_losses_of_the_players_are_those_of_the_paper():
     ("call", "message"),
     [
         (
-            lambda: models.autoencoder(AE).init(key(), jnp.zeros((1, 2, 3))),
+            lambda: models.autoencoder.autoencoder(AE).init(key(), jnp.zeros((1, 2, 3))),
             r"autoencoder: expected x of shape \(batch, features\)",
         ),
         (
-            lambda: models.vae(VAE).apply(models.vae(VAE).init(key(), X)[0], (), X, train=True),
+            lambda: models.vae.vae(VAE).apply(
+                models.vae.vae(VAE).init(key(), X)[0], (), X, train=True
+            ),
             "vae: expected a key with train=True",
         ),
         (
-            lambda: models.diffusion(models.DiffusionConfig(denoiser=lift(jnp.sin))).apply(
-                {}, (), (X, X)
-            ),
+            lambda: models.diffusion.diffusion(
+                models.diffusion.DiffusionConfig(denoiser=lift(jnp.sin))
+            ).apply({}, (), (X, X)),
             r"diffusion: expected x alone, because no_label is None, got tuple",
         ),
         (
-            lambda: models.diffusion(models.DiffusionConfig(denoiser=lift(jnp.sin))).apply(
-                {}, (), X, train=True
-            ),
+            lambda: models.diffusion.diffusion(
+                models.diffusion.DiffusionConfig(denoiser=lift(jnp.sin))
+            ).apply({}, (), X, train=True),
             "diffusion: expected a key with train=True",
         ),
         (
-            lambda: models.ddim(lambda x, t: x, X, schedule=models.cosine_noise, steps=0),
+            lambda: models.diffusion.ddim(
+                lambda x, t: x, X, schedule=models.diffusion.cosine_noise, steps=0
+            ),
             "ddim: expected steps to be a whole number above 0, got 0",
         ),
         (
-            lambda: models.dit(DIT).init(key(), INPUTS[:2]),
+            lambda: models.dit.dit(DIT).init(key(), INPUTS[:2]),
             r"dit: expected \(x, t, labels\) with x of shape",
         ),
     ],
@@ -397,9 +414,9 @@ def test_what_does_not_fit_is_refused(call, message):
 
 
 def test_the_denoising_loss_is_the_mean_over_an_example():
-    output = models.Denoising(jnp.zeros((3, 2, 2)), jnp.full((3, 2, 2), 2.0))
-    np.testing.assert_array_equal(models.denoising_loss(output, None), 4)
+    output = models.diffusion.Denoising(jnp.zeros((3, 2, 2)), jnp.full((3, 2, 2), 2.0))
+    np.testing.assert_array_equal(models.diffusion.denoising_loss(output, None), 4)
     np.testing.assert_array_equal(
         losses.mean_squared_error(output.output, output.target),
-        models.denoising_loss(output, None),
+        models.diffusion.denoising_loss(output, None),
     )

@@ -7,7 +7,7 @@ import pytest
 
 from fnn import tree
 from fnn.losses import fused_cross_entropy
-from fnn.models import gpt, gpt2, gpt_features, llama
+from fnn.models.gpt import gpt, gpt2, gpt_features, llama
 from fnn.models.transformer import post_norm
 
 SIZES = {"vocabulary": 11, "max_length": 8, "features": 8, "num_layers": 2, "num_heads": 4}

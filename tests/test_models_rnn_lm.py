@@ -8,22 +8,22 @@ from fnn import models
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(5, size=(3, 6)), jnp.int32)
 
 
-def config(cell=models.RNN) -> models.RNNLMConfig:
-    return models.RNNLMConfig(vocabulary=5, features=3, widths=(4, 6), cell=cell)
+def config(cell=models.rnn_lm.RNN) -> models.rnn_lm.RNNLMConfig:
+    return models.rnn_lm.RNNLMConfig(vocabulary=5, features=3, widths=(4, 6), cell=cell)
 
 
-def start(cell=models.RNN):
+def start(cell=models.rnn_lm.RNN):
     """The config, its model and its parameters, none of them at 0."""
-    model = models.rnn_lm(config(cell))
+    model = models.rnn_lm.rnn_lm(config(cell))
     params, _ = jax.jit(model.init)(jax.random.key(0), TOKENS)
     return config(cell), model, jax.tree.map(lambda leaf: leaf + 0.1, params)
 
 
-@pytest.mark.parametrize("cell", [models.RNN, models.LSTM, models.GRU])
+@pytest.mark.parametrize("cell", [models.rnn_lm.RNN, models.rnn_lm.LSTM, models.rnn_lm.GRU])
 def test_decoding_in_pieces_gives_the_logits_of_the_whole_sequence(cell):
     shape, model, params = start(cell)
     whole, _ = jax.jit(model.apply)(params, (), TOKENS)
-    decoder = models.rnn_decoder(shape)
+    decoder = models.rnn_lm.rnn_decoder(shape)
     carry, parts = decoder.init(params, len(TOKENS), 6), []
     for piece in (TOKENS[:, :3], TOKENS[:, 3:4], TOKENS[:, 4:]):
         logits, carry = jax.jit(decoder.step)(params, piece, carry)
@@ -58,9 +58,11 @@ def test_a_token_changes_its_own_logits_and_later_ones_alone():
 
 def test_every_dropout_has_noise_of_its_own_and_needs_a_key():
     # A cell that passes x on, ones in the table and a head that changes nothing.
-    through = models.Recurrent(lambda key, inputs, hidden: {}, lambda params, x, carry: (carry, x))
-    shape = models.RNNLMConfig(vocabulary=40, features=40, widths=(40,), cell=through)
-    model = models.rnn_lm(shape, rate=0.5)
+    through = models.rnn_lm.Recurrent(
+        lambda key, inputs, hidden: {}, lambda params, x, carry: (carry, x)
+    )
+    shape = models.rnn_lm.RNNLMConfig(vocabulary=40, features=40, widths=(40,), cell=through)
+    model = models.rnn_lm.rnn_lm(shape, rate=0.5)
     head = {"kernel": jnp.eye(40), "bias": jnp.zeros(40)}
     params = {"embedding": {"table": jnp.ones((40, 40))}, "layers": [{}], "head": head}
     with pytest.raises(ValueError, match="dropout: expected a key"):
@@ -80,9 +82,9 @@ def test_tokens_of_another_shape_or_kind_are_refused():
     with pytest.raises(ValueError, match="rnn_lm: expected integer ids"):
         model.apply(params, (), TOKENS.astype(jnp.float32))
     with pytest.raises(ValueError, match=r"rnn_decoder: expected tokens of shape \(batch, time\)"):
-        models.rnn_decoder(shape).step(params, TOKENS[0], [])
+        models.rnn_lm.rnn_decoder(shape).step(params, TOKENS[0], [])
 
 
 def test_a_language_model_without_a_layer_is_refused():
     with pytest.raises(ValueError, match="rnn_lm: expected the width of one or more layers"):
-        models.rnn_lm(models.RNNLMConfig(vocabulary=5, widths=()))
+        models.rnn_lm.rnn_lm(models.rnn_lm.RNNLMConfig(vocabulary=5, widths=()))

@@ -1,4 +1,4 @@
-"""The models of pictures by themselves: their sizes, their options, their errors."""
+"""The models of images by themselves: their sizes, their options, their errors."""
 
 import operator
 from dataclasses import replace
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models
+from fnn import models, nn
 from fnn.initializers import zeros
 from fnn.models.convnext import _rising
 from fnn.models.resnet import basic_block, bottleneck_block
-from fnn.models.wired import wired
+from fnn.nn.compact import wired
 
 KEY = jax.random.key(0)
-UNET = models.UNetConfig(widths=(4, 6), out_features=2, norm=partial(models.group_norm, 2))
+UNET = models.unet.UNetConfig(widths=(4, 6), out_features=2, norm=partial(nn.group_norm, 2))
 
 
 def numbers(*shape: int) -> jax.Array:
@@ -29,12 +29,12 @@ def shapes(model, *shape: int):
 
 
 PUBLISHED = {
-    "ResNet-18": (models.resnet(models.resnet18()), 64, 11_689_512),
-    "ResNet-50": (models.resnet(models.resnet50()), 64, 25_557_032),
-    "WRN-28-10": (models.resnet(models.wide_resnet(28, 10, 10)), 32, 36_479_194),
-    "ConvNeXt-T": (models.convnext(models.ConvNeXtConfig()), 64, 28_589_128),
-    "Mixer-B/16": (models.mixer(models.MixerConfig()), 224, 59_880_472),
-    "U-Net": (models.unet(models.UNetConfig(out_features=2)), 32, 31_037_698),
+    "ResNet-18": (models.resnet.resnet(models.resnet.resnet18()), 64, 11_689_512),
+    "ResNet-50": (models.resnet.resnet(models.resnet.resnet50()), 64, 25_557_032),
+    "WRN-28-10": (models.resnet.resnet(models.resnet.wide_resnet(28, 10, 10)), 32, 36_479_194),
+    "ConvNeXt-T": (models.convnext.convnext(models.convnext.ConvNeXtConfig()), 64, 28_589_128),
+    "Mixer-B/16": (models.mixer.mixer(models.mixer.MixerConfig()), 224, 59_880_472),
+    "U-Net": (models.unet.unet(models.unet.UNetConfig(out_features=2)), 32, 31_037_698),
 }
 
 
@@ -48,7 +48,7 @@ def test_a_model_has_as_many_parameters_as_was_published(name):
 
 @pytest.mark.parametrize("block", [basic_block, bottleneck_block])
 def test_with_a_last_scale_of_zero_a_block_begins_as_the_identity(block):
-    config = replace(models.resnet18(), last_scale=zeros)
+    config = replace(models.resnet.resnet18(), last_scale=zeros)
     x = jnp.abs(numbers(2, 4, 4, 8))  # its last activation is a relu
     model = block(config, 8, 1, 0.0)
     params, state = jax.jit(model.init)(KEY, x)
@@ -61,7 +61,7 @@ def test_with_a_last_scale_of_zero_a_block_begins_as_the_identity(block):
 
 
 def test_a_kernel_of_a_resnet_begins_as_large_as_its_fan_out_asks():
-    model = basic_block(models.resnet18(), 64, 1, 0.0)
+    model = basic_block(models.resnet.resnet18(), 64, 1, 0.0)
     params, _ = jax.jit(model.init)(KEY, jax.ShapeDtypeStruct((1, 4, 4, 64), jnp.float32))
     # The std of 36,864 draws is known to 1 / sqrt(2 * 36,864) = 0.4 %.
     assert float(params["conv1"]["kernel"].std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
@@ -69,13 +69,17 @@ def test_a_kernel_of_a_resnet_begins_as_large_as_its_fan_out_asks():
 
 MODELS = {
     "resnet": partial(
-        models.resnet, replace(models.resnet18(2, stem=models.cifar_stem), depths=(1,), widths=(4,))
+        models.resnet.resnet,
+        replace(models.resnet.resnet18(2, stem=models.resnet.cifar_stem), depths=(1,), widths=(4,)),
     ),
     "convnext": partial(
-        models.convnext, models.ConvNeXtConfig(depths=(2,), widths=(3,), patch=4, out_features=2)
+        models.convnext.convnext,
+        models.convnext.ConvNeXtConfig(depths=(2,), widths=(3,), patch=4, out_features=2),
     ),
-    "mixer": partial(models.mixer, models.MixerConfig(patch=4, features=3, num_layers=1)),
-    "unet": partial(models.unet, UNET),
+    "mixer": partial(
+        models.mixer.mixer, models.mixer.MixerConfig(patch=4, features=3, num_layers=1)
+    ),
+    "unet": partial(models.unet.unet, UNET),
 }
 
 
@@ -93,7 +97,7 @@ def test_a_drop_rate_may_be_traced_and_then_asks_for_a_key(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_picture_without_its_four_axes_is_refused(name):
+def test_a_image_without_its_four_axes_is_refused(name):
     with pytest.raises(ValueError, match=f"^{name}: expected x of shape"):
         shapes(MODELS[name](), 8, 8, 3)
 
@@ -116,13 +120,13 @@ def test_sizes_that_do_not_divide_are_refused_at_init_and_later(name):
 
 def test_configs_that_make_no_network_are_refused():
     with pytest.raises(ValueError, match="resnet: expected the blocks and the width of each"):
-        models.resnet(replace(models.resnet18(), depths=(1, 2)))
+        models.resnet.resnet(replace(models.resnet.resnet18(), depths=(1, 2)))
     with pytest.raises(ValueError, match="convnext: expected the blocks and the width of each"):
-        models.convnext(models.ConvNeXtConfig(depths=(), widths=()))
+        models.convnext.convnext(models.convnext.ConvNeXtConfig(depths=(), widths=()))
     with pytest.raises(ValueError, match=r"wide_resnet: expected 6 n \+ 4 layers"):
-        models.wide_resnet(18, 1, 10)
+        models.resnet.wide_resnet(18, 1, 10)
     with pytest.raises(ValueError, match="UNetConfig: expected depth to be a whole number above 0"):
-        models.unet(models.UNetConfig(out_features=1, depth=0))
+        models.unet.unet(models.unet.UNetConfig(out_features=1, depth=0))
 
 
 def test_the_condition_of_a_unet_has_one_row_for_each_example():
@@ -131,13 +135,13 @@ def test_the_condition_of_a_unet_has_one_row_for_each_example():
         with pytest.raises(
             ValueError, match=r"unet: expected a condition of shape \(2, features\)"
         ):
-            jax.eval_shape(models.unet(UNET).init, KEY, (x, condition))
+            jax.eval_shape(models.unet.unet(UNET).init, KEY, (x, condition))
 
 
 def test_a_unet_has_the_parts_that_its_config_names():
-    params, state = shapes(models.unet(UNET), 1, 4, 4, 1)
+    params, state = shapes(models.unet.unet(UNET), 1, 4, 4, 1)
     assert state == () and params["join"][0]["units"][0]["conv"]["kernel"].shape == (3, 3, 8, 4)
-    added = models.unet(replace(UNET, join=operator.add, norm=None))
+    added = models.unet.unet(replace(UNET, join=operator.add, norm=None))
     params, _ = shapes(added, 1, 4, 4, 1)
     unit = params["join"][0]["units"][0]
     assert unit["conv"]["kernel"].shape == (3, 3, 4, 4) and unit.keys() == {"conv"}
@@ -145,11 +149,11 @@ def test_a_unet_has_the_parts_that_its_config_names():
 
 
 def test_a_scanned_mixer_is_the_mixer():
-    config = models.MixerConfig(
+    config = models.mixer.MixerConfig(
         patch=2, features=3, num_layers=2, token_features=4, channel_features=5, out_features=2
     )
     x = numbers(2, 4, 4, 1)
-    lists, scanned = (models.mixer(replace(config, scan=scan)) for scan in (False, True))
+    lists, scanned = (models.mixer.mixer(replace(config, scan=scan)) for scan in (False, True))
     params, _ = jax.jit(lists.init)(KEY, x)
     stacked, _ = jax.jit(scanned.init)(KEY, x)
     blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])
@@ -168,8 +172,8 @@ def test_the_share_of_examples_that_pass_a_branch_by_rises_evenly():
 def test_a_wired_part_draws_by_its_name_and_place():
     def forward(run, x, more):
         for i in range(1 + more):
-            x = run("dense", models.dense(3), x, i)
-        return run("noise", models.dropout(0.5), x)
+            x = run("dense", nn.linear(3), x, i)
+        return run("noise", nn.dropout(0.5), x)
 
     x = jnp.ones((2, 3))
     few, many = (wired(partial(forward, more=more)).init(KEY, x)[0] for more in (0, 1))

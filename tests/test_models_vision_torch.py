@@ -1,4 +1,4 @@
-"""The models of pictures against torch code of the same architecture, in float64 there.
+"""The models of images against torch code of the same architecture, in float64 there.
 
 Logits agree within 2e-5 and gradients within 1e-4 of the largest: float32 against float64, through
 up to ten layers.
@@ -19,10 +19,11 @@ from torch import nn
 from fnn import models, tree
 from fnn.activations import silu
 from fnn.models.resnet import ResNetConfig
+from fnn.nn import group_norm
 from tests.against_torch import cotangent, expect_close
 
 
-def pictures(*shape: int) -> jax.Array:
+def images(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
@@ -191,15 +192,15 @@ def reference(net: nn.Module, params, state, x):
 SMALL = {"depths": (1, 1), "stem_features": 4}
 NETS = {
     "basic": (
-        replace(models.resnet18(3), widths=(4, 8), **SMALL),
+        replace(models.resnet.resnet18(3), widths=(4, 8), **SMALL),
         lambda config: ResNet(Basic, config, large=True),
     ),
     "bottleneck": (
-        replace(models.resnet50(3, stem=models.cifar_stem), widths=(8, 16), **SMALL),
+        replace(models.resnet.resnet50(3, stem=models.resnet.cifar_stem), widths=(8, 16), **SMALL),
         lambda config: ResNet(Bottleneck, config, large=False),
     ),
     "pre-activation": (
-        replace(models.wide_resnet(10, 1, 3), widths=(4, 8), **SMALL),
+        replace(models.resnet.wide_resnet(10, 1, 3), widths=(4, 8), **SMALL),
         lambda config: WideResNet(PreActivation, config, large=False),
     ),
 }
@@ -212,7 +213,7 @@ NETS = {
 def test_a_resnet_computes_what_it_computes_in_torch(name):
     config, make = NETS[name]
     # With a stride of 2, an even size tells a symmetric border from SAME.
-    x, model = pictures(3, 12, 10, 3), models.resnet(config)
+    x, model = images(3, 12, 10, 3), models.resnet.resnet(config)
     params, state = start(model, x)
     evaluated, y, gradients, new = ours(model, params, state, x)
     expected = reference(make(config), params, state, x)
@@ -268,8 +269,10 @@ def test_a_convnext_computes_what_it_computes_in_torch():
         x = block(second["blocks"][0], x)
         return linear(params["head"], layer_norm(params["norm"], x.mean(dim=(1, 2))))
 
-    config = models.ConvNeXtConfig(depths=(1, 1), widths=(3, 4), patch=2, window=3, out_features=2)
-    expect_like(net, models.convnext(config), pictures(3, 8, 12, 3))
+    config = models.convnext.ConvNeXtConfig(
+        depths=(1, 1), widths=(3, 4), patch=2, window=3, out_features=2
+    )
+    expect_like(net, models.convnext.convnext(config), images(3, 8, 12, 3))
 
 
 @pytest.mark.slow
@@ -282,10 +285,10 @@ def test_a_mixer_computes_what_it_computes_in_torch():
             x = x + mlp(channels["mlp"], layer_norm(channels["norm"], x))
         return linear(params["head"], layer_norm(params["norm"], x).mean(dim=1))
 
-    config = models.MixerConfig(
+    config = models.mixer.MixerConfig(
         patch=4, features=3, num_layers=2, token_features=5, channel_features=6, out_features=2
     )
-    expect_like(net, models.mixer(config), pictures(3, 8, 12, 3))
+    expect_like(net, models.mixer.mixer(config), images(3, 8, 12, 3))
 
 
 @pytest.mark.slow
@@ -311,7 +314,7 @@ def test_a_unet_with_a_condition_computes_what_it_computes_in_torch():
         x = torch.cat([across, x.permute(0, 2, 3, 1)], dim=-1)
         return conv(params["head"], block(params["join"][0], x, condition))
 
-    config = models.UNetConfig(
-        widths=(4, 6), out_features=2, activation=silu, norm=partial(models.group_norm, 2)
+    config = models.unet.UNetConfig(
+        widths=(4, 6), out_features=2, activation=silu, norm=partial(group_norm, 2)
     )
-    expect_like(net, models.unet(config), (pictures(3, 4, 6, 3), pictures(3, 5)))
+    expect_like(net, models.unet.unet(config), (images(3, 4, 6, 3), images(3, 5)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, measures, metrics, models, optim, schedules, train
+from fnn import diagnose, losses, measures, metrics, models, nn, optim, schedules, train
 from fnn.checkpoint import RunDir
 from fnn.generate import generate
 from fnn.recipe import Recipe
@@ -26,16 +26,16 @@ MODES = {
 }
 STEPS, EVERY, BATCH = 4, 2, 3
 
-GPT = models.gpt2(vocabulary=5, max_length=6, features=4, num_layers=1, num_heads=2)
-RNN = models.RNNLMConfig(vocabulary=5, features=4, widths=(4,))
-CNN = models.CNNConfig(stages=((2,), (3,)), out_features=2)
-MLP = models.MLPConfig(widths=(4,), out_features=2, norm=models.batch_norm)
+GPT = models.gpt.gpt2(vocabulary=5, max_length=6, features=4, num_layers=1, num_heads=2)
+RNN = models.rnn_lm.RNNLMConfig(vocabulary=5, features=4, widths=(4,))
+CNN = models.cnn.CNNConfig(stages=((2,), (3,)), out_features=2)
+MLP = models.mlp.MLPConfig(widths=(4,), out_features=2, norm=nn.batch_norm)
 TOKENS = integers(7, 4, below=5)
 NETWORKS = {
-    "mlp": (partial(models.mlp, MLP), normal(7, 3), integers(7, below=2)),
-    "cnn": (partial(models.cnn, CNN), normal(7, 4, 4, 1), integers(7, below=2)),
-    "rnn": (partial(models.rnn_lm, RNN), TOKENS, TOKENS),
-    "gpt": (partial(models.gpt, GPT), TOKENS, TOKENS),
+    "mlp": (partial(models.mlp.mlp, MLP), normal(7, 3), integers(7, below=2)),
+    "cnn": (partial(models.cnn.cnn, CNN), normal(7, 4, 4, 1), integers(7, below=2)),
+    "rnn": (partial(models.rnn_lm.rnn_lm, RNN), TOKENS, TOKENS),
+    "gpt": (partial(models.gpt.gpt, GPT), TOKENS, TOKENS),
 }
 
 
@@ -105,7 +105,7 @@ def swept(network, folder):
 
 def range_test(network, folder):
     recipe, data = problem(network)
-    curve = train.lr_find(recipe, data, key=key(), **sizes(steps=4, seeds=2, lr_max=0.1))
+    curve = diagnose.lr_find(recipe, data, key=key(), **sizes(steps=4, seeds=2, lr_max=0.1))
     return [curve.losses]
 
 
@@ -113,7 +113,7 @@ def forked(network, folder):
     recipe, data = problem(network)
     state = fitted(network).state
     edits = {"higher": lambda hyper: {**hyper, "lr": 2 * hyper["lr"]}}
-    train.fork(recipe, state, data, key=key(), edits=edits, **sizes(steps=2, seeds=2))
+    diagnose.fork(recipe, state, data, key=key(), edits=edits, **sizes(steps=2, seeds=2))
     return []
 
 
@@ -177,11 +177,11 @@ def test_training_works(mode, network, task, tmp_path):
     ],
 )
 def test_generation_works(mode):
-    config = models.gpt2(vocabulary=5, max_length=6, features=4, num_layers=1, num_heads=2)
+    config = models.gpt.gpt2(vocabulary=5, max_length=6, features=4, num_layers=1, num_heads=2)
     with mode():
-        params, _ = models.gpt(config).init(key(), TOKENS)
+        params, _ = models.gpt.gpt(config).init(key(), TOKENS)
         tokens = generate(
-            models.gpt_decoder(config),
+            models.gpt.gpt_decoder(config),
             params,
             jnp.asarray(TOKENS[:2]),
             key(),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnn import layers, models
+from fnn import layers, nn
 from fnn.activations import gelu, relu, silu
 from tests.against_torch import expect_like_torch
 from tests.compiled import compiled, expect_same, with_gradients
@@ -44,7 +44,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def twin(params, x, k, normalised=False):
+def twin(params, x, k, normalized=False):
     """The mixture in float64, one token and one expert at a time, with the losses of the papers."""
     params = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
     experts = {name: leaf["kernel"] for name, leaf in params["experts"].items()}
@@ -56,7 +56,7 @@ def twin(params, x, k, normalised=False):
         for e in chosen:
             gate = token @ experts["gate"][e]
             out = (gate * sigmoid(gate) * (token @ experts["up"][e])) @ experts["down"][e]
-            y[n] += p[n, e] / (p[n, chosen].sum() if normalised else 1) * out
+            y[n] += p[n, e] / (p[n, chosen].sum() if normalized else 1) * out
             routes[e] += 1
     load = routes / routes.sum()
     losses = {
@@ -67,7 +67,7 @@ def twin(params, x, k, normalised=False):
 
 
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
-@pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalised_gates)])
+@pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalized_gates)])
 def test_moe_is_the_formula_of_the_papers(k, gates, dtype, rtol):
     with jax.enable_x64(dtype == np.float64):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
@@ -76,7 +76,7 @@ def test_moe_is_the_formula_of_the_papers(k, gates, dtype, rtol):
     expect_same(got, twin(PARAMS, X, k, gates is not None), rtol)
 
 
-def dense(params, x, k):
+def linear(params, x, k):
     """Every expert computes every token, and the weights of those not chosen are 0."""
     p = jax.nn.softmax(x @ params["router"]["kernel"])
     chosen = p >= jnp.sort(p, axis=1)[:, -k][:, None]
@@ -193,7 +193,7 @@ def test_bfloat16_stays_bfloat16_with_the_router_in_float32():
 
 
 def test_the_model_keeps_the_losses_of_the_last_training_batch_in_its_state():
-    model = models.moe(HIDDEN, E, out_features=OUT)
+    model = nn.moe(HIDDEN, E, out_features=OUT)
     apply = compiled(model.apply, static_argnames="train")
     state = jax.tree.map(np.zeros_like, moe(PARAMS, X)[1])
     y, new = apply(PARAMS, state, X, train=True)

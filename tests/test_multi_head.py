@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fnn import layers, models
+from fnn import layers, nn
 from fnn.layers import (
     attend_with_cache,
     causal_mask,
@@ -248,7 +248,7 @@ def test_cross_attention_reads_the_memory_alone():
 
 
 def test_dropout_acts_on_the_weights():
-    apply = models.self_attention(2, rate=0.5).apply
+    apply = nn.self_attention(2, rate=0.5).apply
 
     @compiled
     def both(params, key):
@@ -264,7 +264,7 @@ def test_dropout_acts_on_the_weights():
 
 
 def test_dropout_needs_a_key_in_training_unless_the_rate_is_0():
-    half, none = (models.self_attention(2, rate=rate).apply for rate in (0.5, 0.0))
+    half, none = (nn.self_attention(2, rate=rate).apply for rate in (0.5, 0.0))
     with pytest.raises(ValueError, match="self_attention: expected a key with train=True"):
         jax.eval_shape(partial(half, train=True), make(), (), X)
     jax.eval_shape(partial(none, train=True), make(), (), X)
@@ -272,13 +272,11 @@ def test_dropout_needs_a_key_in_training_unless_the_rate_is_0():
 
 
 def test_models_are_the_functions():
-    y, state = compiled(models.self_attention(4, mask=causal_mask, rotate=rope).apply)(
-        PARAMS, (), X
-    )
+    y, state = compiled(nn.self_attention(4, mask=causal_mask, rotate=rope).apply)(PARAMS, (), X)
     assert state == ()
     expect_same(y, causal(X))
     memory, params = normal(B, 3, 5), make(memory_features=5)
-    y, _ = compiled(models.cross_attention(2).apply)(params, (), (X, memory))
+    y, _ = compiled(nn.cross_attention(2).apply)(params, (), (X, memory))
     expect_same(y, plain(params, X, memory))
 
 
@@ -300,14 +298,14 @@ UNFIT = {
         PARAMS, WHOLE, init_cache(PARAMS, 1, 8)
     ),
     r"self_attention: expected x of shape \(batch, time, features\), got \(2, 8\)": lambda: (
-        models.self_attention(2).init(KEY, WHOLE[:, 0])
+        nn.self_attention(2).init(KEY, WHOLE[:, 0])
     ),
-    r"cross_attention: expected the pair \(x, memory\), got ArrayImpl": lambda: (
-        models.cross_attention(2).init(KEY, WHOLE)
-    ),
-    r"cross_attention: expected the pair \(x, memory\), got 3": lambda: models.cross_attention(
+    r"cross_attention: expected the pair \(x, memory\), got ArrayImpl": lambda: nn.cross_attention(
         2
-    ).init(KEY, (WHOLE, WHOLE, WHOLE)),
+    ).init(KEY, WHOLE),
+    r"cross_attention: expected the pair \(x, memory\), got 3": lambda: nn.cross_attention(2).init(
+        KEY, (WHOLE, WHOLE, WHOLE)
+    ),
 }
 
 

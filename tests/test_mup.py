@@ -11,10 +11,10 @@ from fnn import losses, models, optim, tree
 from fnn.activations import relu
 from fnn.initializers import ones
 from fnn.layers import linear
-from fnn.optim.width import more_inputs
+from fnn.optim.lr_scaling import more_inputs
 
-MLP = models.MLPConfig(widths=(64, 64), out_features=4)
-GPT = models.gpt2(vocabulary=16, max_length=8, features=64, num_layers=1, num_heads=4)
+MLP = models.mlp.MLPConfig(widths=(64, 64), out_features=4)
+GPT = models.gpt.gpt2(vocabulary=16, max_length=8, features=64, num_layers=1, num_heads=4)
 STEPS = 4
 
 
@@ -70,9 +70,9 @@ def mlp_moves(width, with_mup):
     """How far four steps move each hidden layer's activations and the logits, in the mean."""
     config, optimizer = replace(MLP, widths=(width, width)), optim.adam()
     if with_mup:
-        config = models.mup_mlp(config, MLP)
-        optimizer = optim.scaled_for_width(optimizer, shapes(models.mlp(MLP), X))
-    before, after = train(models.mlp(config), optimizer, 0.003, X, Y)
+        config = models.mup.mup_mlp(config, MLP)
+        optimizer = optim.scaled_for_width(optimizer, shapes(models.mlp.mlp(MLP), X))
+    before, after = train(models.mlp.mlp(config), optimizer, 0.003, X, Y)
     return [size(b - a) for a, b in zip(*map(mlp_activations, (before, after)), strict=True)]
 
 
@@ -107,12 +107,12 @@ TOKENS = jax.random.randint(jax.random.key(2), (4, 9), 0, 16)
 
 def gpt_moves(width, with_mup):
     """How far four steps move the features before the head, and the logits."""
-    config = models.gpt2(vocabulary=16, max_length=8, features=width, num_layers=1, num_heads=4)
+    config = models.gpt.gpt2(vocabulary=16, max_length=8, features=width, num_layers=1, num_heads=4)
     optimizer = optim.adam()
     if with_mup:
-        config = models.mup_gpt(config, GPT)
-        optimizer = optim.scaled_for_width(optimizer, shapes(models.gpt(GPT), TOKENS[:, :-1]))
-    model = models.gpt(config)
+        config = models.mup.mup_gpt(config, GPT)
+        optimizer = optim.scaled_for_width(optimizer, shapes(models.gpt.gpt(GPT), TOKENS[:, :-1]))
+    model = models.gpt.gpt(config)
     both = train(model, optimizer, 0.003, TOKENS[:, :-1], TOKENS[:, 1:])
     a, b = (jax.jit(model.apply)(params, (), TOKENS[:, :-1])[0] for params in both)
     return size(b - a)
@@ -127,7 +127,7 @@ def test_a_gpts_logits_move_alike_with_mup_and_further_without():
 
 
 def test_a_gpt_of_the_width_of_the_base_is_what_it_was():
-    model, other = models.gpt(GPT), models.gpt(models.mup_gpt(GPT, GPT))
+    model, other = models.gpt.gpt(GPT), models.gpt.gpt(models.mup.mup_gpt(GPT, GPT))
     params, _ = model.init(key(), TOKENS[:, :-1])
     np.testing.assert_allclose(
         jax.jit(model.apply)(params, (), TOKENS[:, :-1])[0],
@@ -138,15 +138,17 @@ def test_a_gpt_of_the_width_of_the_base_is_what_it_was():
 
 def test_a_head_that_is_not_tied_begins_smaller_and_is_not_multiplied():
     base = replace(GPT, tied=False, head_init=ones)
-    wide = replace(models.gpt2(features=256, num_layers=1, num_heads=4), tied=False, head_init=ones)
-    config = models.mup_gpt(wide, base)
+    wide = replace(
+        models.gpt.gpt2(features=256, num_layers=1, num_heads=4), tied=False, head_init=ones
+    )
+    config = models.mup.mup_gpt(wide, base)
     assert config.head_multiplier == 1
     assert float(config.head_init(key(), (1,))[0]) == 0.25
 
 
 def test_attention_is_scaled_by_the_features_of_a_head_not_by_their_root():
-    wide = models.gpt2(features=256, num_layers=1, num_heads=4)
-    assert models.mup_gpt(wide, GPT).block.attend.keywords["scale"] == pytest.approx(4 / 64)
+    wide = models.gpt.gpt2(features=256, num_layers=1, num_heads=4)
+    assert models.mup.mup_gpt(wide, GPT).block.attend.keywords["scale"] == pytest.approx(4 / 64)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +182,13 @@ def test_scaled_blocks_are_scaled_one_by_one():
     ("call", "message"),
     [
         (
-            lambda: models.mup_mlp(replace(MLP, widths=(8,)), MLP),
+            lambda: models.mup.mup_mlp(replace(MLP, widths=(8,)), MLP),
             "mup_mlp: expected 2 hidden layers, as the base has, got 1",
         ),
         (
-            lambda: models.mup_gpt(models.gpt2(features=128, num_layers=2, num_heads=4), GPT),
+            lambda: models.mup.mup_gpt(
+                models.gpt.gpt2(features=128, num_layers=2, num_heads=4), GPT
+            ),
             "mup_gpt: expected 1 layers and hidden features 2 times the base's",
         ),
         (

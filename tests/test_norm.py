@@ -1,20 +1,20 @@
-"""Layer and batch normalisation: where sums cancel, and where the derivative is written by hand."""
+"""Layer and batch normalization: where sums cancel, and where the derivative is written by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models
+from fnn import nn
 from fnn.layers import batch_norm, batch_norm_init, layer_norm, layer_norm_init
 from tests.registry.rows import normal
 
 
 def layer_norm_twin(x, scale, bias, eps):
     x = np.asarray(x, np.float64)
-    centred = x - x.mean(axis=-1, keepdims=True)
-    normalised = centred / np.sqrt(x.var(axis=-1, keepdims=True) + eps)
-    return normalised * np.asarray(scale) + np.asarray(bias)
+    centered = x - x.mean(axis=-1, keepdims=True)
+    normalized = centered / np.sqrt(x.var(axis=-1, keepdims=True) + eps)
+    return normalized * np.asarray(scale) + np.asarray(bias)
 
 
 def batch_norm_twin(x, mean, var, scale, bias, eps):
@@ -71,8 +71,8 @@ def test_a_constant_row_gives_the_bias_and_finite_slopes(value):
 
 def plain_layer_norm(x, eps):
     """The same maths, with the derivative left to JAX."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + eps)
+    centered = x - x.mean(axis=-1, keepdims=True)
+    return centered / jnp.sqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + eps)
 
 
 def weighted(norm):
@@ -191,7 +191,7 @@ def test_the_wrong_features_are_refused(shape):
             batch_norm(params, state, jnp.zeros(shape), train=True)
 
 
-@pytest.mark.parametrize("model", [models.layer_norm(), models.batch_norm(), models.dense(2)])
+@pytest.mark.parametrize("model", [nn.layer_norm(), nn.batch_norm(), nn.linear(2)])
 def test_a_model_refuses_an_input_without_a_batch_axis(model):
     with pytest.raises(ValueError, match="put the batch first"):
         model.init(jax.random.key(0), jnp.zeros(3))

@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import parametrizations
 
-from fnn import layers, models
+from fnn import layers, nn
 from tests.registry.rows import normal
 
 torch.set_num_threads(1)
@@ -108,7 +108,7 @@ def expect_close(what, got, expected, rtol):
 
 @st.composite
 def problems(draw):
-    # At least three numbers behind each statistic: two are normalised to -1 and 1 whatever they
+    # At least three numbers behind each statistic: two are normalized to -1 and 1 whatever they
     # are, and of the gradient only rounding is left.
     batch = draw(st.sampled_from([1, 3]))
     window = draw(st.sampled_from([(3,), (5, 1), (2, 3), (1, 7), (3, 1, 2)]))
@@ -177,7 +177,7 @@ def test_a_constant_input_gives_exactly_the_bias_and_finite_gradients(all_norms,
             np.testing.assert_allclose(y, np.broadcast_to(params["scale"], y.shape), rtol=1e-6)
 
 
-def test_bfloat16_inputs_are_normalised_in_float32_and_keep_their_dtype():
+def test_bfloat16_inputs_are_normalized_in_float32_and_keep_their_dtype():
     x = jnp.asarray(3 + normal(3, 5, 6), jnp.bfloat16)
     params = jax.tree.map(jnp.asarray, {"scale": 1 + 0.3 * normal(6), "bias": normal(6, seed=1)})
     norms = fnn_norms(2)
@@ -275,7 +275,7 @@ def test_spectral_norm_and_its_power_iteration_are_those_of_torch(make):
                 assert np.abs(np.asarray(a) - b).max() <= 1e-10 * np.abs(b).max()
 
 
-def test_a_spectrally_normalised_kernel_stretches_nothing_once_the_iteration_has_settled():
+def test_a_spectrally_normalized_kernel_stretches_nothing_once_the_iteration_has_settled():
     kernel = jnp.asarray(normal(6, 4))
     state = layers.spectral_norm_init(jax.random.key(0), kernel)
     step = jax.jit(lambda state: layers.spectral_norm(kernel, state, train=True, iterations=5))
@@ -304,9 +304,9 @@ def test_a_kernel_of_zeros_stays_alive_under_spectral_norm():
     np.testing.assert_allclose(divided[0, 0], 1, rtol=1e-5)
 
 
-def test_a_weight_normalised_layer_starts_as_the_layer_itself():
+def test_a_weight_normalized_layer_starts_as_the_layer_itself():
     x, key = jnp.asarray(normal(4, 3)), jax.random.key(0)
-    plain, wrapped = models.dense(5), models.weight_norm(models.dense(5))
+    plain, wrapped = nn.linear(5), nn.weight_norm(nn.linear(5))
     outputs = [
         jax.jit(lambda key, x, model=model: model.apply(*model.init(key, x), x)[0])(key, x)
         for model in (plain, wrapped)
@@ -327,7 +327,7 @@ def test_a_weight_normalised_layer_starts_as_the_layer_itself():
             "spectral_norm: expected .* to be a whole number above 0, got 0",
         ),
         (
-            lambda x: models.weight_norm(models.rms_norm()).init(jax.random.key(0), x),
+            lambda x: nn.weight_norm(nn.rms_norm()).init(jax.random.key(0), x),
             "expected '\\*kernel' to match a leaf",
         ),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from fnn.optim.base import bias_correction, decay_weights, moving_average
+from fnn.optim._base import bias_correction, decay_weights, moving_average
 from tests import registry
 from tests.shapes import unchecked
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from fnn.optim.radam import effective_length
+from fnn.optim.adam_variants import effective_length
 from tests.optim_runs import GRADS, LR, START, STEPS, expect_updates, run, run_twin
 from tests.registry.optimizers_adaptive import OPTIMIZERS as ROWS
 
@@ -147,7 +147,7 @@ TWINS = {
     "nadam with a long memory": (optim.nadam(**LONG), part(nadam_twin, **LONG)),
     "nadamw": (optim.nadamw(weight_decay=0.1), part(nadam_twin, decay=0.1)),
     "algoperf_nadamw": (
-        optim.algoperf_nadamw(),
+        optim.contrib.algoperf_nadamw(),
         part(nadam_twin, b1=0.93266073836, b2=0.9955159689799007, decay=0.08121616522670176),
     ),
     "radam": (optim.radam(), radam_twin),
@@ -162,18 +162,21 @@ TWINS = {
     "adabelief with a large eps": (optim.adabelief(**LONG), part(adabelief_twin, **LONG)),
     "yogi": (optim.yogi(), yogi_twin),
     "yogi from 0.1": (optim.yogi(b2=0.9, start=0.1), part(yogi_twin, b2=0.9, start=0.1)),
-    "adan": (optim.adan(), adan_twin),
+    "adan": (optim.contrib.adan(), adan_twin),
     "adan with decay": (
-        optim.adan(b1=0.9, b2=0.5, b3=0.999, eps=0.1, weight_decay=0.1),
+        optim.contrib.adan(b1=0.9, b2=0.5, b3=0.999, eps=0.1, weight_decay=0.1),
         part(adan_twin, b1=0.9, b2=0.5, b3=0.999, eps=0.1, decay=0.1),
     ),
-    "ademamix": (optim.ademamix(), ademamix_twin),
+    "ademamix": (optim.contrib.ademamix(), ademamix_twin),
     "ademamix with a warm-up": (
-        optim.ademamix(warmup_steps=30, weight_decay=0.1, alpha=8.0),
+        optim.contrib.ademamix(warmup_steps=30, weight_decay=0.1, alpha=8.0),
         part(ademamix_twin, warmup=30, decay=0.1, alpha=8.0),
     ),
-    "adopt": (optim.adopt(), adopt_twin),
-    "adopt with a large eps": (optim.adopt(b2=0.9, eps=0.8), part(adopt_twin, b2=0.9, eps=0.8)),
+    "adopt": (optim.contrib.adopt(), adopt_twin),
+    "adopt with a large eps": (
+        optim.contrib.adopt(b2=0.9, eps=0.8),
+        part(adopt_twin, b2=0.9, eps=0.8),
+    ),
 }  # fmt: skip
 
 
@@ -191,9 +194,9 @@ WITHOUT_UNIT = {
     "amsgrad": optim.amsgrad(eps=EPS),
     "adabelief": optim.adabelief(eps=EPS),
     "adagrad": optim.adagrad(eps=EPS),
-    "adan": optim.adan(eps=EPS),
-    "ademamix": optim.ademamix(eps=EPS),
-    "adopt": optim.adopt(eps=EPS),
+    "adan": optim.contrib.adan(eps=EPS),
+    "ademamix": optim.contrib.ademamix(eps=EPS),
+    "adopt": optim.contrib.adopt(eps=EPS),
     "sign_sgd": optim.sign_sgd(),
     "signum": optim.signum(),
     "lion": optim.lion(),
@@ -260,8 +263,8 @@ def test_adadelta_steps_in_the_unit_of_the_parameters():
 @pytest.mark.parametrize(
     ("optimizer", "adam"),
     [
-        (optim.adan(b1=0.9, b2=0.0, b3=0.999), optim.adam()),
-        (optim.ademamix(alpha=0.0), optim.adam()),
+        (optim.contrib.adan(b1=0.9, b2=0.0, b3=0.999), optim.adam()),
+        (optim.contrib.ademamix(alpha=0.0), optim.adam()),
         (optim.nadam(b1=0.0), optim.adam(b1=0.0)),
     ],
     ids=["adan", "ademamix", "nadam"],
@@ -341,7 +344,7 @@ def test_yogi_forgets_a_large_gradient_slowly_and_adam_at_a_fixed_rate():
 
 def test_adopt_waits_a_step_and_then_bounds_its_quotients():
     grads = GRADS * np.where(np.arange(STEPS) % 5, 1, 1e4).astype(np.float32)[:, None]
-    steps = updates(optim.adopt(b1=0.0, b2=0.5), grads)
+    steps = updates(optim.contrib.adopt(b1=0.0, b2=0.5), grads)
     np.testing.assert_array_equal(steps[0], 0)
     limit = LR * np.arange(STEPS, dtype=np.float64)[:, None] ** 0.25
     assert (np.abs(steps) <= limit * (1 + 1e-6)).all()
@@ -350,7 +353,7 @@ def test_adopt_waits_a_step_and_then_bounds_its_quotients():
 
 def test_the_divisor_of_adopt_does_not_know_the_newest_gradient():
     two = np.stack([GRADS[0], 0.5 * GRADS[1] / np.abs(GRADS[1]) * np.abs(GRADS[0])])
-    one, other = (updates(optim.adopt(), two * [[1], [share]])[1] for share in (1, 0.01))
+    one, other = (updates(optim.contrib.adopt(), two * [[1], [share]])[1] for share in (1, 0.01))
     np.testing.assert_allclose(other, 0.01 * one, rtol=1e-5)  # so the step is linear in it
 
 
@@ -360,9 +363,9 @@ def test_what_the_slow_mean_takes_has_all_its_digits():
         expected = run_twin(part(ademamix_twin, b3=b3, alpha=1e4))
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
-    expect(run(optim.ademamix(b3=0.9999, alpha=1e4)), 0.9999)
+    expect(run(optim.contrib.ademamix(b3=0.9999, alpha=1e4)), 0.9999)
     rounded = jnp.float32(0.9999)
-    traced = jax.jit(lambda b3: updates_of(optim.ademamix(b3=b3, alpha=1e4)))
+    traced = jax.jit(lambda b3: updates_of(optim.contrib.ademamix(b3=b3, alpha=1e4)))
     expect(traced(rounded), rounded.item())
 
 
@@ -380,9 +383,9 @@ def updates_of(optimizer):
 DECAYING = {
     "adamax": part(optim.adamax, weight_decay=0.2),
     "nadamw": part(optim.nadamw, weight_decay=0.2),
-    "algoperf_nadamw": part(optim.algoperf_nadamw, weight_decay=0.2),
-    "adan": part(optim.adan, weight_decay=0.2),
-    "ademamix": part(optim.ademamix, weight_decay=0.2),
+    "algoperf_nadamw": part(optim.contrib.algoperf_nadamw, weight_decay=0.2),
+    "adan": part(optim.contrib.adan, weight_decay=0.2),
+    "ademamix": part(optim.contrib.ademamix, weight_decay=0.2),
 }
 
 
@@ -428,7 +431,7 @@ IN_PLACE += ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adopt", "sche
 
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_a_donated_state_is_overwritten_without_a_copy(name):
-    optimizer = getattr(optim, name)()
+    optimizer = (getattr(optim, name, None) or getattr(optim.contrib, name))()
     params = {"w": jnp.zeros((32, 64))}
 
     def step(params, state, grads):

@@ -156,9 +156,11 @@ EXAMPLES = {
 
 
 def test_there_is_an_example_of_each():
-    assert {name.split()[0] for name in EXAMPLES} == {
-        name for name in contrib.__all__ if callable(getattr(contrib, name))
-    }
+    elsewhere = {  # tests/test_optim_adaptive.py, test_optim_matrix.py, test_optim_free.py
+        "adan", "ademamix", "adopt", "algoperf_nadamw", "algoperf_schedule_free_adamw",
+        "dadapt_adam", "kron", "prodigy", "shampoo", "soap", "sophia",
+    }  # fmt: skip
+    assert {name.split()[0] for name in EXAMPLES} == set(contrib.__all__) - elsewhere
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -19,6 +19,10 @@ TARGET, CURVATURE = START, np.float32([0.5, 1.0, 2.0, 0.1])
 SHIFTS, ORIGIN = 0.1 * GRADS, np.zeros(4, np.float32)
 
 
+def named(name):
+    return getattr(optim, name, None) or getattr(optim.contrib, name)
+
+
 def second_moment(b2=0.999, eps=1e-8):
     memory = {"v": 0, "t": 0}
 
@@ -123,14 +127,14 @@ def dadapt_twin(b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, decay=0.0, rates=None, old_
 
 
 MEASURED = {
-    "prodigy": (optim.prodigy(), prodigy_twin),
+    "prodigy": (optim.contrib.prodigy(), prodigy_twin),
     "prodigy, other": (
-        optim.prodigy(b1=0.8, b2=0.99, eps=0.1, d0=1e-2, weight_decay=0.1),
+        optim.contrib.prodigy(b1=0.8, b2=0.99, eps=0.1, d0=1e-2, weight_decay=0.1),
         part(prodigy_twin, 0.8, 0.99, 0.1, 1e-2, 0.1),
     ),
-    "dadapt": (optim.dadapt_adam(), dadapt_twin),
+    "dadapt": (optim.contrib.dadapt_adam(), dadapt_twin),
     "dadapt, other": (
-        optim.dadapt_adam(b1=0.8, b2=0.99, eps=0.1, d0=1e-2, weight_decay=0.1),
+        optim.contrib.dadapt_adam(b1=0.8, b2=0.99, eps=0.1, d0=1e-2, weight_decay=0.1),
         part(dadapt_twin, 0.8, 0.99, 0.1, 1e-2, 0.1),
     ),
 }
@@ -187,7 +191,7 @@ def test_prodigy_is_that_of_optax_at_a_corrected_rate():
     optax = pytest.importorskip("optax")
     theirs = optax.contrib.prodigy(1.0, tuple(BETAS.values()), weight_decay=0.1)
     expected, _ = run_optax(theirs, SHIFTS, start=ORIGIN, gradient=pull)
-    ours = optim.prodigy(**BETAS, weight_decay=0.1)
+    ours = optim.contrib.prodigy(**BETAS, weight_decay=0.1)
     np.testing.assert_allclose(run_measured(ours, correction())[0], expected, atol=1e-5)
     assert np.abs(run_measured(ours)[0] - expected).max() > 1e-3
 
@@ -201,7 +205,7 @@ def test_d_adaptation_of_optax_divides_by_the_size_before_the_step():
         for old in (True, False)
     )
     np.testing.assert_allclose(with_old, expected, atol=1e-5)
-    path, _ = run_measured(optim.dadapt_adam(**BETAS, weight_decay=0.1), correction())
+    path, _ = run_measured(optim.contrib.dadapt_adam(**BETAS, weight_decay=0.1), correction())
     np.testing.assert_allclose(path, with_new, atol=1e-5)
     assert np.abs(path - expected).max() > 1e-3
 
@@ -220,7 +224,7 @@ def test_without_a_rate_nothing_moves_and_nothing_is_nan():
         np.testing.assert_allclose(weights, path, rtol=1e-6)
 
 
-@pytest.mark.parametrize("make", [optim.prodigy, optim.dadapt_adam])
+@pytest.mark.parametrize("make", [optim.contrib.prodigy, optim.contrib.dadapt_adam])
 def test_it_finds_the_size_of_the_problem_from_a_millionth(make):
     far = np.float32([30.0, -20.0, 10.0, 5.0])
     optimizer = make()
@@ -242,7 +246,7 @@ def test_it_finds_the_size_of_the_problem_from_a_millionth(make):
 def test_decay_falls_on_the_marked_leaves_alone(name):
     params = {"kernel": jnp.array([2.0]), "bias": jnp.array([5.0])}
     zeros = jax.tree.map(jnp.zeros_like, params)
-    optimizer = getattr(optim, name)(weight_decay=0.5, mask=tree.matching("kernel"))
+    optimizer = named(name)(weight_decay=0.5, mask=tree.matching("kernel"))
     updates, _ = optimizer.update(zeros, optimizer.init(params), params, 1.0)
     assert updates["kernel"] < 0
     np.testing.assert_array_equal(updates["bias"], [0])
@@ -250,7 +254,7 @@ def test_decay_falls_on_the_marked_leaves_alone(name):
 
 @pytest.mark.parametrize("name", ["prodigy", "dadapt_adam", "schedule_free_adamw"])
 def test_the_gradient_by_the_rate_through_twenty_updates_is_finite(name):
-    optimizer = getattr(optim, name)()
+    optimizer = named(name)()
 
     def last(lr):
         def step(carry, g):

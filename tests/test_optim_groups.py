@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from fnn import losses, models, optim, schedules, tree
+from fnn import losses, nn, optim, schedules, tree
 from fnn.optim import frozen, groups, groups_table, layerwise_lr_decay, partition
-from fnn.optim.base import expect_unscaled
+from fnn.optim._base import expect_unscaled
 from fnn.recipe import Recipe
-from fnn.testing import quadratic
+from fnn.testing import _quadratic as quadratic
 from fnn.train import make_init, make_step
 from fnn.types import Objective, Optimizer
 
@@ -114,7 +114,7 @@ def test_frozen_leaves_take_no_memory():
 def test_a_frozen_group_trains_through_the_step_of_a_run():
     def recipe(hyper):
         opt = optim.freeze(optim.adamw(weight_decay=hyper["decay"]), "kernel")
-        model, schedule = models.dense(2), schedules.constant(hyper["lr"])
+        model, schedule = nn.linear(2), schedules.constant(hyper["lr"])
         return Recipe(model, losses.mean_squared_error, opt, schedule)
 
     key, hyper, x = jax.random.key(0), {"lr": 0.1, "decay": 0.1}, jnp.ones((4, 3))

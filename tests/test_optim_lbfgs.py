@@ -14,7 +14,7 @@ def rosenbrock(x):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
-def minimise(optimizer, start, steps, loss=rosenbrock, lr=1.0):
+def minimize(optimizer, start, steps, loss=rosenbrock, lr=1.0):
     """Parameters before the first and after every update, and their losses."""
     at = jax.value_and_grad(lambda params: loss(params["x"]))
 
@@ -72,7 +72,7 @@ def test_updates_of_lbfgs_are_those_of_the_paper():
     # In float64, since a search that takes another turn by rounding is another path.
     with jax.enable_x64(True):
         start = np.array([-1.2, 1.0, -0.7])
-        path, _ = minimise(optim.lbfgs(memory=4), start, 25)
+        path, _ = minimize(optim.lbfgs(memory=4), start, 25)
     np.testing.assert_allclose(path, lbfgs_twin(start, 25, 4), rtol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_updates_of_lbfgs_are_those_of_the_paper():
 @pytest.mark.parametrize("size", [2, 10])
 def test_lbfgs_finds_the_minimum_of_rosenbrock_within_100_updates(search, size):
     start = np.full(size, -1.0, np.float32)
-    path, values = minimise(optim.lbfgs(search=search), start, 100)
+    path, values = minimize(optim.lbfgs(search=search), start, 100)
     assert values[-1] < 1e-9
     # Near the minimum the loss is flat: an error of 1e-4 costs 1e-9.
     np.testing.assert_allclose(path[-1], 1, atol=2e-4)
@@ -88,13 +88,13 @@ def test_lbfgs_finds_the_minimum_of_rosenbrock_within_100_updates(search, size):
 
 def test_lbfgs_stays_where_the_gradient_is_zero_and_comes_back_from_infinity():
     loss = lambda x: jnp.sum(x - jnp.log(x))  # noqa: E731
-    _, values = minimise(optim.lbfgs(), np.float32([3.0, 0.02]), 60, loss, lr=1e3)
+    _, values = minimize(optim.lbfgs(), np.float32([3.0, 0.02]), 60, loss, lr=1e3)
     np.testing.assert_allclose(values[-1], 2, rtol=1e-6)
-    path, _ = minimise(optim.lbfgs(), np.float32([1.0, 1.0]), 3, loss)
+    path, _ = minimize(optim.lbfgs(), np.float32([1.0, 1.0]), 3, loss)
     np.testing.assert_array_equal(path, 1)
 
 
-@pytest.mark.parametrize("optimizer", [optim.lbfgs(), optim.sophia(key=jax.random.key(0))])
+@pytest.mark.parametrize("optimizer", [optim.lbfgs(), optim.contrib.sophia(key=jax.random.key(0))])
 def test_without_an_objective_the_error_says_what_to_do(optimizer):
     params = {"w": jnp.ones(2)}
     with pytest.raises(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from fnn.optim.matrix_roots import eigenbasis, inverse_root, orthonormal
+from fnn.optim.contrib._matrix_roots import eigenbasis, inverse_root, orthonormal
 from fnn.types import Objective
 from tests.matrix_twins import (
     adafactor_twin,
@@ -93,34 +93,38 @@ TWINS = [
         optim.muon(companion=optim.sgd(), momentum=0.8, weight_decay=0.1),
         part(muon_twin, mu=0.8, decay=0.1),
     ),
-    ("shampoo", optim.shampoo(b2=0.99, every_steps=3, eps=1e-2), shampoo_twin),
+    ("shampoo", optim.contrib.shampoo(b2=0.99, every_steps=3, eps=1e-2), shampoo_twin),
     (
         "shampoo of one side",
-        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, max_size=3),
+        optim.contrib.shampoo(b2=0.99, every_steps=3, eps=1e-2, max_size=3),
         part(shampoo_twin, max_size=3),
     ),
     (
         "shampoo in blocks",  # of 2 rows, and of 2, 2 and 1 columns
-        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, block_size=2),
+        optim.contrib.shampoo(b2=0.99, every_steps=3, eps=1e-2, block_size=2),
         part(shampoo_twin, block=2),
     ),
     (
         "shampoo in blocks of columns alone",  # 6 rows of the window, which are too many
-        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, block_size=2, max_size=5),
+        optim.contrib.shampoo(b2=0.99, every_steps=3, eps=1e-2, block_size=2, max_size=5),
         part(shampoo_twin, block=2, max_size=5),
     ),
     (
         "shampoo with a leaf too large for it",
-        optim.shampoo(b2=0.99, every_steps=3, eps=1e-2, max_size=4),
+        optim.contrib.shampoo(b2=0.99, every_steps=3, eps=1e-2, max_size=4),
         part(shampoo_twin, max_size=4),
     ),
     (
         "kron",  # with a diagonal for the 6 rows of the window, and for the bias
-        optim.kron(key=KEY, every_steps=2, max_size=5),
+        optim.contrib.kron(key=KEY, every_steps=2, max_size=5),
         lambda *args: kron_twin(*args, KEY, max_size=5),
     ),
-    ("soap", optim.soap(weight_decay=0.0), soap_twin),
-    ("soap that turns often", optim.soap(every_steps=2), part(soap_twin, every=2, decay=0.01)),
+    ("soap", optim.contrib.soap(weight_decay=0.0), soap_twin),
+    (
+        "soap that turns often",
+        optim.contrib.soap(every_steps=2),
+        part(soap_twin, every=2, decay=0.01),
+    ),
 ]
 
 
@@ -140,7 +144,7 @@ def test_fifty_updates_are_those_of_the_paper(name, optimizer, twin):
 def test_fifty_updates_of_sophia_are_those_of_the_paper():
     # Signs find a diagonal Hessian exactly, whatever the key.
     curvature = jax.tree.map(lambda p: np.linspace(-1, 4, p.size).reshape(p.shape), START)
-    got = run(optim.sophia(key=KEY, scale=30.0), curvature=curvature)
+    got = run(optim.contrib.sophia(key=KEY, scale=30.0), curvature=curvature)
     expected = {
         name: run_twin(
             part(sophia_twin, gamma=30.0, diagonal=np.float64(np.float32(curvature[name]))),
@@ -173,7 +177,7 @@ def test_newton_schulz_takes_any_size(size):
 
 
 def test_soap_without_sides_is_adam_from_the_second_update_on():
-    soap = run(optim.soap(max_size=0, weight_decay=0.0, b1=0.9, b2=0.99), *few("one"))
+    soap = run(optim.contrib.soap(max_size=0, weight_decay=0.0, b1=0.9, b2=0.99), *few("one"))
     rest, start = {"one": GRADS["one"][1:]}, {"one": soap["one"][0]}
     adam = run(optim.adam(b2=0.99), grads=rest, start=start)
     for name, path in adam.items():
@@ -184,8 +188,12 @@ def test_soap_turns_with_the_gradient():
     """Rotated gradients and parameters give rotated updates, unlike those of Adam."""
     left, right = (np.linalg.qr(RANDOM.normal(size=(n, n)))[0] for n in (4, 3))
     turned = left.T @ GRADS["one"] @ right
-    plain = run(optim.soap(eps=1e-3), {"w": GRADS["one"]}, {"w": START["one"]}, lr=1e-2)["w"]
-    other = run(optim.soap(eps=1e-3), {"w": turned}, {"w": left.T @ START["one"] @ right}, lr=1e-2)
+    plain = run(optim.contrib.soap(eps=1e-3), {"w": GRADS["one"]}, {"w": START["one"]}, lr=1e-2)[
+        "w"
+    ]
+    other = run(
+        optim.contrib.soap(eps=1e-3), {"w": turned}, {"w": left.T @ START["one"] @ right}, lr=1e-2
+    )
     # All but the first update, which is Adam's. The bases' rounding grows where eigenvalues meet.
     moves = np.diff(plain, axis=0), left @ np.diff(other["w"], axis=0) @ right.T
     decay = 1e-2 * 1e-2 * (left @ other["w"][0] @ right.T - plain[0])
@@ -195,14 +203,16 @@ def test_soap_turns_with_the_gradient():
 def test_shampoo_moves_as_far_as_its_graft():
     graft = optim.rmsprop()
     first = few("bias", "one", steps=1)
-    got, length = run(optim.shampoo(graft=graft), *first), run(graft, *first)
+    got, length = run(optim.contrib.shampoo(graft=graft), *first), run(graft, *first)
     moves = [np.linalg.norm(path["one"][0] - START["one"]) for path in (got, length)]
     np.testing.assert_allclose(*moves, rtol=1e-5)
     np.testing.assert_array_equal(got["bias"], length["bias"])
 
 
 def test_the_first_step_of_shampoo_without_momentum_is_orthogonal():
-    got = run(optim.shampoo(b1=0.0, eps=1e-12), {"w": GRADS["one"][:1]}, {"w": 0 * START["one"]})
+    got = run(
+        optim.contrib.shampoo(b1=0.0, eps=1e-12), {"w": GRADS["one"][:1]}, {"w": 0 * START["one"]}
+    )
     values = np.linalg.svd(got["w"][0])[1]
     np.testing.assert_allclose(values, values.mean(), rtol=1e-3)
 
@@ -210,7 +220,7 @@ def test_the_first_step_of_shampoo_without_momentum_is_orthogonal():
 def test_no_factor_of_shampoo_is_longer_than_a_block():
     shapes = {"tokens": (50257, 768), "up": (768, 3072), "window": (3, 3, 500, 2100)}
     params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), shapes, is_leaf=is_shape)
-    factors = jax.eval_shape(optim.shampoo().init, params).factors
+    factors = jax.eval_shape(optim.contrib.shampoo().init, params).factors
     assert factors["tokens"].keys() == {"right"}
     sizes = {n: {s: x.shape for s, x in both.items()} for n, both in factors.items()}
     up = {"left": (768, 768), "right": (1024, 1024)}
@@ -230,19 +240,19 @@ def test_shampoo_refuses_blocks_of_nothing():
     with pytest.raises(
         ValueError, match="shampoo: expected block_size to be a whole number above 0, got"
     ):
-        optim.shampoo(block_size=0)
+        optim.contrib.shampoo(block_size=0)
 
 
 def test_a_leaf_named_as_a_block_of_another_is_refused():
     params = {"w": jnp.zeros((4, 1)), "w[1,0]": jnp.zeros((2, 1))}
     with pytest.raises(ValueError, match=r"expected one matrix named 'w\[1,0\]', got two; rename"):
-        optim.shampoo(block_size=2).init(params)
+        optim.contrib.shampoo(block_size=2).init(params)
 
 
 STACKS = [
     lambda stacked: optim.muon(companion=optim.sgd(), stacked=stacked),
-    lambda stacked: optim.shampoo(stacked=stacked),
-    lambda stacked: optim.soap(stacked=stacked, weight_decay=0.0),
+    lambda stacked: optim.contrib.shampoo(stacked=stacked),
+    lambda stacked: optim.contrib.soap(stacked=stacked, weight_decay=0.0),
 ]
 
 
@@ -337,9 +347,9 @@ MAKERS = {
     "lars": optim.lars,
     "adafactor": lambda: optim.adafactor(min_factored=2),
     "muon": lambda: optim.muon(companion=optim.sgd()),
-    "shampoo": lambda: optim.shampoo(every_steps=3),
-    "soap": lambda: optim.soap(every_steps=3),
-    "kron": lambda: optim.kron(key=KEY, every_steps=3),
+    "shampoo": lambda: optim.contrib.shampoo(every_steps=3),
+    "soap": lambda: optim.contrib.soap(every_steps=3),
+    "kron": lambda: optim.contrib.kron(key=KEY, every_steps=3),
 }
 
 
@@ -363,9 +373,9 @@ def test_derivatives_through_twenty_updates_with_zeros_in_the_gradient_are_finit
 
 
 BATCHED = [
-    (optim.shampoo(), "eigh", 4),  # sides of 3, 4, 5 and 6, the first two twice
-    (optim.shampoo(block_size=3), "eigh", 2),  # of 3 and 2: all blocks of all leaves
-    (optim.soap(), "eigh", 4),
+    (optim.contrib.shampoo(), "eigh", 4),  # sides of 3, 4, 5 and 6, the first two twice
+    (optim.contrib.shampoo(block_size=3), "eigh", 2),  # of 3 and 2: all blocks of all leaves
+    (optim.contrib.soap(), "eigh", 4),
     (optim.muon(companion=optim.sgd()), "dot_general", 2 * 5 * 3),
 ]
 

@@ -10,7 +10,7 @@ import torch
 
 from fnn import optim, tree
 from fnn.types import Objective
-from tests.test_optim_lbfgs import minimise, rosenbrock
+from tests.test_optim_lbfgs import minimize, rosenbrock
 from tests.test_optim_matrix import GRADS, START, STEPS, cast
 
 torch.set_num_threads(1)
@@ -153,7 +153,7 @@ def test_adafactor_is_that_of_torch():
 def test_sophia_of_optax_uses_the_curvature_of_the_last_look():
     key, params = jax.random.key(0), {"x": jnp.array([0.3, -0.2])}
     at = jax.value_and_grad(lambda p: jnp.sum(jnp.array([1.0, 4.0]) * p["x"] ** 2) / 2)
-    ours = optim.sophia(key=key, b1=0.0, b2=0.0, scale=0.5)
+    ours = optim.contrib.sophia(key=key, b1=0.0, b2=0.0, scale=0.5)
     value, grads = at(params)
     updates, state = ours.update(grads, ours.init(params), params, 1.0, Objective(value, at))
     np.testing.assert_allclose(state.h["x"], [1, 4], rtol=1e-6)
@@ -175,7 +175,7 @@ def test_lbfgs_without_a_search_is_that_of_optax():
         return rosenbrock(x) / 100 + jnp.sum(x**2)
 
     start = np.array([-0.5, 0.4, 0.3], np.float32)
-    path, _ = minimise(optim.lbfgs(memory=5, search=optim.full_step()), start, 12, loss, lr=0.5)
+    path, _ = minimize(optim.lbfgs(memory=5, search=optim.full_step()), start, 12, loss, lr=0.5)
     theirs = optax.lbfgs(0.5, memory_size=5, linesearch=None)
     x, state = jnp.asarray(start), theirs.init(jnp.asarray(start))
     with jax.numpy_dtype_promotion("standard"):
@@ -188,7 +188,7 @@ def test_lbfgs_without_a_search_is_that_of_optax():
 
 def test_lbfgs_with_a_search_needs_few_gradients_where_torch_does():
     start = np.array([-1.2, 1.0], np.float32)
-    _, values = minimise(optim.lbfgs(), start, 50)
+    _, values = minimize(optim.lbfgs(), start, 50)
     x = torch.nn.Parameter(torch.tensor(start))
     optimizer = torch.optim.LBFGS([x], max_iter=50, history_size=10, line_search_fn="strong_wolfe")
 

@@ -87,10 +87,10 @@ OPTAX = {
     "adabelief": (optim.adabelief(), optax.adabelief(1.0)),
     "yogi": (optim.yogi(), optax.yogi(1.0)),
     "ademamix": (
-        optim.ademamix(alpha=8.0, weight_decay=0.1),
+        optim.contrib.ademamix(alpha=8.0, weight_decay=0.1),
         optax.contrib.ademamix(1.0, alpha=8.0, weight_decay=0.1),
     ),
-    "adopt": (optim.adopt(), optax.contrib.adopt(1.0)),
+    "adopt": (optim.contrib.adopt(), optax.contrib.adopt(1.0)),
 }
 
 
@@ -221,4 +221,6 @@ def test_ademamix_takes_the_schedules_that_optax_is_given():
         b3=lambda t: jnp.exp(log_b3(t)),
         alpha=lambda t: 5.0 * jnp.minimum((t + 1) / length, 1),
     )
-    expect_close(run(optim.ademamix(b3=0.999, warmup_steps=length), lr=LR), run_optax(theirs, LR))
+    expect_close(
+        run(optim.contrib.ademamix(b3=0.999, warmup_steps=length), lr=LR), run_optax(theirs, LR)
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from fnn import checkpoint, optim, schedules, tree
 from fnn.keys import run_keys
-from fnn.optim.precision import _by_chance
+from fnn.optim.mixed_precision import _by_chance
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_run, make_step
 from fnn.types import Data, Model, Objective
@@ -128,7 +128,7 @@ def test_a_search_among_masters_sees_the_rounded_model():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("x", [1.001, -3.3e-3, 0.0, 2.5, 1e-6, -200.3])
-def test_rounding_by_chance_takes_a_neighbour_and_is_right_on_average(dtype, x):
+def test_rounding_by_chance_takes_a_neighbor_and_is_right_on_average(dtype, x):
     n = 4096
     chance = (jnp.arange(n, dtype=jnp.float32) + 0.5) / n  # every chance the same number of times
     rounded = np.asarray(_by_chance(jnp.full(n, x, jnp.float32), dtype, chance), np.float64)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules, tree
+from fnn import losses, models, nn, optim, schedules, tree
 from fnn.recipe import Recipe, whole_batch
 from fnn.train import (
     make_evaluate,
@@ -27,7 +27,7 @@ LR, STEPS = 0.05, 6
 
 def recipe_with(optimizer):
     def recipe(hyper):
-        model = models.dense(1, bias=False, kernel_init=lambda key, shape: jnp.ones(shape))
+        model = nn.linear(1, bias=False, kernel_init=lambda key, shape: jnp.ones(shape))
         return Recipe(model, losses.mean_squared_error, optimizer, schedules.constant(hyper["lr"]))
 
     return recipe
@@ -118,7 +118,7 @@ def lrs_of(optimizer, steps):
         def counting(step):
             return jnp.asarray(step, jnp.float32)
 
-        return Recipe(models.dense(1), losses.mean_squared_error, optimizer, counting)
+        return Recipe(nn.linear(1), losses.mean_squared_error, optimizer, counting)
 
     state, step = make_init(recipe)(KEY, {}, X), jax.jit(make_step(recipe))
     lrs = []
@@ -195,11 +195,13 @@ def test_training_without_a_schedule_is_evaluated_at_the_mean_of_its_steps():
 
 def deep_recipe(optimizer, **fields):
     """Three layers of which the body is most of the work."""
-    config = models.MLPConfig(widths=(64, 64), out_features=1, activation=jnp.tanh)
+    config = models.mlp.MLPConfig(widths=(64, 64), out_features=1, activation=jnp.tanh)
 
     def recipe(hyper):
         schedule = schedules.constant(LR)
-        return Recipe(models.mlp(config), losses.mean_squared_error, optimizer, schedule, **fields)
+        return Recipe(
+            models.mlp.mlp(config), losses.mean_squared_error, optimizer, schedule, **fields
+        )
 
     return recipe
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from fnn.optim.wrap import choose
+from fnn.optim._wrap import choose
 from fnn.types import Objective, unscaled
 from tests.optim_runs import GRADS, LR, START, STEPS, run, run_weights
 from tests.tiny import assert_same_bits

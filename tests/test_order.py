@@ -117,7 +117,7 @@ def test_every_example_is_as_likely_at_every_place_and_beside_every_other(n):
     assert is_uniform(pairs[~np.eye(n, dtype=bool)])
 
 
-def test_an_order_that_favours_some_is_found():
+def test_an_order_that_favors_some_is_found():
     lazy = np.random.default_rng(0).choice(6, size=6000, p=[0.2, 0.15, 0.15, 0.15, 0.15, 0.2])
     assert not is_uniform(np.bincount(lazy))
 

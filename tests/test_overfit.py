@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from fnn import initializers, losses, models, optim, schedules
+from fnn import initializers, losses, nn, optim, schedules
 from fnn.activations import relu, sigmoid
-from fnn.combinators import sequential, stack
+from fnn.diagnose import overfit_one_batch
+from fnn.nn import sequential, stack
 from fnn.recipe import Recipe
-from fnn.train import overfit_one_batch
 from fnn.types import Batch, Data, Model, Optimizer
 
 KEY, N, FEATURES, CLASSES, BATCH = jax.random.key(0), 24, 32, 3, 8
@@ -26,7 +26,7 @@ def data(x=X, y=Y):
 def recipe(hyper, **changes):
     """Linear, with more inputs than examples: its loss goes to zero at an lr around 1."""
     sound = Recipe(
-        models.dense(CLASSES), losses.cross_entropy, optim.sgd(), schedules.constant(hyper["lr"])
+        nn.linear(CLASSES), losses.cross_entropy, optim.sgd(), schedules.constant(hyper["lr"])
     )
     return sound._replace(**changes)
 
@@ -42,7 +42,7 @@ def overfit(recipe=recipe, data=data(), lr=1.0, **arguments):
 
 
 def on_outputs(change):
-    inner = models.dense(CLASSES)
+    inner = nn.linear(CLASSES)
 
     def apply(params, model_state, x, *, key=None, train=False):
         y, _ = inner.apply(params, model_state, x)
@@ -81,7 +81,7 @@ def one_hot():
 
 def test_leaves_without_a_gradient_are_named():
     model = sequential(
-        first=models.dense(8), cut=jax.lax.stop_gradient, last=on_outputs(lambda y, x: 0.01 * y)
+        first=nn.linear(8), cut=jax.lax.stop_gradient, last=on_outputs(lambda y, x: 0.01 * y)
     )
     result = overfit(with_changes(model=model), steps=20)
     assert result.evidence.without_gradient == ("first/bias", "first/kernel")
@@ -167,7 +167,7 @@ def test_a_schedule_that_ends_too_soon_is_told():
 
 
 def test_augmentation_penalty_and_noise_are_out_of_the_way():
-    model = sequential(models.dropout(0.5), models.dense(CLASSES))
+    model = sequential(nn.dropout(0.5), nn.linear(CLASSES))
     hostile = with_changes(
         model=model,
         augment=lambda key, batch: (jnp.zeros_like(batch[0]), batch[1]),
@@ -188,7 +188,7 @@ def test_a_hyperparameter_that_only_the_penalty_reads_is_not_taken_for_a_misspel
 
 
 def test_running_statistics_that_lag_are_told_although_the_batch_is_learned():
-    model = sequential(models.batch_norm(decay=0.99999), models.dense(CLASSES))
+    model = sequential(nn.batch_norm(decay=0.99999), nn.linear(CLASSES))
     far = data(X * 30 + 100)
     result = overfit(with_changes(model=model), far, lr=0.3)
     assert result.passed
@@ -211,8 +211,8 @@ LABELS = DIGITS.target.astype(np.int32)
 
 
 def layers(depth, activation=jnp.tanh, kernel_init=initializers.he_normal(), width=32, **options):
-    hidden = [models.dense(width, kernel_init=kernel_init, **options), activation]
-    return sequential(*hidden * depth, models.dense(10, kernel_init=kernel_init))
+    hidden = [nn.linear(width, kernel_init=kernel_init, **options), activation]
+    return sequential(*hidden * depth, nn.linear(10, kernel_init=kernel_init))
 
 
 def planted(model, x=IMAGES, y=LABELS, optimizer=optim.adam(), lr=1e-2, steps=80, **changes):
@@ -227,15 +227,15 @@ def planted(model, x=IMAGES, y=LABELS, optimizer=optim.adam(), lr=1e-2, steps=80
 
 def rnn_that_explodes():
     """One pixel after another, with recurrent kernels far above what is stable."""
-    cell = models.rnn(64, recurrent_init=initializers.normal(0.4))
-    return sequential(lambda x: x.reshape(-1, 64, 1), cell, models.last_step(), models.dense(10))
+    cell = nn.rnn(64, recurrent_init=initializers.normal(0.4))
+    return sequential(lambda x: x.reshape(-1, 64, 1), cell, nn.last_step(), nn.linear(10))
 
 
 def scaled(scale):
     return initializers.constant(scale) if scale in (0.0, 0.5) else initializers.normal(scale)
 
 
-STACK = stack(sequential(models.dense(32, kernel_init=initializers.normal(0.1)), sigmoid), 12)
+STACK = stack(sequential(nn.linear(32, kernel_init=initializers.normal(0.1)), sigmoid), 12)
 FAILURES = {
     "healthy": (lambda: planted(layers(2)), None, ()),
     "lr x 100": (lambda: planted(layers(2), lr=3.0), "The lr is too high", ("vanish", "constant")),
@@ -261,7 +261,7 @@ FAILURES = {
         ("freezes", "dead", "same weights"),
     ),
     "sigmoids in a stack": (
-        lambda: planted(sequential(models.dense(32), STACK, models.dense(10)), steps=20),
+        lambda: planted(sequential(nn.linear(32), STACK, nn.linear(10)), steps=20),
         "The gradient vanishes on its way back: ",
         ("freezes", "dead", "same weights"),
     ),
@@ -335,7 +335,7 @@ def test_a_bad_start_does_not_pass_by_getting_to_chance():
 )  # fmt: skip
 def test_the_constant_guess_is_the_best_one_of_each_loss(loss, y, guess):
     targets = (X[:, :2] if y == "values" else (X[:, :2] > 0.3)).astype(np.float32)
-    made = lambda hyper: recipe(hyper)._replace(model=models.dense(2), loss=loss)  # noqa: E731
+    made = lambda hyper: recipe(hyper)._replace(model=nn.linear(2), loss=loss)  # noqa: E731
     evidence = overfit(made, data(y=targets), steps=2).evidence
     batch = targets[list(evidence.indices)].astype(np.float64)
     assert evidence.constant_loss == pytest.approx(guess(batch), rel=1e-4)  # float32
@@ -350,7 +350,7 @@ def test_nothing_is_concluded_on_the_structure_from_a_trial_that_passed():
 def test_layers_of_a_stack_are_named_apart():
     cut = lambda x: jax.lax.stop_gradient(x)  # noqa: E731
     model = sequential(
-        blocks=stack(sequential(models.dense(FEATURES), jnp.tanh), 3), cut=cut, head=models.dense(3)
+        blocks=stack(sequential(nn.linear(FEATURES), jnp.tanh), 3), cut=cut, head=nn.linear(3)
     )
     result = overfit(with_changes(model=model), data=data(np.ones_like(X)), steps=3)
     assert result.evidence.without_gradient == tuple(

@@ -20,7 +20,7 @@ def numbered(lengths):
 
 
 @given(LENGTHS, st.integers(1, 12))
-def test_every_token_comes_once_with_its_neighbours(lengths, length):
+def test_every_token_comes_once_with_its_neighbors(lengths, length):
     tokens, segments, positions = pack(numbered(lengths), length, padding=-7)
     real = segments > 0
     assert sorted(tokens[real]) == list(range(1, sum(lengths) + 1))

@@ -14,7 +14,10 @@ GATES = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 
 def recipe(hyper):
     return Recipe(
-        models.perceptron(), losses.perceptron, optim.sgd(), schedules.constant(hyper["lr"])
+        models.perceptron.perceptron(),
+        losses.perceptron,
+        optim.sgd(),
+        schedules.constant(hyper["lr"]),
     )
 
 
@@ -49,16 +52,16 @@ def test_gates_that_a_line_separates_are_learned_by_the_rule_of_1958(name):
     yes = {"and": a & b, "or": a | b, "nand": ~(a & b), "left": a}[name]
     params, mistakes, _ = trained(GATES, yes, epochs=20)
     assert mistakes == 0
-    scores, _ = models.perceptron().apply(params, (), jnp.asarray(GATES))
-    np.testing.assert_array_equal(models.says_yes(scores), yes)
+    scores, _ = models.perceptron.perceptron().apply(params, (), jnp.asarray(GATES))
+    np.testing.assert_array_equal(models.perceptron.says_yes(scores), yes)
 
 
 def test_xor_is_never_learned():
     yes = GATES.sum(axis=1) == 1
     params, mistakes, _ = trained(GATES, yes, epochs=20)
     assert mistakes > 0
-    scores, _ = models.perceptron().apply(params, (), jnp.asarray(GATES))
-    assert (np.asarray(models.says_yes(scores)) != yes).any()
+    scores, _ = models.perceptron.perceptron().apply(params, (), jnp.asarray(GATES))
+    assert (np.asarray(models.perceptron.says_yes(scores)) != yes).any()
 
 
 def test_corrections_stay_below_novikoffs_bound():
@@ -73,6 +76,6 @@ def test_corrections_stay_below_novikoffs_bound():
 
 
 def test_several_units_answer_several_questions():
-    model = models.perceptron(3)
+    model = models.perceptron.perceptron(3)
     params, _ = model.init(jax.random.key(0), jnp.asarray(GATES))
     assert model.apply(params, (), jnp.asarray(GATES))[0].shape == (4, 3)

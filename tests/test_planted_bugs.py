@@ -8,9 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import activations, initializers, layers, losses, metrics, models, optim, schedules, tree
+from fnn import (
+    activations,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    nn,
+    optim,
+    schedules,
+    tree,
+)
 from fnn.autodiff import linear_call
-from fnn.combinators import lift, sequential
+from fnn.nn import lift, sequential
 from fnn.recipe import Recipe, whole_batch
 from fnn.testing import (
     gradients,
@@ -131,7 +141,7 @@ def test_a_function_that_changes_its_argument():
         laws.is_pure(greedy, {"y": np.zeros(2)})
 
 
-def test_an_activation_that_sees_its_neighbours():
+def test_an_activation_that_sees_its_neighbors():
     with refused("is_elementwise"):
         laws.is_elementwise(activations.softmax, X)
 
@@ -227,7 +237,7 @@ def test_two_examples_are_too_few_to_tell_a_mix_from_a_swap():
 
 
 def test_statistics_that_move_in_evaluation():
-    norm = models.batch_norm()
+    norm = nn.batch_norm()
     moving = Model(
         norm.init, lambda p, s, x, *, key=None, train=False: norm.apply(p, s, x, train=True)
     )
@@ -268,7 +278,7 @@ def test_a_model_that_puts_the_batch_last():
 
 
 def test_a_state_that_takes_the_dtype_of_the_input():
-    norm = models.batch_norm()
+    norm = nn.batch_norm()
 
     def apply(params, state, x, *, key=None, train=False):
         y, state = norm.apply(params, state, x, train=train)
@@ -298,7 +308,7 @@ def test_a_model_that_mixes_parameters_under_vmap():
 
 
 def test_a_model_with_a_wrong_derivative():
-    model = sequential(models.dense(2), lambda x: x + 0.1 * jax.lax.stop_gradient(x))
+    model = sequential(nn.linear(2), lambda x: x + 0.1 * jax.lax.stop_gradient(x))
     with refused("gradients_match_finite_differences: argument '0/0/"):
         model_laws.model_gradients_are_right(model, X)
 
@@ -409,15 +419,15 @@ def test_an_optimizer_whose_state_is_as_narrow_as_the_parameters():
         optimizer_laws.state_is_stable(stepping(lambda g, s, p: (g, s), narrow), {})
 
 
-def test_an_optimizer_that_normalises_over_all_leaves():
-    def normalised(g, s, p):
+def test_an_optimizer_that_normalizes_over_all_leaves():
+    def normalized(g, s, p):
         norm = tree.global_norm(g)
         return jax.tree.map(lambda g: g / norm, g), s
 
     with refused("look for a sum over leaves"):
-        optimizer_laws.leaves_are_independent(stepping(normalised), {})
+        optimizer_laws.leaves_are_independent(stepping(normalized), {})
     with refused("zero_gradient_changes_nothing: .* is nan"):
-        optimizer_laws.zero_gradient_changes_nothing(stepping(normalised), {})
+        optimizer_laws.zero_gradient_changes_nothing(stepping(normalized), {})
 
 
 def test_an_optimizer_that_counts_the_leaves():
@@ -563,7 +573,7 @@ def test_a_cut_normal_that_is_not_scaled_back():
         initializer_laws.initializer_has_moments(cut, (50, 40), std=1.0)
 
 
-def test_draws_that_are_not_centred():
+def test_draws_that_are_not_centered():
     with refused("the mean of 2000 draws"):
         initializer_laws.initializer_has_moments(jax.random.uniform, (50, 40), std=0.29)
 
@@ -583,7 +593,7 @@ def test_an_initializer_that_ignores_its_dtype_or_its_key():
 
 
 def masked_recipe(loss):
-    return lambda hyper: Recipe(models.dense(2), loss, optim.sgd(), schedules.constant(0.1))
+    return lambda hyper: Recipe(nn.linear(2), loss, optim.sgd(), schedules.constant(0.1))
 
 
 UNEQUAL = jnp.asarray(normal(4, 3)), jnp.array([0, 1, 1, -1])

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules, tree
+from fnn import losses, nn, optim, schedules, tree
 from fnn.checkpoint import RunDir
-from fnn.combinators import cast, mixed_bfloat16, mixed_float16
 from fnn.keys import run_keys
 from fnn.models.mlp import MLPConfig, mlp
+from fnn.nn import cast, mixed_bfloat16, mixed_float16
 from fnn.recipe import Recipe
 from fnn.train import fit, make_init, make_run, make_step, microbatches, silent
 from tests.tiny import DATA, KEY, assert_same_bits
@@ -23,7 +23,7 @@ HYPER = {"lr": 0.1}
 
 def single(hyper, **changes):
     """A recipe in float32: batch norm, clipping, Adam."""
-    config = MLPConfig(widths=(8,), out_features=2, norm=models.batch_norm)
+    config = MLPConfig(widths=(8,), out_features=2, norm=nn.batch_norm)
     plain = Recipe(
         model=mlp(config),
         loss=losses.cross_entropy,
@@ -83,7 +83,7 @@ def small(mixed, gradient=None):
 
     def recipe(hyper):
         plain = Recipe(
-            model=models.dense(1, bias=False, kernel_init=lambda key, shape: jnp.ones(shape)),
+            model=nn.linear(1, bias=False, kernel_init=lambda key, shape: jnp.ones(shape)),
             loss=losses.mean_squared_error,
             optimizer=optim.sgd(),
             schedule=schedules.constant(hyper["lr"]),
@@ -136,7 +136,7 @@ def test_an_optimizer_with_a_loss_scale_gets_no_second_one():
 
 
 def test_predictions_are_float32_also_for_inputs_without_fractions():
-    model = mixed_bfloat16(single(HYPER, model=models.embedding(5, 3))).model
+    model = mixed_bfloat16(single(HYPER, model=nn.embedding(5, 3))).model
     tokens = jnp.array([1, 4])
     params, state = model.init(jax.random.key(0), tokens)
     assert model.apply(params, state, tokens)[0].dtype == jnp.float32

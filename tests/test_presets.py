@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fnn import initializers, layers, models
+from fnn import initializers, layers, models, nn
 from fnn.initializers import presets
 
 
@@ -116,7 +116,7 @@ def test_torch_presets_of_norms_are_torch_s_own_arguments():
     norm = nn.InstanceNorm1d(4)
     assert ours.instance_norm() == {"eps": norm.eps, "scale": norm.affine, "bias": norm.affine}
     x = torch.full((1, 4), 1e-4)
-    y = models.rms_norm(**ours.rms_norm()).apply({"scale": jnp.ones(4)}, (), jnp.full((1, 4), 1e-4))
+    y = nn.rms_norm(**ours.rms_norm()).apply({"scale": jnp.ones(4)}, (), jnp.full((1, 4), 1e-4))
     np.testing.assert_allclose(y[0], nn.RMSNorm(4)(x).detach().numpy(), rtol=1e-6)
 
 
@@ -258,7 +258,7 @@ def test_layers_take_the_presets_as_their_arguments(library):
         model = getattr(models, norm)(**getattr(preset, norm)())
         inits.append(lambda model=model: model.init(key(), x)[0])
     groups = {"groups": 4} if library == "torch" else {}
-    norm = models.group_norm(**groups, **preset.group_norm())
+    norm = nn.group_norm(**groups, **preset.group_norm())
     inits.append(lambda: norm.init(key(), x)[0])
     for init in inits:
         assert jax.tree.leaves(jax.eval_shape(init))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, metrics, models, optim, schedules
+from fnn import losses, metrics, nn, optim, schedules
 from fnn.activations import relu
-from fnn.combinators import parallel, residual, sequential, stack
+from fnn.nn import parallel, residual, sequential, stack
 from fnn.recipe import Recipe
 from fnn.show import made_by, short
 from fnn.train import fit, make_init, make_run, search, silent, sweep
@@ -21,7 +21,7 @@ HYPER = {"lr": 0.1}
 
 def recipe(hyper):
     return Recipe(
-        model=sequential(models.dense(64), relu, models.dense(1)),
+        model=sequential(nn.linear(64), relu, nn.linear(1)),
         loss=losses.mean_squared_error,
         optimizer=optim.adamw(weight_decay=0.1),
         schedule=schedules.warmup_cosine(hyper["lr"], warmup_steps=2, total_steps=8),
@@ -99,15 +99,15 @@ def test_histories_of_many_runs_none_or_not_finite_can_be_printed():
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (models.dense(32), "dense(32)"),
-        (models.conv(16, (3, 3)), "conv(16, (3, 3))"),
-        (models.dropout(0.5), "dropout(0.5)"),
-        (models.lstm(8), "lstm(8)"),
-        (residual(models.dense(3)), "residual(dense(3))"),
-        (stack(models.dense(3), 12), "stack(dense(3), n=12)"),
-        (sequential(a=models.dense(2, bias=False), b=jnp.tanh),
-         "sequential(a=dense(2, bias=False), b=tanh)"),
-        (parallel(models.dense(1), relu), "parallel(dense(1), relu)"),
+        (nn.linear(32), "linear(32)"),
+        (nn.conv(16, (3, 3)), "conv(16, (3, 3))"),
+        (nn.dropout(0.5), "dropout(0.5)"),
+        (nn.lstm(8), "lstm(8)"),
+        (residual(nn.linear(3)), "residual(linear(3))"),
+        (stack(nn.linear(3), 12), "stack(linear(3), n=12)"),
+        (sequential(a=nn.linear(2, bias=False), b=jnp.tanh),
+         "sequential(a=linear(2, bias=False), b=tanh)"),
+        (parallel(nn.linear(1), relu), "parallel(linear(1), relu)"),
         (optim.adam(b1=0.5), "adam(b1=0.5)"),
         (optim.sgd(), "sgd()"),
         (optim.chain(optim.clip_by_global_norm(1.0), optim.lion()),
@@ -134,20 +134,20 @@ def test_any_function_and_model_can_be_shown():
 
     assert (made_by(lambda x: x), made_by(loss)) == ("<lambda>", "loss")
     assert made_by(Callable()) == "Callable"
-    many = repr(sequential(*[models.dense(4)] * 40))
+    many = repr(sequential(*[nn.linear(4)] * 40))
     assert "36 more" in many and len(many) < 200
-    deep = models.dense(4)
+    deep = nn.linear(4)
     for _ in range(30):
         deep = residual(deep)
     assert len(repr(deep)) < 200
-    traced = jax.jit(lambda rate: repr(models.dropout(rate)) and rate)
+    traced = jax.jit(lambda rate: repr(nn.dropout(rate)) and rate)
     assert traced(0.5) == 0.5
     assert short("a" * 3) == "'aaa'" and short(np.float64(0.1 + 0.2)) == "0.3"
 
 
 def test_a_recipe_shows_its_parts_and_not_its_defaults():
     said = repr(recipe(HYPER))
-    assert "model=sequential(dense(64), relu, dense(1))" in said
+    assert "model=sequential(linear(64), relu, linear(1))" in said
     assert "loss=mean_squared_error" in said and "optimizer=adamw(weight_decay=0.1)" in said
     assert "metrics={'error': " in said and "gradient" not in said and "penalty" not in said
 

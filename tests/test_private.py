@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from fnn import dtypes, losses, metrics, models, optim, schedules, tree
-from fnn.combinators import sequential
+from fnn import dtypes, losses, metrics, models, nn, optim, schedules, tree
+from fnn.nn import sequential
 from fnn.recipe import Recipe, whole_batch
 from fnn.testing import accumulation_equals_whole_batch
 from fnn.train import make_init, make_step, private_gradient
@@ -25,7 +25,7 @@ CLIP = 1.2  # between the smallest and the largest norm of an example's gradient
 def recipe_with(gradient, **changes):
     def recipe(hyper):
         plain = Recipe(
-            model=models.mlp(models.MLPConfig(widths=(8,), out_features=2)),
+            model=models.mlp.mlp(models.mlp.MLPConfig(widths=(8,), out_features=2)),
             loss=losses.cross_entropy,
             optimizer=optim.sgd(),
             schedule=schedules.constant(hyper["lr"]),
@@ -65,7 +65,7 @@ def test_without_noise_and_with_a_wide_clip_a_step_is_that_of_the_whole_batch(lo
 
     def recipe(hyper):
         return Recipe(
-            model=counting(sequential(models.dense(7), jnp.tanh, models.dense(5))),
+            model=counting(sequential(nn.linear(7), jnp.tanh, nn.linear(5))),
             loss=loss,
             optimizer=optim.sgd(),
             schedule=schedules.constant(hyper["lr"]),
@@ -195,11 +195,11 @@ def test_each_example_has_noise_of_its_own_in_the_model():
     assert found["squares"] - found["values"] ** 2 > 0.3
 
 
-@pytest.mark.parametrize("norm", [models.batch_norm, models.layer_norm])
+@pytest.mark.parametrize("norm", [nn.batch_norm, nn.layer_norm])
 def test_statistics_of_the_batch_are_refused_and_those_of_an_example_are_not(norm):
-    model = sequential(models.dense(4), norm(), models.dense(2))
+    model = sequential(nn.linear(4), norm(), nn.linear(2))
     recipe = recipe_with(private_gradient(CLIP, 0.0), model=model)
-    if norm is models.layer_norm:
+    if norm is nn.layer_norm:
         assert tree.all_finite(stepped(recipe)[0])
         return
     with pytest.raises(ValueError, match=r"got one, in x of shape.*group_norm|use group_norm or"):
@@ -210,7 +210,7 @@ def test_other_errors_of_a_model_come_through():
     def fails(x):
         raise ValueError("of the model itself")
 
-    model = sequential(models.dense(4), lambda x: fails(x) if len(x) == 1 else x, models.dense(2))
+    model = sequential(nn.linear(4), lambda x: fails(x) if len(x) == 1 else x, nn.linear(2))
     with pytest.raises(ValueError, match="^of the model itself"):
         stepped(recipe_with(private_gradient(CLIP, 0.0), model=model))
 

@@ -11,9 +11,9 @@ import pytest
 
 from fnn import layers, losses, optim, tree
 from fnn.autodiff import safe_norm
-from fnn.data import fit_standardiser
+from fnn.data import fit_standardizer
 from fnn.data.augment import noise_at, smote
-from fnn.layers.normalise import moments
+from fnn.layers._normalization import moments
 from tests.registry.rows import normal
 
 
@@ -54,7 +54,7 @@ NORMS = {
     "nt_xent": lambda x: losses.nt_xent(x, jnp.asarray(X[::-1])),
     "sigmoid_contrastive": lambda x: losses.sigmoid_contrastive(x, jnp.asarray(X[::-1])),
     "newton_schulz": lambda x: optim.newton_schulz(x),
-    "standardiser": lambda x: fit_standardiser(x).apply(x),
+    "standardizer": lambda x: fit_standardizer(x).apply(x),
     "clip_by_global_norm": lambda x: clipped(optim.clip_by_global_norm(1.0), x),
     "clip_by_leaf_norm": lambda x: clipped(optim.clip_by_leaf_norm(1.0), x),
     "adaptive_clip": lambda x: clipped(optim.adaptive_clip(1e-2), x),
@@ -131,7 +131,7 @@ def test_distances_follow_the_scale(scale):
 
 @pytest.mark.parametrize("scale", [*HUGE, *TINY])
 def test_statistics_follow_the_scale(scale):
-    fitted = fit_standardiser(scaled(X, scale))
+    fitted = fit_standardizer(scaled(X, scale))
     np.testing.assert_allclose(
         fitted.std[0] / jnp.float32(scale), np.float64(X).std(axis=0), rtol=1e-5
     )
@@ -173,7 +173,7 @@ def test_in_the_usual_range_not_a_bit_is_changed():
     assert tree.scaled_norm(TREE)[0] == 1
 
 
-def test_neighbours_and_noise_are_found_at_every_scale():
+def test_neighbors_and_noise_are_found_at_every_scale():
     rows = smote(key(), scaled(X, 1e25), 5) / jnp.float32(1e25)
     np.testing.assert_allclose(rows, smote(key(), jnp.asarray(X), 5), rtol=1e-5, atol=1e-5)
     wave = jnp.asarray(normal(100))

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnn import layers, models
-from fnn.combinators import lift, sequential
+from fnn import layers, models, nn
 from fnn.initializers import zeros
 from fnn.layers import bidirectional, multilayer, recurrent, reverse_sequences, scan_cell
-from fnn.layers.cell import cell_step, unroll
-from fnn.layers.unroll import masked_scan
+from fnn.layers._recurrent_vjp import cell_step, unroll
+from fnn.layers.sequence import masked_scan
+from fnn.nn import lift, sequential
 from tests.sequences import (
     CARRIES,
     IN,
@@ -377,8 +377,8 @@ def test_models_of_sequences_are_the_layers_and_return_a_pair_for_a_pair(lengths
     def both(params, two, x):
         given = x if lengths is None else (x, lengths)
         as_models = (
-            models.rnn(H).apply(params, (), given),
-            models.bidirectional(models.gru(H)).apply(two, NO_STATE, given),
+            nn.rnn(H).apply(params, (), given),
+            nn.bidirectional(nn.gru(H)).apply(two, NO_STATE, given),
         )
         as_layers = (
             layers.rnn(params, x, lengths=lengths)[1],
@@ -396,9 +396,7 @@ def test_models_of_sequences_are_the_layers_and_return_a_pair_for_a_pair(lengths
 
 
 def test_a_classifier_of_integers_with_lengths_ignores_what_pads_them():
-    model = sequential(
-        models.keep_lengths(models.embedding(7, IN)), models.rnn(H), models.last_step()
-    )
+    model = sequential(nn.keep_lengths(nn.embedding(7, IN)), nn.rnn(H), nn.last_step())
     ids = jnp.asarray(np.random.default_rng(0).integers(7, size=(B, T)))
     params, state = jax.jit(model.init)(jax.random.key(0), (ids, LENGTHS))
     apply = jax.jit(model.apply)
@@ -411,7 +409,7 @@ def test_a_classifier_of_integers_with_lengths_ignores_what_pads_them():
 
 def test_the_last_step_is_that_of_each_sequence():
     def last(x):
-        return models.last_step().apply({}, (), x)[0]
+        return nn.last_step().apply({}, (), x)[0]
 
     np.testing.assert_array_equal(last(X), X[:, -1])
     np.testing.assert_array_equal(last((X, LENGTHS)), jnp.stack([X[0, 4], X[1, 1], X[2, 0]]))
@@ -477,10 +475,10 @@ def test_a_model_of_sequences_refuses_inputs_without_time(kind):
 
 @pytest.mark.parametrize(
     "layer",
-    [models.last_step(), models.keep_lengths(models.flatten()), lift(lambda x: x[0])],
+    [nn.last_step(), nn.keep_lengths(nn.flatten()), lift(lambda x: x[0])],
     ids=["one step", "flat", "without lengths"],
 )
 def test_two_directions_refuse_a_layer_that_loses_the_steps_or_the_lengths(layer):
     nothing = {"forward": {}, "backward": {}}
     with refused("bidirectional: expected outputs for each of the 5 steps"):
-        trace(models.bidirectional(layer).apply, nothing, nothing, (X, LENGTHS))
+        trace(nn.bidirectional(layer).apply, nothing, nothing, (X, LENGTHS))

@@ -61,8 +61,8 @@ def test_loss_is_drawn_raw_and_smoothed_and_on_the_validation_part():
 def test_short_and_long_histories_are_drawn(steps, evals, tmp_path):
     names = ("loss",) if evals else ()
     report.curves.save(history(steps, evals, names), tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (1080, 480)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (1080, 480)
 
 
 def test_what_is_not_finite_or_0_on_a_log_axis_is_a_gap(tmp_path):
@@ -187,7 +187,7 @@ def probabilities(*rows: float) -> np.ndarray:
     return np.array([[1 - p, p] for p in rows], np.float32)
 
 
-def pictures_of(html: str) -> list[np.ndarray]:
+def images_of(html: str) -> list[np.ndarray]:
     found = re.findall(r'src="data:image/png;base64,([^"]*)"', html)
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(f))).convert("RGB")) for f in found]
 
@@ -195,7 +195,7 @@ def pictures_of(html: str) -> list[np.ndarray]:
 def test_the_gallery_shows_the_mistakes_with_the_most_confident_first():
     images = np.arange(4.0)[:, None, None] * np.ones((4, 2, 3))
     labels = np.array([0, 0, 1, 0])
-    html = report.misread.gallery(images, labels, probabilities(0.6, 0.1, 0.001, 0.99))
+    html = report.misclassified.gallery(images, labels, probabilities(0.6, 0.1, 0.001, 0.99))
     assert re.findall(r'alt="([^"]*)"', html) == [
         "example 2: 1 read as 0",
         "example 3: 0 read as 1",
@@ -203,38 +203,40 @@ def test_the_gallery_shows_the_mistakes_with_the_most_confident_first():
     ]
     assert re.findall(r"<span>([^<]*)</span>", html)[:2] == ["&lt; 1 %", "100 %"]
     # Black is the least and white the greatest of all the images, shown or not.
-    assert [p[0, 0, 0] for p in pictures_of(html)] == [170, 255, 0]
-    assert {p.shape for p in pictures_of(html)} == {(2, 3, 3)}
+    assert [p[0, 0, 0] for p in images_of(html)] == [170, 255, 0]
+    assert {p.shape for p in images_of(html)} == {(2, 3, 3)}
 
 
 def test_the_gallery_keeps_to_the_most_and_says_how_many_more():
-    html = report.misread.gallery(
+    html = report.misclassified.gallery(
         np.zeros((5, 2, 2)), np.zeros(5, int), probabilities(*[0.9] * 5), most=2
     )
     assert html.count("<figure>") == 2 and "And 3 more." in html
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
-def test_the_gallery_takes_grey_and_colour(channels):
+def test_the_gallery_takes_gray_and_color(channels):
     images = np.linspace(-1, 1, 4 * int(np.prod(channels))).reshape(1, 2, 2, *channels)
-    html = report.misread.gallery(images, np.array([0]), probabilities(0.9))
-    assert pictures_of(html)[0].shape == (2, 2, 3)
+    html = report.misclassified.gallery(images, np.array([0]), probabilities(0.9))
+    assert images_of(html)[0].shape == (2, 2, 3)
 
 
 def test_the_gallery_escapes_names_and_refuses_mixed_lengths():
     images = np.zeros((1, 2, 2))
-    html = report.misread.gallery(
+    html = report.misclassified.gallery(
         images, np.array([0]), probabilities(0.9), class_names=["<a>", '"b"']
     )
     assert "&lt;a&gt; read as &quot;b&quot;" in html and "<a>" not in html
-    with pytest.raises(ValueError, match="misread.gallery: expected .* of one length, got 1, 1 "):
-        report.misread.gallery(images, np.array([0]), probabilities(0.9, 0.9))
+    with pytest.raises(
+        ValueError, match="misclassified.gallery: expected .* of one length, got 1, 1 "
+    ):
+        report.misclassified.gallery(images, np.array([0]), probabilities(0.9, 0.9))
 
 
 def write(path, **changes) -> Page:
     sections = {
         "Confusion": report.confusion.table(np.array([[3, 1], [0, 4]])),
-        "Misread": report.misread.gallery(
+        "Misread": report.misclassified.gallery(
             np.random.default_rng(0).uniform(size=(2, 4, 4)),
             np.zeros(2, int),
             probabilities(0.9, 0.8),

@@ -80,7 +80,7 @@ def test_tiles_are_the_patches_that_do_not_overlap(block):
 def test_a_line_stays_a_line_between_the_outer_entries():
     x = jnp.arange(5.0).reshape(1, 5, 1)
     y = np.asarray(layers.resize_linear(x, (15,))).ravel()
-    # Steps of 1/3 where both neighbours exist; float32 rounds numbers below 4 to 2.4e-7.
+    # Steps of 1/3 where both neighbors exist; float32 rounds numbers below 4 to 2.4e-7.
     np.testing.assert_allclose(np.diff(y[1:-1]), 1 / 3, atol=1e-6)
     assert y[0] == y[1] - y[1] and y[-1] == 4.0
 

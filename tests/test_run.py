@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, order, schedules, tree
-from fnn.combinators import sequential
+from fnn import losses, nn, optim, order, schedules, tree
 from fnn.keys import run_keys
+from fnn.nn import sequential
 from fnn.recipe import Recipe
 from fnn.train import make_evaluate, make_init, make_run, make_step
 from fnn.types import Data
@@ -92,7 +92,7 @@ def test_hypergradients_agree_with_finite_differences_in_float64():
         data = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, DATA)
 
         def wide(hyper):
-            model = sequential(models.dense(4), jnp.tanh, models.dense(2))
+            model = sequential(nn.linear(4), jnp.tanh, nn.linear(2))
 
             def init(key, x):
                 params, state = model.init(key, jax.ShapeDtypeStruct(x.shape, jnp.float32))
@@ -161,7 +161,7 @@ def test_a_step_donates_its_state_and_reuses_its_memory():
 def test_metrics_are_what_their_names_say():
     def plain(hyper):
         return Recipe(
-            model=models.dense(1, bias=False, kernel_init=lambda k, s: jnp.full(s, 2.0)),
+            model=nn.linear(1, bias=False, kernel_init=lambda k, s: jnp.full(s, 2.0)),
             loss=losses.mean_squared_error,
             optimizer=optim.sgd(),
             schedule=schedules.constant(hyper["lr"]),
@@ -179,7 +179,7 @@ def test_metrics_are_what_their_names_say():
 
 
 def test_a_penalty_is_an_entry_of_its_own_and_no_part_of_the_loss():
-    def penalised(hyper):
+    def penalized(hyper):
         return recipe(hyper)._replace(
             schedule=schedules.constant(0.0), penalty=lambda params, state: hyper["penalty"]
         )
@@ -187,11 +187,11 @@ def test_a_penalty_is_an_entry_of_its_own_and_no_part_of_the_loss():
     state = jax.jit(make_init(recipe))(KEY, HYPER, DATA.train.x[:BATCH])
     batch = (DATA.train.x[:BATCH], DATA.train.y[:BATCH])
     more = HYPER | {"penalty": 2.0}
-    step = jax.jit(make_step(penalised))
+    step = jax.jit(make_step(penalized))
     found = [step(state, batch, KEY, h)[1] for h in (more, more | {"penalty": 0.0})]
     assert [metrics["penalty"] for metrics in found] == [2, 0]
     assert found[0]["loss"] == found[1]["loss"]
-    evaluate = jax.jit(make_evaluate(penalised))
+    evaluate = jax.jit(make_evaluate(penalized))
     without = evaluate(state, DATA.valid, more | {"penalty": 0.0})["loss"]
     assert evaluate(state, DATA.valid, more)["loss"] == without
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import checkpoint, models, optim
+from fnn import checkpoint, models, nn, optim
 from fnn.activations import tanh
 from fnn.checkpoint import load_model, save_model
 from fnn.train import fit, predict, silent, trained_params
@@ -19,9 +19,9 @@ X = DATA.valid.x
 CONFIG = {"widths": [8], "out_features": 2}
 
 
-def make_model(config, norm=models.batch_norm):
-    return models.mlp(
-        models.MLPConfig(
+def make_model(config, norm=nn.batch_norm):
+    return models.mlp.mlp(
+        models.mlp.MLPConfig(
             widths=tuple(config["widths"]), out_features=config["out_features"], activation=tanh,
             norm=norm,
         )
@@ -61,12 +61,14 @@ def test_the_weights_are_those_to_evaluate_with(path, state):
 OTHER = """
 import sys
 import numpy as np
-from fnn import models
 from fnn.activations import tanh
 from fnn.checkpoint import load_model
+from fnn.models.mlp import MLPConfig, mlp
+from fnn.nn import batch_norm
 def make_model(c):
-    return models.mlp(models.MLPConfig(widths=tuple(c["widths"]), out_features=c["out_features"],
-                                       activation=tanh, norm=models.batch_norm))
+    widths, out_features = tuple(c["widths"]), c["out_features"]
+    config = MLPConfig(widths=widths, out_features=out_features, activation=tanh, norm=batch_norm)
+    return mlp(config)
 m = load_model(sys.argv[1], make_model)
 np.save(sys.argv[2], m.model.apply(m.params, m.model_state, np.load(sys.argv[3]))[0])
 """
@@ -137,7 +139,7 @@ def test_containers_that_need_code(tmp_path, state):
         (lambda c: make_model(c | {"widths": [8, 8]}), "got no such leaf"),
         (lambda c: make_model(c, norm=None), "expected no such leaf, got float32"),
         (lambda c: c["depth"], "expected make_model to accept the config .* KeyError: 'depth'"),
-        (lambda c: models.MLPConfig(**c, depth=3), "CallError: MLPConfig"),
+        (lambda c: models.mlp.MLPConfig(**c, depth=3), "CallError: MLPConfig"),
         (lambda c: "model", "expected a Model from make_model, got str"),
     ],
 )

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import TypeCheckError
 
+from fnn.diagnose.range_curve import smooth
 from fnn.initializers import normal
 from fnn.keys import fold_name
 from fnn.losses import cross_entropy
 from fnn.optim import adam
-from fnn.train.range_curve import smooth
 
 
 def test_an_argument_of_the_wrong_rank_is_found():

@@ -3,23 +3,23 @@ import pytest
 
 from fnn import data
 
-PICTURES = np.random.default_rng(0).integers(256, size=(30, 6, 5, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(256, size=(30, 6, 5, 3)).astype(np.uint8)
 
 
 def texts(figure):
     return [cell.get_text().get_text() for cell in figure.axes[0].tables[0].get_celld().values()]
 
 
-def test_pictures_are_shown_as_they_are_with_the_names_of_their_labels():
-    figure = data.show((PICTURES, np.arange(30) % 3), classes=["cat", "dog"])
+def test_images_are_shown_as_they_are_with_the_names_of_their_labels():
+    figure = data.show((IMAGES, np.arange(30) % 3), classes=["cat", "dog"])
     assert len(figure.axes) == 24
     titles = [panel.get_title() for panel in figure.axes[:3]]
     assert titles == ["cat", "dog", "2, no class"]
-    np.testing.assert_allclose(figure.axes[7].images[0].get_array() * 255, PICTURES[7], atol=1e-4)
+    np.testing.assert_allclose(figure.axes[7].images[0].get_array() * 255, IMAGES[7], atol=1e-4)
 
 
-@pytest.mark.parametrize("x", [PICTURES[:5, :, :, 0] / 7.0 - 3, PICTURES[:5, :, :, :1]])
-def test_grey_pictures_of_any_range_are_shown(x):
+@pytest.mark.parametrize("x", [IMAGES[:5, :, :, 0] / 7.0 - 3, IMAGES[:5, :, :, :1]])
+def test_gray_images_of_any_range_are_shown(x):
     shown = data.show((x, None)).axes[0].images[0].get_array()
     assert shown.shape == (6, 5) and 0 <= shown.min() and shown.max() <= 1
 
@@ -42,5 +42,5 @@ def test_tables_and_text_are_shown():
 def test_what_cannot_be_shown_is_refused():
     with pytest.raises(ValueError, match="data.show: expected at least one example"):
         data.show((np.zeros((0, 3)), None))
-    with pytest.raises(ValueError, match=r"data.show: expected pictures .* got \(2, 3, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"data.show: expected images .* got \(2, 3, 4, 5\)"):
         data.show((np.zeros((2, 3, 4, 5)), None))

@@ -6,9 +6,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from fnn import layers, losses, models, optim, schedules
+from fnn import layers, losses, nn, optim, schedules
 from fnn.checkpoint import RunDir
-from fnn.combinators import sequential
+from fnn.nn import sequential
 from fnn.recipe import Recipe
 from fnn.train import fit, private_gradient, silent
 from fnn.types import Batch, Data
@@ -50,7 +50,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3)).astype(np.uint
 def test_images_of_integers_into_a_linear_layer(dtype):
     def flat(hyper):
         return Recipe(
-            sequential(models.flatten(), models.dense(2)),
+            sequential(nn.flatten(), nn.linear(2)),
             losses.cross_entropy,
             optim.sgd(),
             schedules.constant(hyper["lr"]),
@@ -80,7 +80,7 @@ def test_no_layer_multiplies_integers_by_its_parameters(row):
 
 def with_batch_norm(hyper):
     return Recipe(
-        sequential(models.dense(3), models.batch_norm(), models.dense(2)),
+        sequential(nn.linear(3), nn.batch_norm(), nn.linear(2)),
         losses.cross_entropy,
         optim.sgd(),
         schedules.constant(hyper["lr"]),

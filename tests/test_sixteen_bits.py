@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from fnn import initializers, layers, models
+from fnn import initializers, layers, nn
 from fnn.dtypes import cast_floats, is_float
 from fnn.keys import draw_normal
 from tests import registry
@@ -103,12 +103,12 @@ def test_a_sum_in_sixteen_bits_is_found():
 
 # What is compiled may still sum in 16 bits where the program does not say so: products do not.
 SUMMED = {
-    "linear": (models.dense(3), normal(1, 4)),
-    "conv": (models.conv(3, (3, 3)), normal(1, 5, 5, 2)),
-    "conv_transpose": (models.conv_transpose(3, (3, 3)), normal(1, 4, 4, 2)),
-    "layer_norm": (models.layer_norm(), normal(1, 4)),
-    "batch_norm": (models.batch_norm(), normal(1, 4)),
-    "embedding": (models.embedding(5, 3), np.int32([[1, 1, 2]])),
+    "linear": (nn.linear(3), normal(1, 4)),
+    "conv": (nn.conv(3, (3, 3)), normal(1, 5, 5, 2)),
+    "conv_transpose": (nn.conv_transpose(3, (3, 3)), normal(1, 4, 4, 2)),
+    "layer_norm": (nn.layer_norm(), normal(1, 4)),
+    "batch_norm": (nn.batch_norm(), normal(1, 4)),
+    "embedding": (nn.embedding(5, 3), np.int32([[1, 1, 2]])),
 }
 
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnn import data
-from fnn.data.files import unpack
+from fnn.data._files import unpack
 
 ROOT = Path(os.environ.get("FNN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-PICTURES = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)
+IMAGES = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)
 LABELS = np.array([3, 7], np.int32)
 
 
@@ -55,16 +55,16 @@ def test_what_is_no_idx_file_is_refused(tmp_path):
         data.read_idx(tmp_path / "short")
 
 
-def planes(pictures):
-    return pictures.transpose(0, 3, 1, 2).reshape(len(pictures), -1)
+def planes(images):
+    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
 
 
 def test_the_binary_format_of_cifar_is_read(tmp_path):
-    records = np.concatenate([LABELS[:, None].astype(np.uint8), planes(PICTURES)], axis=1)
+    records = np.concatenate([LABELS[:, None].astype(np.uint8), planes(IMAGES)], axis=1)
     for name, record in zip("ab", records, strict=True):
         record.tofile(tmp_path / name)
     x, y = data.read_cifar_binary(tmp_path / "a", tmp_path / "b")
-    np.testing.assert_array_equal(x, PICTURES)
+    np.testing.assert_array_equal(x, IMAGES)
     np.testing.assert_array_equal(y, LABELS)
     (tmp_path / "a").write_bytes(b"123")
     with pytest.raises(ValueError, match="expected records of 3073 bytes, got 3 bytes"):
@@ -73,10 +73,10 @@ def test_the_binary_format_of_cifar_is_read(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_the_python_format_of_cifar_is_read(tmp_path, protocol):
-    made = {b"data": planes(PICTURES), b"labels": LABELS.tolist(), b"batch_label": b"1 of 1"}
+    made = {b"data": planes(IMAGES), b"labels": LABELS.tolist(), b"batch_label": b"1 of 1"}
     (tmp_path / "a").write_bytes(pickle.dumps(made, protocol))
     x, y = data.read_cifar_python(tmp_path / "a")
-    np.testing.assert_array_equal(x, PICTURES)
+    np.testing.assert_array_equal(x, IMAGES)
     np.testing.assert_array_equal(y, LABELS)
 
 
@@ -100,17 +100,17 @@ def test_what_is_no_batch_of_cifar_is_refused(tmp_path, content):
         data.read_cifar_python(tmp_path / "a")
 
 
-def test_sheets_of_pictures_are_cut_in_rows(tmp_path):
+def test_sheets_of_images_are_cut_in_rows(tmp_path):
     image = pytest.importorskip("PIL.Image")
-    pictures = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3)).astype(np.uint8)
-    sheet = pictures.reshape(2, 3, 32, 32, 3).swapaxes(1, 2).reshape(64, 96, 3)
+    images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3)).astype(np.uint8)
+    sheet = images.reshape(2, 3, 32, 32, 3).swapaxes(1, 2).reshape(64, 96, 3)
     image.fromarray(sheet).save(tmp_path / "sheet_0.png")
     np.arange(6, dtype=np.uint8).tofile(tmp_path / "labels")
     x, y = data.read_sheets(tmp_path, "sheet_*.png", "labels")
-    np.testing.assert_array_equal(x, pictures)
+    np.testing.assert_array_equal(x, images)
     assert y.tolist() == list(range(6))
     np.arange(5, dtype=np.uint8).tofile(tmp_path / "labels")
-    with pytest.raises(ValueError, match="a label for each of 6 pictures, got 5"):
+    with pytest.raises(ValueError, match="a label for each of 6 images, got 5"):
         data.read_sheets(tmp_path, "sheet_*.png", "labels")
     with pytest.raises(ValueError, match="expected sheets none_"):
         data.read_sheets(tmp_path, "none_*.png", "labels")
@@ -183,16 +183,16 @@ def test_an_idx_header_of_nonsense_is_refused(tmp_path):
 
 
 FORGED = {
-    "labels above 9": {b"data": planes(PICTURES), b"labels": [3, 10]},
-    "too few labels": {b"data": planes(PICTURES), b"labels": [3]},
-    "floats": {b"data": planes(PICTURES) * 1.5, b"labels": [3, 7]},
+    "labels above 9": {b"data": planes(IMAGES), b"labels": [3, 10]},
+    "too few labels": {b"data": planes(IMAGES), b"labels": [3]},
+    "floats": {b"data": planes(IMAGES) * 1.5, b"labels": [3, 7]},
     "objects": {b"data": np.array([[None]]), b"labels": [3]},
     "no data": {b"labels": [3]},
 }
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_pickle_of_other_pictures_or_labels_is_refused(tmp_path, name):
+def test_a_pickle_of_other_images_or_labels_is_refused(tmp_path, name):
     (tmp_path / "a").write_bytes(pickle.dumps(FORGED[name]))
     with pytest.raises(ValueError, match=f"read_cifar_python: .*{tmp_path / 'a'}"):
         data.read_cifar_python(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""Combinators: depth by scan, memory by rematerialisation, precision by cast, branches abreast."""
+"""Combinators: depth by scan, memory by rematerialization, precision by cast, branches abreast."""
 
 from functools import partial
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models
+from fnn import nn
 from fnn.activations import tanh
-from fnn.combinators import cast, output_of, parallel, remat, residual, sequential, stack
+from fnn.nn import cast, output_of, parallel, remat, residual, sequential, stack
 from tests.registry.rows import normal
 
 RTOL = 5e-6  # of the largest entry: the law for scan against unrolled, and remat against none
@@ -22,9 +22,7 @@ POLICIES = {
 
 def block():
     """With parameters, running statistics and noise."""
-    return sequential(
-        norm=models.batch_norm(), dense=models.dense(4), tanh=tanh, drop=models.dropout(0.5)
-    )
+    return sequential(norm=nn.batch_norm(), dense=nn.linear(4), tanh=tanh, drop=nn.dropout(0.5))
 
 
 def trained(model, params, state, x):
@@ -176,7 +174,7 @@ def test_remat_computes_again_what_the_policy_does_not_save():
         steps = equations(jax.make_jaxpr(jax.grad(loss))(params).jaxpr)
         return sum(e.primitive.name == "dot_general" for e in steps)
 
-    layer = sequential(models.dense(4), tanh, models.dense(4))
+    layer = sequential(nn.linear(4), tanh, nn.linear(4))
     # Two forwards and three backwards (none for x); with remat also the first forward again, as
     # what the second one gives is not needed.
     assert products(layer) == 5
@@ -211,12 +209,12 @@ def test_cast_gives_float32_where_integers_came_in_and_float64_where_that_came_i
 
 def test_parallel_gives_every_branch_the_same_input():
     x = jnp.asarray(normal(3, 4))
-    model = parallel(wide=models.dense(5), narrow=models.dense(2))
+    model = parallel(wide=nn.linear(5), narrow=nn.linear(2))
     params, state = jax.jit(model.init)(KEY, x)
     outputs, _ = model.apply(params, state, x)
-    for name, branch in {"wide": models.dense(5), "narrow": models.dense(2)}.items():
+    for name, branch in {"wide": nn.linear(5), "narrow": nn.linear(2)}.items():
         assert (outputs[name] == branch.apply(params[name], (), x)[0]).all()
-    listed = parallel(models.dense(5), models.dense(2), combine=lambda ys: jnp.concatenate(ys, 1))
+    listed = parallel(nn.linear(5), nn.linear(2), combine=lambda ys: jnp.concatenate(ys, 1))
     params, state = jax.eval_shape(listed.init, KEY, x)
     assert isinstance(params, list)
     assert output_of(listed, params, state, x).shape == (3, 7)
@@ -227,8 +225,8 @@ def test_adding_a_branch_changes_no_other():
     one, two = (
         jax.jit(model.init)(KEY, x)[0]
         for model in (
-            parallel(b=models.dense(5)),
-            parallel(a=models.dense(5), b=models.dense(5)),
+            parallel(b=nn.linear(5)),
+            parallel(a=nn.linear(5), b=nn.linear(5)),
         )
     )
     assert (one["b"]["kernel"] == two["b"]["kernel"]).all()
@@ -240,7 +238,7 @@ def test_adding_a_branch_changes_no_other():
     [
         (lambda x: stack(tanh, 0), "stack: expected n of at least 1, got 0"),
         (
-            lambda x: jax.eval_shape(stack(models.dense(3), 2).init, KEY, x),
+            lambda x: jax.eval_shape(stack(nn.linear(3), 2).init, KEY, x),
             r"keep float32\[2,4\], got float32\[2,3",
         ),
         (lambda x: stack(lambda x: x[:1], 2).apply({}, (), x), "stack: expected the block to keep"),

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, nn, optim, schedules
 from fnn.checkpoint import RunDir
+from fnn.diagnose import lr_find
 from fnn.recipe import Recipe
-from fnn.train import Callback, fit, lr_find, make_init, make_run, search, silent, sweep
+from fnn.train import Callback, fit, make_init, make_run, search, silent, sweep
 from fnn.types import Batch, Data
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
 
@@ -136,7 +137,7 @@ def test_a_run_without_weights_does_not_resume_with_some(tmp_path, pretrained):
 
 def linear(hyper):
     return Recipe(
-        models.dense(1), losses.mean_squared_error, optim.sgd(), schedules.constant(hyper["lr"])
+        nn.linear(1), losses.mean_squared_error, optim.sgd(), schedules.constant(hyper["lr"])
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fnn import losses, models, optim, schedules
-from fnn.combinators import sequential
+from fnn import losses, nn, optim, schedules
+from fnn.nn import sequential
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_step, trained_params, update_statistics
 from fnn.types import Model
@@ -37,8 +37,8 @@ def torch_statistics(decay):
 @pytest.mark.parametrize("decay", [0.99, 0.5])
 def test_the_statistics_are_those_of_torch_but_for_its_correction(decay):
     linear, expected = torch_statistics(decay)
-    norm = models.batch_norm(decay=decay)
-    model = sequential(first=norm, linear=models.dense(FEATURES), second=norm)
+    norm = nn.batch_norm(decay=decay)
+    model = sequential(first=norm, linear=nn.linear(FEATURES), second=norm)
     params, state = model.init(key(), X[0])
     params = {**params, "linear": jax.tree.map(jnp.asarray, linear)}
     old = jax.tree.map(lambda leaf: leaf + 100, state)  # must not matter
@@ -52,7 +52,7 @@ def test_the_statistics_are_those_of_torch_but_for_its_correction(decay):
 
 def test_an_average_of_weights_is_evaluated_with_its_own_statistics():
     def recipe(hyper):
-        model = sequential(models.dense(8), models.batch_norm(), models.dense(1))
+        model = sequential(nn.linear(8), nn.batch_norm(), nn.linear(1))
         optimizer = optim.swa(optim.sgd(), start=2)
         return Recipe(model, losses.mean_squared_error, optimizer, schedules.constant(0.05))
 
@@ -69,7 +69,7 @@ def test_an_average_of_weights_is_evaluated_with_its_own_statistics():
 
 
 def test_what_is_no_average_stays_and_noise_gets_its_key():
-    inner = sequential(norm=models.batch_norm(), dropout=models.dropout(0.5))
+    inner = sequential(norm=nn.batch_norm(), dropout=nn.dropout(0.5))
 
     def init(key, x):
         params, state = inner.init(key, x)
@@ -88,10 +88,10 @@ def test_what_is_no_average_stays_and_noise_gets_its_key():
 
 
 def test_a_model_without_statistics_is_refused():
-    model = models.dense(1)
+    model = nn.linear(1)
     params, state = model.init(key(), X[0])
     with pytest.raises(ValueError, match="mean"):
         update_statistics(model, params, state, X)
-    norm = models.batch_norm()
+    norm = nn.batch_norm()
     with pytest.raises(ValueError, match="update_statistics: expected at least one batch"):
         update_statistics(norm, *norm.init(key(), X[0]), X[:0])

@@ -14,7 +14,7 @@ from fnn.expect import spec
 from fnn.keys import run_keys
 from fnn.order import order
 from fnn.train import make_init, make_run, make_step
-from fnn.train.upcoming import upcoming
+from fnn.train._source import upcoming
 from fnn.tree import stack
 from fnn.types import Batch
 from tests.tiny import BATCH, DATA, HYPER, KEY, STEPS, assert_same_bits, recipe
@@ -180,7 +180,7 @@ def test_the_thread_has_the_settings_of_its_maker():
 def test_the_order_on_the_host_is_compiled_once():
     before = upcoming(KEY, 0, N, 6, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fnn.train.upcoming.order_block", None)  # a second trace would call it
+        patch.setattr("fnn.train._source.order_block", None)  # a second trace would call it
         again = upcoming(jax.random.key(1), 3, N, 6, 3)
     assert before.shape == again.shape == (3, 6) and (before != again).any()
 

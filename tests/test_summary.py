@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import models, optim
+from fnn import models, nn, optim
 from fnn.activations import relu
-from fnn.combinators import cast, remat, residual, sequential, stack
-from fnn.train import compile_cache, summary
-from fnn.train.flops import count_flops
+from fnn.diagnose import summary
+from fnn.diagnose._flops import count_flops
+from fnn.nn import cast, remat, residual, sequential, stack
+from fnn.train import compile_cache
 from fnn.types import Model
 
-MLP = models.mlp(models.MLPConfig(widths=(8, 8), out_features=3, norm=models.batch_norm), rate=0.5)
+MLP = models.mlp.mlp(
+    models.mlp.MLPConfig(widths=(8, 8), out_features=3, norm=nn.batch_norm), rate=0.5
+)
 X = np.zeros((4, 5), np.float32)
 SPEC = jax.ShapeDtypeStruct
 
@@ -36,7 +39,7 @@ def test_leaves_counts_and_bytes_are_those_of_the_parameters():
 
 def test_a_linear_map_costs_what_its_products_do():
     n, d, k = 16, 64, 32
-    table = summary(models.dense(k, bias=False), SPEC((n, d), jnp.float32))
+    table = summary(nn.linear(k, bias=False), SPEC((n, d), jnp.float32))
     product = 2 * n * d * k
     assert product <= table.forward_flops < 1.01 * product
     # The gradient to the kernel is one more product; the input needs none. The sum and the last
@@ -47,8 +50,8 @@ def test_a_linear_map_costs_what_its_products_do():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda n: (stack(models.dense(16), n), SPEC((4, 16), jnp.float32)),
-        lambda n: (models.gru(8), SPEC((4, n, 6), jnp.float32)),
+        lambda n: (stack(nn.linear(16), n), SPEC((4, 16), jnp.float32)),
+        lambda n: (nn.gru(8), SPEC((4, n, 6), jnp.float32)),
     ],
     ids=["layers of a stack", "steps of a recurrent layer"],
 )
@@ -73,7 +76,7 @@ def test_nothing_is_computed():
     def never(*_):
         raise AssertionError("computed")
 
-    inner = models.dense(4)
+    inner = nn.linear(4)
 
     def apply(params, model_state, x, *, key=None, train=False):
         jax.debug.callback(never)
@@ -85,10 +88,10 @@ def test_nothing_is_computed():
 
 def test_models_of_trees_integers_and_no_parameters_have_a_summary():
     pair = (SPEC((2, 3), jnp.float32), SPEC((2, 4), jnp.float32))
-    assert summary(models.bilinear(5), pair).inputs == "0: float32[2,3], 1: float32[2,4]"
-    words = summary(sequential(models.embedding(7, 3), models.dense(2)), np.zeros((2, 4), np.int32))
+    assert summary(nn.bilinear(5), pair).inputs == "0: float32[2,3], 1: float32[2,4]"
+    words = summary(sequential(nn.embedding(7, 3), nn.linear(2)), np.zeros((2, 4), np.int32))
     assert (words.inputs, words.outputs) == ("int32[2,4]", "float32[2,4,2]")
-    empty = summary(models.flatten(), X)
+    empty = summary(nn.flatten(), X)
     assert (empty.count, empty.bytes, empty.params) == (0, 0, ())
     assert "parameters: 0 (0 B)" in str(empty)
 
@@ -106,19 +109,19 @@ IMAGES = SPEC((B, 8, 8, 3), jnp.float32)
 @pytest.mark.parametrize(
     ("model", "x", "kind", "output", "count", "products"),
     [
-        (models.dense(H), SERIES, "dense", (B, T, H), E * H + H, 2 * B * T * E * H),
-        (models.conv(H, (3, 3)), IMAGES, "conv", (B, 8, 8, H), 27 * H + H, 2 * B * 64 * 27 * H),
-        (models.conv(H, (3, 3), stride=2, bias=False), IMAGES, "conv", (B, 4, 4, H), 27 * H,
+        (nn.linear(H), SERIES, "linear", (B, T, H), E * H + H, 2 * B * T * E * H),
+        (nn.conv(H, (3, 3)), IMAGES, "conv", (B, 8, 8, H), 27 * H + H, 2 * B * 64 * 27 * H),
+        (nn.conv(H, (3, 3), stride=2, bias=False), IMAGES, "conv", (B, 4, 4, H), 27 * H,
          2 * B * 16 * 27 * H),
-        (models.depthwise_conv((3, 3)), SPEC((B, 8, 8, H), jnp.float32), "depthwise_conv",
+        (nn.depthwise_conv((3, 3)), SPEC((B, 8, 8, H), jnp.float32), "depthwise_conv",
          (B, 8, 8, H),
          9 * H + H, 2 * B * 64 * 9 * H),
-        (models.self_attention(2), SERIES, "self_attention", (B, T, E), 4 * (E * E + E),
+        (nn.self_attention(2), SERIES, "self_attention", (B, T, E), 4 * (E * E + E),
          4 * 2 * B * T * E * E + 2 * 2 * B * T * T * E),
-        (models.lstm(H), SERIES, "lstm", (B, T, H), 4 * H * (E + H) + 4 * H,
+        (nn.lstm(H), SERIES, "lstm", (B, T, H), 4 * H * (E + H) + 4 * H,
          2 * B * T * 4 * H * (E + H)),
-        (models.embedding(100, E), WORDS, "embedding", (B, T, E), 100 * E, 0),
-        (models.layer_norm(), SERIES, "layer_norm", (B, T, E), 2 * E, 0),
+        (nn.embedding(100, E), WORDS, "embedding", (B, T, E), 100 * E, 0),
+        (nn.layer_norm(), SERIES, "layer_norm", (B, T, E), 2 * E, 0),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -130,7 +133,7 @@ def test_the_numbers_of_a_layer_are_those_by_hand(model, x, kind, output, count,
     if kind == "self_attention":
         elements += 12 * B * 2 * T * T
     assert products <= layer.flops <= products + elements
-    if kind == "dense":
+    if kind == "linear":
         assert layer.flops == products + B * T * H
 
 
@@ -138,31 +141,31 @@ def test_layers_have_kinds_shapes_and_sums_that_agree_with_the_totals():
     table = summary(MLP, X)
     found = {layer.path: (layer.kind, layer.output, layer.count) for layer in table.layers}
     assert found == {
-        "hidden/0/linear": ("dense", "(4, 8)", 40),
+        "hidden/0/linear": ("linear", "(4, 8)", 40),
         "hidden/0/norm": ("batch_norm", "(4, 8)", 16),
         "hidden/0/activation": ("relu", "(4, 8)", 0),
-        "hidden/1/linear": ("dense", "(4, 8)", 64),
+        "hidden/1/linear": ("linear", "(4, 8)", 64),
         "hidden/1/norm": ("batch_norm", "(4, 8)", 16),
         "hidden/1/activation": ("relu", "(4, 8)", 0),
-        "head": ("dense", "(4, 3)", 27),
+        "head": ("linear", "(4, 3)", 27),
     }
     assert sum(layer.count for layer in table.layers) == table.count
     assert sum(layer.flops for layer in table.layers) == table.forward_flops
 
 
 BLOCK = residual(
-    sequential(norm=models.layer_norm(), up=models.dense(32), act=jnp.tanh, down=models.dense(16))
+    sequential(norm=nn.layer_norm(), up=nn.linear(32), act=jnp.tanh, down=nn.linear(16))
 )
 PER_BLOCK = 2 * 16 + 16 * 32 + 32 + 32 * 16 + 16
 
 
 @pytest.mark.parametrize("scan", [True, False])
 def test_a_stack_is_one_line_with_the_layers_of_one_below(scan):
-    model = sequential(models.dense(16), stack(BLOCK, 12, scan=scan), models.dense(3))
+    model = sequential(nn.linear(16), stack(BLOCK, 12, scan=scan), nn.linear(3))
     table = summary(model, X)
     _, blocks, head, *other = table.layers
     assert (blocks.times, blocks.count) == (12, 12 * PER_BLOCK)
-    assert [layer.kind for layer in blocks.layers] == ["layer_norm", "dense", "tanh", "dense"]
+    assert [layer.kind for layer in blocks.layers] == ["layer_norm", "linear", "tanh", "linear"]
     assert [layer.count for layer in blocks.layers] == [32, 16 * 32 + 32, 0, 32 * 16 + 16]
     assert blocks.flops == 12 * sum(layer.flops for layer in blocks.layers)
     assert head.count == 16 * 3 + 3 and [layer.kind for layer in other] == ["(other)"]
@@ -173,13 +176,13 @@ def test_a_stack_is_one_line_with_the_layers_of_one_below(scan):
 
 
 def test_blocks_of_a_list_that_are_alike_are_one_line():
-    table = summary(sequential(*[models.dense(5)] * 3, models.dense(3)), X)
+    table = summary(sequential(*[nn.linear(5)] * 3, nn.linear(3)), X)
     assert [(layer.path, layer.times, layer.count) for layer in table.layers] == [
         ("0-2", 3, 3 * 30),
         ("3", 1, 18),
     ]
-    config = models.gpt2(vocabulary=11, max_length=6, features=8, num_layers=3, num_heads=2)
-    [blocks] = [layer for layer in summary(models.gpt(config), WORDS).layers if layer.layers]
+    config = models.gpt.gpt2(vocabulary=11, max_length=6, features=8, num_layers=3, num_heads=2)
+    [blocks] = [layer for layer in summary(models.gpt.gpt(config), WORDS).layers if layer.layers]
     assert (blocks.path, blocks.times) == ("blocks/0-2", 3)
     assert [layer.path.split("/")[-1] for layer in blocks.layers] == [
         "attention_norm", "attention", "mlp_norm", "mlp",
@@ -209,8 +212,8 @@ def test_layers_of_any_function_are_found_with_what_is_not_used_and_what_is_in_n
 
 
 def test_parameters_that_two_layers_share_are_counted_once():
-    config = models.gpt2(vocabulary=11, max_length=6, features=8, num_layers=1, num_heads=2)
-    table = summary(models.gpt(config), WORDS)
+    config = models.gpt.gpt2(vocabulary=11, max_length=6, features=8, num_layers=1, num_heads=2)
+    table = summary(models.gpt.gpt(config), WORDS)
     kinds = [layer.kind for layer in table.layers if layer.path == "tokens"]
     assert kinds == ["embedding", "unembed"]
     assert sum(layer.count for layer in table.layers) == table.count
@@ -220,7 +223,7 @@ def test_parameters_that_two_layers_share_are_counted_once():
     "wrap", [remat, jax.jit, lambda m: cast(m, jnp.bfloat16)], ids=["remat", "jit", "cast"]
 )
 def test_layers_are_found_inside_of_what_computes_them_in_another_way(wrap):
-    model = sequential(models.dense(8), relu, models.dense(3))
+    model = sequential(nn.linear(8), relu, nn.linear(3))
     wrapped = (
         Model(model.init, jax.jit(model.apply, static_argnames="train"))
         if wrap is jax.jit
@@ -246,7 +249,7 @@ def test_the_table_is_aligned_and_has_at_most_80_columns():
     assert [line.split(":")[0] for line in lines[rule + 1 :]] == [
         "parameters", "model state", "input", "output", "FLOPs of the batch",
     ]  # fmt: skip
-    long = {f"a_name_that_is_as_long_as_it_can_be_{i}": models.dense(10**6) for i in range(2)}
+    long = {f"a_name_that_is_as_long_as_it_can_be_{i}": nn.linear(10**6) for i in range(2)}
     nested = sequential(outer_part_with_a_long_name=sequential(**long))
     lines = str(summary(nested, SPEC((1024, 10**6), jnp.float32))).splitlines()
     assert max(map(len, lines)) <= 80 and any("..." in line for line in lines)

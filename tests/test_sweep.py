@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnn import losses, models, optim, report, schedules
+from fnn import losses, models, nn, optim, report, schedules
 from fnn.recipe import Recipe
 from fnn.train import halving, make_run, search, silent, sweep
-from fnn.train.sweeps.chunk import choose_layout
+from fnn.train.sweeps._chunk import choose_layout
 from fnn.train.sweeps.halving import rung_ends, survivors
 from fnn.train.sweeps.result import SweepResult, SweepTable
 from fnn.types import Batch, Data, History
@@ -48,7 +48,7 @@ LRS = np.array([0.05, 0.3, 0.1, 1e25, 0.01, 0.2, 0.15], np.float32)
 
 def line(hyper):
     return Recipe(
-        models.dense(1), losses.mean_squared_error, optim.sgd(), schedules.constant(hyper["lr"])
+        nn.linear(1), losses.mean_squared_error, optim.sgd(), schedules.constant(hyper["lr"])
     )
 
 
@@ -161,7 +161,7 @@ def test_halving_goes_on_with_the_best_and_changes_no_bit_of_them(whole):
 def test_groups_of_other_shapes_stand_in_one_table():
     def make_recipe(width):
         def recipe(hyper):
-            model = models.mlp(models.MLPConfig(widths=(width,), out_features=1))
+            model = models.mlp.mlp(models.mlp.MLPConfig(widths=(width,), out_features=1))
             return line(hyper)._replace(model=model)
 
         return recipe
@@ -361,7 +361,7 @@ def test_curves_are_means_with_bands_of_the_settings_from_best_to_worst(whole):
         report.sweep.draw_curves(whole, metric="accuracy")
 
 
-def test_the_map_has_a_colour_for_each_pair_and_a_frame_around_the_best():
+def test_the_map_has_a_color_for_each_pair_and_a_frame_around_the_best():
     rows = [
         {"lr": lr, "decay": decay, "b1": b1, "loss mean": lr * decay + b1 if decay else np.nan}
         for b1 in (0.0, 1.0)

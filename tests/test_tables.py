@@ -23,8 +23,8 @@ CONSTANT = {
 }
 
 
-def by_standardiser(column, later):
-    s = data.fit_standardiser(jnp.asarray(column, jnp.float32)[:, None])
+def by_standardizer(column, later):
+    s = data.fit_standardizer(jnp.asarray(column, jnp.float32)[:, None])
     return s.apply(jnp.asarray(later, jnp.float32)[:, None])
 
 
@@ -38,7 +38,7 @@ def by_autocontrast(column, later):
 
 
 @pytest.mark.parametrize("name", CONSTANT)
-@pytest.mark.parametrize("scaled", [by_standardiser, by_encoder, by_autocontrast])
+@pytest.mark.parametrize("scaled", [by_standardizer, by_encoder, by_autocontrast])
 def test_what_is_constant_but_for_rounding_is_not_scaled_up(scaled, name):
     column = np.asarray(CONSTANT[name])
     if scaled is by_autocontrast and name == "large":
@@ -49,7 +49,7 @@ def test_what_is_constant_but_for_rounding_is_not_scaled_up(scaled, name):
     assert np.abs(scaled(column, later)).max() <= 1e-5 * max(1, abs(column[0])) + 1e-7
 
 
-@pytest.mark.parametrize("scaled", [by_standardiser, by_encoder])
+@pytest.mark.parametrize("scaled", [by_standardizer, by_encoder])
 @pytest.mark.parametrize("column", [[1e18, 2e18], [1e-18, 2e-18], [1.6e7, 1.6e7 + 4]])
 def test_what_varies_is_scaled_to_1_whatever_its_unit(scaled, column):
     # Two values are a deviation each from their mean, exact up to the rounding of float32.

@@ -113,7 +113,7 @@ def test_clips_are_safe_at_zero_and_pass_on_what_is_not_finite(make):
     [
         optim.clip_by_leaf_norm(0.5),
         optim.adaptive_clip(0.5),
-        optim.centralise(),
+        optim.centralize(),
         optim.zero_not_finite(),
     ],
 )
@@ -130,30 +130,30 @@ def test_bfloat16_gradients_stay_so_and_norms_are_in_float32(transform):
     )
 
 
-def test_centralised_gradients_have_no_mean_in_any_unit():
-    got = changed(optim.centralise())
+def test_centralized_gradients_have_no_mean_in_any_unit():
+    got = changed(optim.centralize())
     for name in ("kernel", "filters"):
         axes = tuple(range(got[name].ndim - 1))
         np.testing.assert_allclose(got[name].mean(axes), 0, atol=1e-7)
         g = np.float64(NOISY[name])
         np.testing.assert_allclose(got[name], g - g.mean(axes, keepdims=True), atol=5e-7)
     np.testing.assert_array_equal(got["bias"], NOISY["bias"])
-    expect_close(changed(optim.centralise(), got), got)  # once is enough
+    expect_close(changed(optim.centralize(), got), got)  # once is enough
 
 
-def test_centralising_keeps_the_mean_weight_of_a_unit_under_gradient_descent():
-    opt = optim.chain(optim.centralise(), optim.sgd())
+def test_centralizing_keeps_the_mean_weight_of_a_unit_under_gradient_descent():
+    opt = optim.chain(optim.centralize(), optim.sgd())
     params = {"kernel": PARAMS["kernel"]}
     updates, _ = opt.update({"kernel": NOISY["kernel"]}, opt.init(params), params, 1.0)
     np.testing.assert_allclose(updates["kernel"].sum(0), 0, atol=1e-6)
 
 
-def test_centralising_is_that_of_optax_for_kernels_turned_round():
+def test_centralizing_is_that_of_optax_for_kernels_turned_round():
     turned = {"kernel": NOISY["kernel"].T}
     theirs = by_optax(optax.centralize(), turned)["kernel"].T
-    np.testing.assert_allclose(changed(optim.centralise())["kernel"], theirs, atol=1e-6)
+    np.testing.assert_allclose(changed(optim.centralize())["kernel"], theirs, atol=1e-6)
     straight = by_optax(optax.centralize())["kernel"]
-    assert np.abs(changed(optim.centralise())["kernel"] - straight).max() > 0.1
+    assert np.abs(changed(optim.centralize())["kernel"] - straight).max() > 0.1
 
 
 def test_what_is_not_finite_becomes_zero_and_nothing_else():

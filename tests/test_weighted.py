@@ -8,23 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import losses, metrics, models, optim, schedules
-from fnn.combinators import sequential
+from fnn import losses, metrics, nn, optim, schedules
+from fnn.diagnose import lr_find, overfit_one_batch
+from fnn.nn import sequential
 from fnn.recipe import Recipe
 from fnn.testing import (
     accumulation_equals_whole_batch,
     evaluation_does_not_depend_on_the_batch_size,
     padding_changes_nothing,
 )
-from fnn.train import (
-    fit,
-    lr_find,
-    make_init,
-    make_step,
-    microbatches,
-    overfit_one_batch,
-    silent,
-)
+from fnn.train import fit, make_init, make_step, microbatches, silent
 from fnn.types import Data, Model, Weighted
 from tests.tiny import KEY
 
@@ -47,7 +40,7 @@ LOSSES = {"ignored labels": token_loss, "class weights and smoothing": class_los
 def recipe_with(loss=token_loss, **changes):
     def recipe(hyper):
         plain = Recipe(
-            model=sequential(models.dense(7), jnp.tanh, models.dense(CLASSES)),
+            model=sequential(nn.linear(7), jnp.tanh, nn.linear(CLASSES)),
             loss=loss,
             optimizer=optim.sgd(),
             schedule=schedules.constant(hyper["lr"]),
@@ -129,7 +122,7 @@ def test_a_batch_without_anything_that_counts_has_loss_penalty_and_gradient_0(gr
 
 def whose_state_is_its_batch(out_features):
     """A linear model whose state, as the load balance of experts, follows from the batch."""
-    linear = models.dense(out_features)
+    linear = nn.linear(out_features)
 
     def init(key, x):
         return linear.init(key, x)[0], jnp.float32(0)
@@ -140,7 +133,7 @@ def whose_state_is_its_batch(out_features):
     return Model(init, apply)
 
 
-EXPERTS = sequential(models.dense(6), models.moe(8, num_experts=4), models.dense(CLASSES))
+EXPERTS = sequential(nn.linear(6), nn.moe(8, num_experts=4), nn.linear(CLASSES))
 PENALIZED = [
     pytest.param(whose_state_is_its_batch(CLASSES), lambda s: 0.3 * s, id="a mean"),
     pytest.param(
@@ -242,7 +235,7 @@ def test_targets_that_are_missing_may_be_nan_where_the_loss_masks_them():
 
     def regression(loss):
         return lambda hyper: Recipe(
-            models.dense(1), loss, optim.sgd(), schedules.constant(hyper["lr"])
+            nn.linear(1), loss, optim.sgd(), schedules.constant(hyper["lr"])
         )
 
     arguments = dict(key=KEY, hyper=HYPER, steps=4, batch_size=4, progress=silent)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from fnn import losses, models, optim, schedules
+from fnn import losses, nn, optim, schedules
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_step, microbatches
 from tests.draws import ordinary
@@ -92,7 +92,7 @@ def test_accumulation_is_that_of_a_causal_language_model_of_transformers():
 
     def recipe(hyper):
         return Recipe(
-            model=models.embedding(vocabulary, vocabulary),
+            model=nn.embedding(vocabulary, vocabulary),
             loss=shifted,
             optimizer=optim.sgd(),
             schedule=schedules.constant(1.0),

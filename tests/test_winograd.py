@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fnn.layers import winograd
-from fnn.layers.convolve import _by_xla, convolve
-from fnn.layers.window import Window, output_sizes
+from fnn.layers._convolve import _by_xla, convolve
+from fnn.layers._window import Window, output_sizes
 from tests.compiled import compiled, expect_same
 from tests.registry.rows import normal
 

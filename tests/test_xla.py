@@ -163,7 +163,7 @@ def test_a_short_axis_is_drawn_as_one_vector():
     assert drawn == [(7872,), (784, 128), (2**18, 8)]
 
 
-QUICK = ("dense", "layer_norm", "mlp", "cnn", "gpt", "rnn_lm", "stack with state and noise")
+QUICK = ("linear", "layer_norm", "mlp", "cnn", "gpt", "rnn_lm", "stack with state and noise")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from fnn import losses, metrics, models, optim, schedules, tree
+from fnn import losses, metrics, models, nn, optim, schedules, tree
 from fnn.activations import tanh
 from fnn.recipe import Recipe
 from fnn.types import Batch, Data
@@ -15,9 +15,9 @@ STEPS, BATCH, EVERY = 22, 16, 5  # the last evaluation interval is a short one
 
 def recipe(hyper):
     """Everything that a step can contain: norm with state, dropout, clip, decay, warm-up."""
-    config = models.MLPConfig(widths=(8,), out_features=2, activation=tanh, norm=models.batch_norm)
+    config = models.mlp.MLPConfig(widths=(8,), out_features=2, activation=tanh, norm=nn.batch_norm)
     return Recipe(
-        model=models.mlp(config, rate=hyper["rate"]),
+        model=models.mlp.mlp(config, rate=hyper["rate"]),
         loss=losses.cross_entropy,
         optimizer=optim.chain(
             optim.clip_by_global_norm(1.0),

@@ -31,7 +31,7 @@ from experiments.benchmarks.peers.ratios import ratio_of, shown
 from experiments.benchmarks.peers.work import CLIP_NORM, LR
 from fnn import losses, models, schedules
 from fnn.activations import gelu
-from fnn.combinators import mixed_bfloat16
+from fnn.nn import mixed_bfloat16
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_step
 
@@ -68,7 +68,7 @@ def tokens(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 def of_fnn(config: Config) -> tuple[Steps, int]:
     """Its steps, and the number of its parameters."""
-    shape = models.gpt2(
+    shape = models.gpt.gpt2(
         vocabulary=config.vocabulary,
         max_length=config.length,
         features=config.features,
@@ -84,7 +84,7 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
 
     def recipe(hyper: Any) -> Recipe:
         plain = Recipe(
-            model=models.gpt(shape),
+            model=models.gpt.gpt(shape),
             loss=losses.cross_entropy,
             optimizer=clipped_adamw(),
             schedule=schedules.constant(hyper["lr"]),

@@ -1,4 +1,4 @@
-"""Batches a second of pictures, from memory and from a memory-mapped file, against the peers.
+"""Batches a second of images, from memory and from a memory-mapped file, against the peers.
 
     python experiments/benchmarks/data.py
 
@@ -51,18 +51,18 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Pictures and labels in memory, or in files; workers open the files themselves."""
+    """Images and labels in memory, or in files; workers open the files themselves."""
 
-    pictures: np.ndarray | Path
+    images: np.ndarray | Path
     labels: np.ndarray
 
     def open(self) -> np.ndarray:
-        if isinstance(self.pictures, Path):
-            return np.load(self.pictures, mmap_mode="r")
-        return self.pictures
+        if isinstance(self.images, Path):
+            return np.load(self.images, mmap_mode="r")
+        return self.images
 
 
-# Each contender is an endless iterator of batches, (pictures, labels).
+# Each contender is an endless iterator of batches, (images, labels).
 
 
 def fnn_stream(source: Source, batch_size: int, augmented: bool, stack: ExitStack) -> Iterator:
@@ -195,7 +195,7 @@ def grain_dataset(source: Source, batch_size: int, augmented: bool, stack: ExitS
 def contenders(source: Source, config: Config) -> dict[str, Callable]:
     """Ours first."""
     ours: dict[str, Callable] = {"fnn, stream": fnn_stream}
-    if not isinstance(source.pictures, Path):
+    if not isinstance(source.images, Path):
         ours = {"fnn, in the step": fnn_in_step, **ours}
     peers: dict[str, Callable] = {
         "NumPy, put": partial(numpy_indexing, put=True),
@@ -272,7 +272,7 @@ def time_order(config: Config) -> None:
 
 
 def make_file(path: Path, megabytes: int) -> np.ndarray:
-    """Pictures of noise, written in blocks; the labels."""
+    """Images of noise, written in blocks; the labels."""
     n, rows = max(2048, megabytes * 2**20 // int(np.prod(SHAPE))), 8192
     noise = np.random.default_rng(0).integers(256, size=(rows, *SHAPE), dtype=np.uint8)
     file = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *SHAPE))
@@ -291,13 +291,13 @@ def main(config: Config) -> None:
         print("grain is not installed: left out")
     time_order(config)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pictures.npy"
+        path = Path(folder) / "images.npy"
         labels = make_file(path, config.memory_megabytes)
-        in_memory = Source(pictures=np.load(path), labels=labels)
+        in_memory = Source(images=np.load(path), labels=labels)
         for augmented in (False, True):
             compare(f"{config.memory_megabytes} MB in memory", in_memory, augmented, config)
         labels = make_file(path, config.file_megabytes)
-        in_file = Source(pictures=path, labels=labels)
+        in_file = Source(images=path, labels=labels)
         for augmented in (False, True):
             compare(f"{config.file_megabytes} MB in a file", in_file, augmented, config)
 

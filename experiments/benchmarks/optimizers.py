@@ -59,20 +59,20 @@ PAIRS: dict[str, Callable[[], tuple[Optimizer, Any]]] = {
     "amsgrad": lambda: (optim.amsgrad(), optax.amsgrad(LR)),
     "adabelief": lambda: (optim.adabelief(), optax.adabelief(LR)),
     "yogi": lambda: (optim.yogi(), optax.yogi(LR)),
-    "adan": lambda: (optim.adan(), optax.adan(LR)),
-    "ademamix": lambda: (optim.ademamix(), contrib.ademamix(LR)),
-    "adopt": lambda: (optim.adopt(), contrib.adopt(LR)),
+    "adan": lambda: (optim.contrib.adan(), optax.adan(LR)),
+    "ademamix": lambda: (optim.contrib.ademamix(), contrib.ademamix(LR)),
+    "adopt": lambda: (optim.contrib.adopt(), contrib.adopt(LR)),
     "lamb": lambda: (optim.lamb(weight_decay=0.1), optax.lamb(LR, weight_decay=0.1)),
     "lars": lambda: (optim.lars(weight_decay=0.1), optax.lars(LR, weight_decay=0.1)),
     "adafactor": lambda: (optim.adafactor(), optax.adafactor(LR)),
     "muon": lambda: (optim.muon(companion=optim.adam()), contrib.muon(LR)),
-    "shampoo": lambda: (optim.shampoo(), optax.adamw(LR)),
-    "soap": lambda: (optim.soap(), optax.adamw(LR)),
-    "kron": lambda: (optim.kron(key=jax.random.key(0)), optax.adamw(LR)),
+    "shampoo": lambda: (optim.contrib.shampoo(), optax.adamw(LR)),
+    "soap": lambda: (optim.contrib.soap(), optax.adamw(LR)),
+    "kron": lambda: (optim.contrib.kron(key=jax.random.key(0)), optax.adamw(LR)),
     "schedule_free_sgd": lambda: (optim.schedule_free_sgd(), contrib.schedule_free_sgd(LR)),
     "schedule_free_adamw": lambda: (optim.schedule_free_adamw(), contrib.schedule_free_adamw(LR)),
-    "prodigy": lambda: (optim.prodigy(), contrib.prodigy(LR)),
-    "dadapt_adam": lambda: (optim.dadapt_adam(), contrib.dadapt_adamw(LR)),
+    "prodigy": lambda: (optim.contrib.prodigy(), contrib.prodigy(LR)),
+    "dadapt_adam": lambda: (optim.contrib.dadapt_adam(), contrib.dadapt_adamw(LR)),
 }
 
 
@@ -88,15 +88,15 @@ class Config:
 def gpt2(layers: int = 12) -> dict[str, Any]:
     width, hidden = 768, 4 * 768
 
-    def dense(i: int, o: int) -> dict[str, tuple[int, ...]]:
+    def linear(i: int, o: int) -> dict[str, tuple[int, ...]]:
         return {"kernel": (i, o), "bias": (o,)}
 
     def norm() -> dict[str, tuple[int, ...]]:
         return {"scale": (width,), "bias": (width,)}
 
     block = {
-        "norm_1": norm(), "attention": dense(width, 3 * width), "out": dense(width, width),
-        "norm_2": norm(), "up": dense(width, hidden), "down": dense(hidden, width),
+        "norm_1": norm(), "attention": linear(width, 3 * width), "out": linear(width, width),
+        "norm_2": norm(), "up": linear(width, hidden), "down": linear(hidden, width),
     }  # fmt: skip
     tables = {"tokens": (50257, width), "positions": (1024, width)}
     return {**tables, "blocks": [block] * layers, "norm": norm()}

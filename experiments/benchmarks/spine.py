@@ -45,7 +45,7 @@ class Task:
     def recipe(self, hyper):
         *widths, outputs = self.sizes[1:]
         return Recipe(
-            model=models.mlp(models.MLPConfig(widths=tuple(widths), out_features=outputs)),
+            model=models.mlp.mlp(models.mlp.MLPConfig(widths=tuple(widths), out_features=outputs)),
             loss=losses.cross_entropy,
             optimizer=optim.adam(),
             schedule=schedules.constant(hyper["lr"]),

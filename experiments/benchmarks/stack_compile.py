@@ -26,9 +26,9 @@ import tyro
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.peers.ratios import ratio_of, shown
 from experiments.benchmarks.peers.turns import in_turn
-from fnn import models, optim, tree
+from fnn import nn, optim, tree
 from fnn.activations import gelu
-from fnn.combinators import residual, sequential, stack
+from fnn.nn import residual, sequential, stack
 
 KEY, X = jax.random.key(0), jax.ShapeDtypeStruct((8, 16), jnp.float32)
 WIDTH, HIDDEN, RATE, LR = X.shape[-1], 32, 0.1, 1e-3
@@ -51,7 +51,7 @@ class Network(NamedTuple):
 
 def of_fnn(n: int, scan: bool = True) -> Network:
     branch = sequential(
-        models.layer_norm(), models.dense(HIDDEN), gelu, models.dropout(RATE), models.dense(WIDTH)
+        nn.layer_norm(), nn.linear(HIDDEN), gelu, nn.dropout(RATE), nn.linear(WIDTH)
     )
     model, optimizer = stack(residual(branch), n, scan=scan), optim.adam()
 

@@ -15,7 +15,7 @@ fnn is ahead: the median over the rounds, with the quartiles beside it. The best
 with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
-and the exit status is 1. The table, with all times, goes to <out>/training.json, the picture to
+and the exit status is 1. The table, with all times, goes to <out>/training.json, the image to
 <out>/training.png. `torch compiled` needs a C++ compiler.
 """
 
@@ -41,7 +41,7 @@ from experiments.benchmarks.peers.work import WORKS, Work
 from fnn.report import figure
 from fnn.train import keep_memory
 
-TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)  # of the picture
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)  # of the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ def entered(work: Work, peers: tuple[str, ...]) -> dict[str, Contender]:
     """Who takes part."""
     ours = {"fnn step": FNN["fnn step"]} if work.is_function else FNN
     asked = ours | {name: PEERS[name] for name in PEERS if name in peers}
-    pictures = len(work.batches(1)[0][0].shape) == 4
-    return {name: c for name, c in asked.items() if pictures or not c.pictures_only}
+    images = len(work.batches(1)[0][0].shape) == 4
+    return {name: c for name, c in asked.items() if images or not c.images_only}
 
 
 def made(contender: Contender, work: Work) -> Steps:
@@ -209,13 +209,13 @@ def draw(rows: list[Row], path: Path) -> None:
     page = figure.figure(8, 1.2 + 0.6 * len(rows))
     axes = page.subplots()
     shades = (figure.TRAIN, figure.VALID, "#f59e0b", "#0f766e", figure.GRID)
-    colours = dict(zip(FNN, shades, strict=True))
+    colors = dict(zip(FNN, shades, strict=True))
     for i, name in enumerate(FNN):
         has = [(place, row) for place, row in enumerate(rows) if name in row.times]
         ratios = np.array([row.ratio(name, row.best_peer or "") for _, row in has]).reshape(-1, 3)
         low, middle, high = ratios.T
         places = np.array([place for place, _ in has]) + 0.16 * (i - 2)
-        axes.barh(places, middle - 1, 0.14, left=1, color=colours[name], label=name)
+        axes.barh(places, middle - 1, 0.14, left=1, color=colors[name], label=name)
         axes.hlines(places, low, high, color="black", linewidth=1.2)
     axes.axvline(1, color=figure.INK, linewidth=0.8)
     axes.set_xscale("log")

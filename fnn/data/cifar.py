@@ -1,4 +1,4 @@
-"""CIFAR-10 in its published binary and Python formats, and as sheets of pictures."""
+"""CIFAR-10 in its published binary and Python formats, and as sheets of images."""
 
 import io
 import pickle
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn.data.contents import read_bytes
+from fnn.data._contents import read_bytes
 from fnn.types import Batch
 
 CLASSES = (
@@ -21,7 +21,7 @@ _ROW = 1 + 3 * 32 * 32  # bytes of a record: the label, then three planes of 32 
 def read_cifar_binary(*paths: str | Path) -> Batch:
     """The records of `data_batch_1.bin` and its like, one file after another.
 
-    Returns: Batch of uint8 pictures (n, 32, 32, 3) and int32 labels (n,).
+    Returns: Batch of uint8 images (n, 32, 32, 3) and int32 labels (n,).
     Raises: ValueError for no files, one whose size is no multiple of a record's 3,073 bytes, or a
       label above 9.
     Source: Krizhevsky 2009, and the data set's page.
@@ -45,7 +45,7 @@ def read_cifar_binary(*paths: str | Path) -> Batch:
         parts.append(data.reshape(-1, _ROW))
         _expect_classes("read_cifar_binary", path, parts[-1][:, 0])
     rows = np.concatenate(parts)
-    return Batch(_pictures(rows[:, 1:]), rows[:, 0].astype(np.int32))
+    return Batch(_images(rows[:, 1:]), rows[:, 0].astype(np.int32))
 
 
 def read_cifar_python(*paths: str | Path) -> Batch:
@@ -54,8 +54,8 @@ def read_cifar_python(*paths: str | Path) -> Batch:
     Only what a dict of arrays needs is unpickled, by Python and not by NumPy; a file that asks for
     more is refused.
 
-    Returns: Batch of uint8 pictures (n, 32, 32, 3) and int32 labels (n,).
-    Raises: ValueError for no files, one that is no such dict or asks to run code, and for pictures
+    Returns: Batch of uint8 images (n, 32, 32, 3) and int32 labels (n,).
+    Raises: ValueError for no files, one that is no such dict or asks to run code, and for images
       and labels of other shapes or dtypes.
 
     >>> import tempfile
@@ -67,26 +67,26 @@ def read_cifar_python(*paths: str | Path) -> Batch:
     ((1, 32, 32, 3), [7])
     """
     _expect_paths("read_cifar_python", paths)
-    pictures, labels = zip(*[_unpickle(path) for path in paths], strict=True)
-    return Batch(_pictures(np.concatenate(pictures)), np.concatenate(labels).astype(np.int32))
+    images, labels = zip(*[_unpickle(path) for path in paths], strict=True)
+    return Batch(_images(np.concatenate(images)), np.concatenate(labels).astype(np.int32))
 
 
 def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
-    """Pictures of 32 x 32 that lie in rows on larger pictures, and their labels as raw uint8.
+    """Images of 32 x 32 that lie in rows on larger images, and their labels as raw uint8.
 
     Args:
       folder: where they are.
       pattern: of the sheets' names, such as 'test_exact_*.webp'; they are taken in order of name.
       labels: name of the file of labels.
 
-    Returns: Batch of uint8 pictures (n, 32, 32, 3) and int32 labels (n,).
+    Returns: Batch of uint8 images (n, 32, 32, 3) and int32 labels (n,).
     Raises: ValueError for no sheets, a damaged one or one of another size, or labels that are not
       as many; ModuleNotFoundError without pillow.
 
     >>> import tempfile
     >>> from PIL import Image
     >>> folder = Path(tempfile.mkdtemp())
-    >>> Image.new('RGB', (64, 32)).save(folder / 'sheet_0.png')   # two black pictures
+    >>> Image.new('RGB', (64, 32)).save(folder / 'sheet_0.png')   # two black images
     >>> _ = (folder / 'labels').write_bytes(bytes([3, 7]))
     >>> x, y = read_sheets(folder, 'sheet_*.png', 'labels')
     >>> x.shape, y.tolist()
@@ -126,14 +126,14 @@ def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
     y = np.frombuffer(raw, np.uint8).astype(np.int32)
     if len(x) != len(y):
         raise ValueError(
-            f"read_sheets: expected a label for each of {len(x)} pictures, got {len(y)} in "
+            f"read_sheets: expected a label for each of {len(x)} images, got {len(y)} in "
             f"{labels}; check {folder}"
         )
     return Batch(x, y)
 
 
-def _pictures(planes: np.ndarray) -> np.ndarray:
-    """(n, 3072) bytes by colour, row, column to (n, 32, 32, 3)."""
+def _images(planes: np.ndarray) -> np.ndarray:
+    """(n, 3072) bytes by color, row, column to (n, 32, 32, 3)."""
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
@@ -209,7 +209,7 @@ class _ArraysOnly(pickle._Unpickler):  # in Python: no file makes it read or wri
 
 
 def _unpickle(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (n, 3072) and labels (n,) of a file."""
+    """Images (n, 3072) and labels (n,) of a file."""
     try:
         content = read_bytes("read_cifar_python", path)
         made = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fnn.data.contents import read_text
+from fnn.data._contents import read_text
 from fnn.data.tables import Column, Table, to_number
 
 Row = tuple[int, list[str]]  # the line that it begins on, from 1, and its entries

@@ -1,11 +1,11 @@
-"""A table as an array: numbers standardised, categories as units, by what was fitted once."""
+"""A table as an array: numbers standardized, categories as units, by what was fitted once."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from fnn.data.arrays import expect_numbers, name_of
+from fnn.data._arrays import expect_numbers, name_of
 from fnn.data.tables import Column, Table
 
 _ROUNDINGS = 8  # a decimal fraction is off by half of one, a sum of a few by as many

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fnn.data.contents import read_bytes
+from fnn.data._contents import read_bytes
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 

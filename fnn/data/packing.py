@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Integer
 
-from fnn.data.arrays import name_of
+from fnn.data._arrays import name_of
 
 Rows = Int[np.ndarray, "rows length"]
 Places = Int[np.ndarray, " pieces"]

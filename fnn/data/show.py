@@ -1,11 +1,11 @@
-"""A look at a batch: pictures with their labels, rows of a table, or text."""
+"""A look at a batch: images with their labels, rows of a table, or text."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fnn.data.arrays import expect_native
+from fnn.data._arrays import expect_native
 from fnn.data.tables import Table
 from fnn.report.figure import GRID, INK, figure
 from fnn.types import Pair
@@ -13,7 +13,7 @@ from fnn.types import Pair
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PICTURES, _ROWS = 24, 12  # at most so many are shown
+_IMAGES, _ROWS = 24, 12  # at most so many are shown
 
 
 def show(
@@ -26,7 +26,7 @@ def show(
     """A figure of the first examples of a batch, which a notebook shows and `savefig` writes.
 
     Args:
-      batch: (x, y); y None for examples without labels. Pictures are x of shape (batch, height,
+      batch: (x, y); y None for examples without labels. Images are x of shape (batch, height,
         width) or (batch, height, width, 1 or 3), uint8 or floats of any range; rows are x of shape
         (batch, features) or a Table; text is what `decode` makes of each x.
       classes: the name of each label.
@@ -37,8 +37,8 @@ def show(
     Raises: ValueError for an empty batch, or x of another shape; ModuleNotFoundError without
       matplotlib.
 
-    >>> pictures = np.zeros((5, 8, 8), np.uint8)
-    >>> len(show((pictures, np.arange(5)), classes='abcde').axes)
+    >>> images = np.zeros((5, 8, 8), np.uint8)
+    >>> len(show((images, np.arange(5)), classes='abcde').axes)
     5
     """
     x, y = batch
@@ -46,7 +46,7 @@ def show(
         expect_native(f"data.show: expected {name}", part)
     if len(x) == 0:
         raise ValueError("data.show: expected at least one example, got an empty batch")
-    labels = [_label(y, i, classes) for i in range(min(len(x), max(_PICTURES, _ROWS)))]
+    labels = [_label(y, i, classes) for i in range(min(len(x), max(_IMAGES, _ROWS)))]
     if decode is not None:
         texts = [decode(np.asarray(one)) for one in x[:_ROWS]]
         return _table([[repr(text)[1:-1][:100]] for text in texts], ["text"], labels)
@@ -54,19 +54,19 @@ def show(
         names = list(x.columns)
         rows = [[_number(x.columns[name][i]) for name in names] for i in range(min(len(x), _ROWS))]
         return _table(rows, names, labels)
-    x = np.asarray(x[: max(_PICTURES, _ROWS)])
+    x = np.asarray(x[: max(_IMAGES, _ROWS)])
     if x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3)):
-        return _pictures(x[:_PICTURES], labels)
+        return _images(x[:_IMAGES], labels)
     if x.ndim == 2:
         names = list(features) or [f"x[{i}]" for i in range(x.shape[1])]
         return _table([[_number(v) for v in row] for row in x[:_ROWS]], names, labels)
     raise ValueError(
-        "data.show: expected pictures (batch, height, width[, 1 or 3]) or rows (batch, features), "
+        "data.show: expected images (batch, height, width[, 1 or 3]) or rows (batch, features), "
         f"got {x.shape}; pass decode= for text"
     )
 
 
-def _pictures(x: np.ndarray, labels: list[str]) -> "Figure":
+def _images(x: np.ndarray, labels: list[str]) -> "Figure":
     columns = min(len(x), 8)
     rows = -(-len(x) // columns)
     canvas = figure(1.2 * columns, 1.4 * rows)
@@ -74,8 +74,8 @@ def _pictures(x: np.ndarray, labels: list[str]) -> "Figure":
     wide = x[..., 0] if x.shape[-1] == 1 and x.ndim == 4 else x
     low, high = (0, 255) if x.dtype == np.uint8 else (float(wide.min()), float(wide.max()))
     scaled = np.clip((wide.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
-    for panel, picture, label in zip(panels, scaled, labels, strict=False):
-        panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    for panel, image, label in zip(panels, scaled, labels, strict=False):
+        panel.imshow(image, cmap="gray", vmin=0, vmax=1)
         panel.set_title(label, fontsize=8, color=INK)
         panel.set_axis_off()
     for panel in panels[len(x) :]:
@@ -89,12 +89,12 @@ def _table(rows: list[list[str]], names: list[str], labels: list[str]) -> "Figur
     if more > 0:
         names = [*names[:12], f"and {more} more"]
         rows = [[*row[:12], "..."] for row in rows]
-    labelled = any(labels)
-    cells = [[*row, label] if labelled else row for row, label in zip(rows, labels, strict=False)]
-    canvas = figure(max(4, 1.1 * (len(names) + labelled)), 0.3 * (len(rows) + 1.5))
+    labeled = any(labels)
+    cells = [[*row, label] if labeled else row for row, label in zip(rows, labels, strict=False)]
+    canvas = figure(max(4, 1.1 * (len(names) + labeled)), 0.3 * (len(rows) + 1.5))
     panel = canvas.subplots()
     panel.set_axis_off()
-    heads = [*names, "label"] if labelled else names
+    heads = [*names, "label"] if labeled else names
     drawn = panel.table(cells, colLabels=heads, loc="center", cellLoc="left", edges="horizontal")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)

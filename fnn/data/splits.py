@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
-from fnn.data.arrays import expect_key, expect_labels, name_of
+from fnn.data._arrays import expect_key, expect_labels, name_of
 from fnn.expect import expect_positive
 from fnn.types import PRNGKey
 

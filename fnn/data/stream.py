@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from fnn import tree
-from fnn.data.arrays import expect_key, expect_native, expect_numbers
-from fnn.data.columns import columns
-from fnn.train.upcoming import placed, upcoming
+from fnn.data._arrays import expect_key, expect_native, expect_numbers
+from fnn.data._columns import columns
+from fnn.train._source import placed, upcoming
 from fnn.types import PRNGKey
 
 Indices = Int[np.ndarray, " _"]

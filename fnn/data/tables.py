@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn.data.arrays import is_masked, name_of
+from fnn.data._arrays import is_masked, name_of
 
 Column = np.ndarray  # float64 with NaN where missing, or str with '' where missing
 _EXACT = 2**53  # integers up to here are float64 numbers

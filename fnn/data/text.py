@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from fnn.data.arrays import expect_text, expect_tokens
-from fnn.data.contents import read_text
+from fnn.data._arrays import expect_text, expect_tokens
+from fnn.data._contents import read_text
 
 Tokens = Int[np.ndarray, " tokens"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Integer
 
-from fnn.data.arrays import expect_numbers
+from fnn.data._arrays import expect_numbers
 from fnn.types import Batch
 
 

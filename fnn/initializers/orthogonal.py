@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Initializer, Shape, fans
-from fnn.initializers.fixed import middle
+from fnn.initializers.constant import middle
 from fnn.types import PRNGKey, Scalar
 
 

@@ -41,8 +41,8 @@ def predictor(
     Raises: jax's InconclusiveDimensionOperation for a model of your own that compares the number of
       examples with another number while it is traced; its note names the layer.
 
-    >>> from fnn.models import dense
-    >>> model, x = dense(2), jnp.ones((1, 3))
+    >>> from fnn.nn import linear
+    >>> model, x = linear(2), jnp.ones((1, 3))
     >>> exported = predictor(model, *model.init(jax.random.key(0), x), x)
     >>> exported.call(jnp.ones((5, 3))).shape
     (5, 2)
@@ -67,8 +67,8 @@ def function(
     Args: as of `predictor`; of params and model_state only the shapes are read.
     Raises: as `predictor`.
 
-    >>> from fnn.models import dense
-    >>> model, x = dense(2), jnp.ones((1, 3))
+    >>> from fnn.nn import linear
+    >>> model, x = linear(2), jnp.ones((1, 3))
     >>> params, state = model.init(jax.random.key(0), x)
     >>> function(model, params, state, x).call(params, state, jnp.ones((5, 3))).shape
     (5, 2)

@@ -18,7 +18,9 @@ from fnn import models, tree
 from fnn.interop import layouts, torch
 from fnn.interop.layouts import concatenated, tied
 from fnn.interop.rules import Conversion, Rule, StateDict, conversion, repeat
-from fnn.models import BERTConfig, BERTInput, GPTConfig, ViTConfig
+from fnn.models.bert import BERTConfig, BERTInput
+from fnn.models.gpt import GPTConfig
+from fnn.models.vit import ViTConfig
 from fnn.types import Model, ModelState, Params
 
 # A linear layer of GPT-2, called Conv1D there, is (in, out) as ours.
@@ -31,10 +33,10 @@ _SIDE_BY_SIDE = {
 def gpt2(config: GPTConfig) -> Conversion:
     """GPT2LMHeadModel as `gpt(gpt2(...))`; names without 'transformer.' are read too.
 
-    >>> from fnn.models import gpt2 as like_gpt2
+    >>> from fnn.models.gpt import gpt2 as like_gpt2
     >>> config = like_gpt2(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2)
     >>> x = jnp.zeros((1, 2), int)
-    >>> shapes, _ = jax.eval_shape(models.gpt(config).init, jax.random.key(0), x)
+    >>> shapes, _ = jax.eval_shape(models.gpt.gpt(config).init, jax.random.key(0), x)
     >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> gpt2(config).to_torch(params)['transformer.h.0.attn.c_attn.weight'].shape
     (4, 12)
@@ -57,7 +59,7 @@ def gpt2(config: GPTConfig) -> Conversion:
         rules += torch.embedding("transformer.wte", "tokens")
     rename = partial(_with_prefix, "transformer.", ("lm_head.",))
     ignored = ("*.attn.bias", "*.attn.masked_bias")
-    return _converted(models.gpt(config), _tokens(), config.scan, rules, ignored, rename)
+    return _converted(models.gpt.gpt(config), _tokens(), config.scan, rules, ignored, rename)
 
 
 def llama(config: GPTConfig) -> Conversion:
@@ -65,11 +67,11 @@ def llama(config: GPTConfig) -> Conversion:
 
     The rotary embedding has the pairs of Hugging Face's weights: halves.
 
-    >>> from fnn.models import llama as like_llama
+    >>> from fnn.models.gpt import llama as like_llama
     >>> config = like_llama(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2,
     ...                     num_kv_heads=1, hidden_features=6)
     >>> x = jnp.zeros((1, 2), int)
-    >>> shapes, _ = jax.eval_shape(models.gpt(config).init, jax.random.key(0), x)
+    >>> shapes, _ = jax.eval_shape(models.gpt.gpt(config).init, jax.random.key(0), x)
     >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> llama(config).to_torch(params)['model.layers.0.self_attn.k_proj.weight'].shape
     (2, 4)
@@ -91,15 +93,16 @@ def llama(config: GPTConfig) -> Conversion:
         rules += torch.embedding("model.embed_tokens", "tokens")
     rename = partial(_with_prefix, "model.", ("lm_head.",))
     ignored = ("*.rotary_emb.inv_freq",)
-    return _converted(models.gpt(config), _tokens(), config.scan, rules, ignored, rename)
+    return _converted(models.gpt.gpt(config), _tokens(), config.scan, rules, ignored, rename)
 
 
 def bert(config: BERTConfig) -> Conversion:
     """BertModel as `bert`; the encoder of a model with heads ('bert.', 'cls.') is read too.
 
-    >>> config = models.bert_base(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2)
+    >>> sizes = dict(max_length=4, features=4, num_layers=1, num_heads=2)
+    >>> config = models.bert.bert_base(vocabulary=5, **sizes)
     >>> x = BERTInput(jnp.zeros((1, 2), int))
-    >>> shapes, _ = jax.eval_shape(models.bert(config).init, jax.random.key(0), x)
+    >>> shapes, _ = jax.eval_shape(models.bert.bert(config).init, jax.random.key(0), x)
     >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> bert(config).to_torch(params)['pooler.dense.bias'].shape
     (4,)
@@ -111,15 +114,16 @@ def bert(config: BERTConfig) -> Conversion:
 
     ignored = ("cls.*", "classifier.*", "*position_ids")
     x = BERTInput(_tokens())
-    return _converted(models.bert(config), x, config.scan, rules, ignored, rename)
+    return _converted(models.bert.bert(config), x, config.scan, rules, ignored, rename)
 
 
 def masked_lm(config: BERTConfig) -> Conversion:
     """BertForMaskedLM as `masked_lm`; BertForPreTraining is read too.
 
-    >>> config = models.bert_base(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2)
+    >>> sizes = dict(max_length=4, features=4, num_layers=1, num_heads=2)
+    >>> config = models.bert.bert_base(vocabulary=5, **sizes)
     >>> x = BERTInput(jnp.zeros((1, 2), int))
-    >>> shapes, _ = jax.eval_shape(models.masked_lm(config).init, jax.random.key(0), x)
+    >>> shapes, _ = jax.eval_shape(models.bert.masked_lm(config).init, jax.random.key(0), x)
     >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> masked_lm(config).to_torch(params)['cls.predictions.bias'].shape
     (5,)
@@ -137,7 +141,7 @@ def masked_lm(config: BERTConfig) -> Conversion:
     ]
     ignored = ("bert.pooler.*", "cls.seq_relationship.*", "*position_ids")
     x = BERTInput(_tokens())
-    return _converted(models.masked_lm(config), x, config.scan, rules, ignored, _bert_name)
+    return _converted(models.bert.masked_lm(config), x, config.scan, rules, ignored, _bert_name)
 
 
 def vit(config: ViTConfig, *, image: tuple[int, int, int] = (224, 224, 3)) -> Conversion:
@@ -146,9 +150,9 @@ def vit(config: ViTConfig, *, image: tuple[int, int, int] = (224, 224, 3)) -> Co
     Args:
       image: height, width and channels, of which follow the positions and the kernel of the tiles.
 
-    >>> config = models.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=3)
+    >>> config = models.vit.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=3)
     >>> x = jnp.zeros((1, 4, 4, 1))
-    >>> shapes, _ = jax.eval_shape(models.vit(config).init, jax.random.key(0), x)
+    >>> shapes, _ = jax.eval_shape(models.vit.vit(config).init, jax.random.key(0), x)
     >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> names = vit(config, image=(4, 4, 1))
     >>> names.to_torch(params)['vit.embeddings.position_embeddings'].shape
@@ -173,7 +177,7 @@ def vit(config: ViTConfig, *, image: tuple[int, int, int] = (224, 224, 3)) -> Co
     ]
     rules = [*_inside("vit.", whole), *torch.linear("classifier", "head")]
     x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    return _converted(models.vit(config), x, config.scan, rules, (), _vit_name)
+    return _converted(models.vit.vit(config), x, config.scan, rules, (), _vit_name)
 
 
 def _bert_encoder(config: BERTConfig) -> list[Rule]:

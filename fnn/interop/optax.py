@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fnn.optim.base import expect_unscaled
+from fnn.optim._base import expect_unscaled
 from fnn.types import Optimizer, Params, Scalar, Schedule
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from fnn import models
 from fnn.interop import torch
 from fnn.interop.rules import Conversion, Rule, conversion
-from fnn.models import ResNetConfig
+from fnn.models.resnet import ResNetConfig
 from fnn.types import Params
 
 
@@ -19,20 +19,20 @@ def resnet(config: ResNetConfig, *, channels: int = 3) -> Conversion:
     """torchvision's ResNet as `resnet(resnet18())` and the others with blocks that end in a norm.
 
     Args:
-      channels: of the pictures.
+      channels: of the images.
 
     Raises: ValueError for a config with pre-activation, which torchvision does not have.
 
     >>> from dataclasses import replace
-    >>> config = replace(models.resnet18(3), depths=(1, 1), widths=(4, 8), stem_features=4)
+    >>> config = replace(models.resnet.resnet18(3), depths=(1, 1), widths=(4, 8), stem_features=4)
     >>> x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    >>> shapes = jax.eval_shape(models.resnet(config).init, jax.random.key(0), x)
+    >>> shapes = jax.eval_shape(models.resnet.resnet(config).init, jax.random.key(0), x)
     >>> weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> resnet(config).to_torch(*weights)['layer2.0.downsample.0.weight'].shape
     (8, 4, 1, 1)
     """
     x = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
-    params, state = jax.eval_shape(models.resnet(config).init, jax.random.key(0), x)
+    params, state = jax.eval_shape(models.resnet.resnet(config).init, jax.random.key(0), x)
     if "norm" not in params["stem"]:
         raise ValueError(
             "torchvision.resnet: expected a stem with a norm, got one without; torchvision has no "

@@ -13,7 +13,7 @@ from fnn.dtypes import at_least_float32
 from fnn.initializers import Initializer, lecun_normal, ones, zeros
 from fnn.keys import fold_name
 from fnn.layers.linear import linear, linear_init
-from fnn.layers.unroll import expect_carry, keep_real, real_steps
+from fnn.layers.sequence import expect_carry, keep_real, real_steps
 from fnn.types import Params, PRNGKey
 
 

@@ -74,12 +74,12 @@ def moe_init(
     return {"router": router, "experts": jax.vmap(expert_init)(keys)}
 
 
-def normalised_gates(probabilities: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+def normalized_gates(probabilities: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
     """The chosen probabilities, made to sum to 1: `gates` of `moe` as in Mixtral.
 
     With one expert a token, the router gets no gradient from the output through these.
 
-    >>> normalised_gates(jnp.array([[0.25, 0.25]])).tolist()
+    >>> normalized_gates(jnp.array([[0.25, 0.25]])).tolist()
     [[0.5, 0.5]]
     """
     return probabilities / probabilities.sum(axis=-1, keepdims=True)
@@ -103,7 +103,7 @@ def moe(
       top_k: k, from 1 to E.
       activation: of the experts.
       gates: makes weights of the chosen probabilities (tokens, k), the largest first. None takes
-        them as they are (Switch); `normalised_gates` lets them sum to 1 (Mixtral).
+        them as they are (Switch); `normalized_gates` lets them sum to 1 (Mixtral).
 
     Returns: y (..., out_features) in the dtype of x, and auxiliary numbers, in at least float32:
       'load_balance', the loss E sum_e f_e P_e with the share f_e of the routes and the mean

@@ -1,22 +1,21 @@
-"""Multi-head attention: projections to heads, attention, and a projection back.
-
-B batch, T queries, S keys, E inputs, H query heads, K key-value heads, D features of a head.
-"""
+"""Multi-head attention, and attention with a key-value cache."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Int, Integer
 
 from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.attention import Attend, dot_product_attention
+from fnn.layers.attention import Attend, causal_mask, combine_masks, dot_product_attention
 from fnn.layers.linear import add_bias
-from fnn.layers.rms_norm import rms_norm, rms_norm_init
+from fnn.layers.normalization import rms_norm, rms_norm_init
 from fnn.types import Params, PRNGKey
 from fnn.xla import rows_times
 
@@ -48,7 +47,7 @@ def multi_head_attention_init(
       memory_features: features of what the keys and values are made from; in_features if None.
       out_features: in_features if None.
       bias: whether the four projections have one.
-      qk_norm: whether queries and keys are normalised.
+      qk_norm: whether queries and keys are normalized.
       kernel_init, bias_init: initializers of the four projections. A kernel is drawn as the
         matrix that it is, (in, heads * features), so its fans are those of a linear layer.
       out_kernel_init: of the last projection; kernel_init if None.
@@ -121,7 +120,7 @@ def multi_head_attention(
       memory: (B, S, memory_features); None for self-attention, S = T.
       mask, bias: of `dot_product_attention`; each axis of (B, H, T, S) or 1.
       rotate: applied to queries and keys, (B, T, H, D) with their positions, after their
-        normalisation: `layers.rope`, or a `partial` of it.
+        normalization: `layers.rope`, or a `partial` of it.
       positions: of x, in self-attention also of the keys; 0, 1, ... if None. The keys of a memory
         are always at 0, 1, ...
       attend: computes the heads from (B, T, H, D), (B, S, K, D), (B, S, K, D), `mask=` and
@@ -153,7 +152,7 @@ def project_query(
     positions: Integer[Array, "..."],
     rotate: Rotate | None = None,
 ) -> Float[Array, "batch queries heads features"]:
-    """The queries of `multi_head_attention`, normalised and rotated: (B, T, H, D).
+    """The queries of `multi_head_attention`, normalized and rotated: (B, T, H, D).
 
     Raises: ValueError if the last axis of x does not fit the kernel.
 
@@ -161,7 +160,7 @@ def project_query(
     >>> project_query(params, jnp.ones((1, 3, 4)), jnp.arange(3)).shape
     (1, 3, 2, 2)
     """
-    query = _normalised(params, "query_norm", _heads(params, "query", x))
+    query = _normalized(params, "query_norm", _heads(params, "query", x))
     return query if rotate is None else rotate(query, positions)
 
 
@@ -173,7 +172,7 @@ def project_key_value(
 ) -> tuple[
     Float[Array, "batch keys kv_heads features"], Float[Array, "batch keys kv_heads features"]
 ]:
-    """The keys, normalised and rotated, and the values of `multi_head_attention`: (B, S, K, D).
+    """The keys, normalized and rotated, and the values of `multi_head_attention`: (B, S, K, D).
 
     Raises: ValueError if the last axis of x does not fit the kernels.
 
@@ -182,7 +181,7 @@ def project_key_value(
     >>> key.shape, value.shape
     ((1, 3, 1, 2), (1, 3, 1, 2))
     """
-    key = _normalised(params, "key_norm", _heads(params, "key", x))
+    key = _normalized(params, "key_norm", _heads(params, "key", x))
     return (key if rotate is None else rotate(key, positions)), _heads(params, "value", x)
 
 
@@ -212,5 +211,101 @@ def _heads(params: Params, name: str, x: Array) -> Array:
     return add_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
 
 
-def _normalised(params: Params, name: str, heads: Array) -> Array:
+def _normalized(params: Params, name: str, heads: Array) -> Array:
     return rms_norm(params[name], heads) if name in params else heads
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class KVCache:
+    """Keys and values of the tokens seen so far, in the first `position` of `length` places."""
+
+    key: Float[Array, "batch length kv_heads features"]
+    value: Float[Array, "batch length kv_heads features"]
+    position: Int[Array, ""]  # tokens seen, int32
+
+
+def init_cache(params: Params, batch: int, length: int, dtype: Any = jnp.float32) -> KVCache:
+    """An empty cache for `attend_with_cache`.
+
+    Args:
+      params: of `multi_head_attention`; only their shapes are read.
+      batch: number of sequences.
+      length: the most tokens that a sequence will have.
+      dtype: that of the inputs to come.
+
+    >>> from fnn.layers.multi_head import multi_head_attention_init
+    >>> params = multi_head_attention_init(jax.random.key(0), 8, 4, num_kv_heads=2)
+    >>> init_cache(params, batch=1, length=16).key.shape
+    (1, 16, 2, 2)
+    """
+    shape = (batch, length, *params["key"]["kernel"].shape[1:])
+    return KVCache(
+        key=jnp.zeros(shape, dtype), value=jnp.zeros(shape, dtype), position=jnp.int32(0)
+    )
+
+
+def attend_with_cache(
+    params: Params,
+    x: Float[Array, "batch queries in"],
+    cache: KVCache,
+    *,
+    mask: Array | None = None,
+    bias: Float[Array, "..."] | None = None,
+    rotate: Rotate | None = None,
+    attend: Attend = dot_product_attention,
+) -> tuple[Float[Array, "batch queries out"], KVCache]:
+    """Causal self-attention of the next tokens to themselves and to all that the cache holds.
+
+    Feeding a sequence in pieces of any lengths gives what `multi_head_attention` with a causal
+    mask gives for the whole.
+
+    Args:
+      params: of `multi_head_attention`.
+      x: (B, T, in_features), the tokens at cache.position, ..., cache.position + T - 1.
+      cache: of `init_cache`, or as the last call returned it. Its position may be traced, so one
+        compiled program serves every step.
+      mask, bias: each axis of (B, H, T, length) or 1; the mask is combined with the causal one. A
+        sliding window is `window_mask(T, length, before=..., offset=cache.position)`.
+      rotate, attend: as in `multi_head_attention`; keys are kept rotated.
+
+    Returns: y (B, T, out_features), and the cache with the new tokens in it.
+    Raises: ValueError if shapes do not fit, or the cache is full and its position is known. Under
+      jit, y is NaN where the cache is full: the write would move back and spoil the past.
+
+    >>> from fnn.layers.multi_head import multi_head_attention_init
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
+    >>> cache = init_cache(params, batch=1, length=8)
+    >>> y, cache = attend_with_cache(params, jnp.ones((1, 3, 4)), cache)
+    >>> y.shape, cache.position.item()
+    ((1, 3, 4), 3)
+    """
+    new, length = x.shape[1], cache.key.shape[1]
+    _expect_room(x, cache)
+    positions = cache.position + jnp.arange(new, dtype=jnp.int32)
+    query = project_query(params, x, positions, rotate)
+    fresh = project_key_value(params, x, positions, rotate)
+    key, value = (
+        lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), cache.position, axis=1)
+        for old, part in zip((cache.key, cache.value), fresh, strict=True)
+    )
+    seen = combine_masks(causal_mask(new, length, offset=cache.position), mask)
+    heads = attend(query, key.astype(x.dtype), value.astype(x.dtype), mask=seen, bias=bias)
+    y = project_out(params, heads)
+    y = jnp.where(cache.position + new <= length, y, jnp.nan)
+    return y, KVCache(key=key, value=value, position=cache.position + new)
+
+
+def _expect_room(x: Array, cache: KVCache) -> None:
+    batch, length = cache.key.shape[:2]
+    if x.shape[0] != batch:
+        raise ValueError(
+            f"attend_with_cache: expected a batch of {batch}, got {x.shape}; "
+            "make the cache for the batch that you decode"
+        )
+    known = 0 if isinstance(cache.position, jax.core.Tracer) else int(cache.position)
+    if known + x.shape[1] > length:
+        raise ValueError(
+            f"attend_with_cache: expected at most {length - known} more tokens, got {x.shape[1]}; "
+            f"make the cache longer than {length}"
+        )

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Integer
 from fnn.activations import sigmoid
 from fnn.initializers import Initializer, blockwise, lecun_normal, orthogonal, zeros
 from fnn.keys import fold_name
-from fnn.layers.cell import Cell, Slopes, cell_step, unroll
+from fnn.layers._recurrent_vjp import Cell, Slopes, cell_step, unroll
 from fnn.layers.embedding import embedding
 from fnn.layers.linear import add_bias, linear, linear_init
-from fnn.layers.unroll import Carry, expect_carry, keep_real, real_steps
+from fnn.layers.sequence import Carry, expect_carry, keep_real, real_steps
 from fnn.types import Params, PRNGKey, Scalar
 from fnn.xla import is_symbolic
 

@@ -10,7 +10,7 @@ from fnn.activations import relu, sigmoid
 from fnn.dtypes import at_least_float32
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.axes import between
+from fnn.layers._axes import between
 from fnn.layers.linear import broadcast, linear, linear_init
 from fnn.types import Params, PRNGKey
 

@@ -1,4 +1,4 @@
-"""Normalisation of kernels instead of activations: by column length, and by largest stretch."""
+"""Normalization of kernels instead of activations: by column length, and by largest stretch."""
 
 import jax
 import jax.numpy as jnp

@@ -7,34 +7,32 @@ in a classification. What is masked may hold anything: its loss, weight and grad
 """
 
 from fnn.arguments import check_exports
-from fnn.losses.classification import binary_cross_entropy as binary_cross_entropy
-from fnn.losses.classification import binary_focal as binary_focal
-from fnn.losses.classification import cross_entropy as cross_entropy
-from fnn.losses.classification import focal as focal
-from fnn.losses.classification import hinge as hinge
-from fnn.losses.classification import multiclass_hinge as multiclass_hinge
-from fnn.losses.classification import squared_hinge as squared_hinge
-from fnn.losses.combine import combine as combine
-from fnn.losses.contrastive import cosine as cosine
-from fnn.losses.contrastive import nt_xent as nt_xent
-from fnn.losses.contrastive import sigmoid_contrastive as sigmoid_contrastive
-from fnn.losses.contrastive import triplet as triplet
-from fnn.losses.divergence import jensen_shannon as jensen_shannon
-from fnn.losses.divergence import kl_divergence as kl_divergence
-from fnn.losses.fused import fused_cross_entropy as fused_cross_entropy
-from fnn.losses.penalties import l1_penalty as l1_penalty
-from fnn.losses.penalties import l2_penalty as l2_penalty
-from fnn.losses.perceptron import perceptron as perceptron
-from fnn.losses.regression import gaussian_nll as gaussian_nll
-from fnn.losses.regression import huber as huber
-from fnn.losses.regression import log_cosh as log_cosh
-from fnn.losses.regression import mean_absolute_error as mean_absolute_error
-from fnn.losses.regression import mean_squared_error as mean_squared_error
-from fnn.losses.regression import poisson as poisson
-from fnn.losses.regression import quantile as quantile
-from fnn.losses.segmentation import binary_dice as binary_dice
-from fnn.losses.segmentation import dice as dice
-from fnn.losses.sequence import ctc as ctc
+from fnn.losses.classification import (
+    binary_cross_entropy,
+    binary_focal,
+    cross_entropy,
+    focal,
+    hinge,
+    multiclass_hinge,
+    squared_hinge,
+)
+from fnn.losses.combine import combine
+from fnn.losses.contrastive import cosine, nt_xent, sigmoid_contrastive, triplet
+from fnn.losses.divergence import jensen_shannon, kl_divergence
+from fnn.losses.fused import fused_cross_entropy
+from fnn.losses.penalties import l1_penalty, l2_penalty
+from fnn.losses.perceptron import perceptron
+from fnn.losses.regression import (
+    gaussian_nll,
+    huber,
+    log_cosh,
+    mean_absolute_error,
+    mean_squared_error,
+    poisson,
+    quantile,
+)
+from fnn.losses.segmentation import binary_dice, dice
+from fnn.losses.sequence import ctc
 
 # fmt: off
 __all__ = [

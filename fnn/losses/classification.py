@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from fnn.dtypes import at_least_float32, indices
 from fnn.expect import expect_real, spec, within
-from fnn.losses.elements import (
+from fnn.losses._elements import (
     Mask,
     aligned,
     expect_classes,
@@ -19,7 +19,7 @@ from fnn.losses.elements import (
     smoothed,
     weighted,
 )
-from fnn.losses.logits import cost_at, costs, log_total, logit_at
+from fnn.losses._logits import cost_at, costs, log_total, logit_at
 from fnn.types import Scalar, Weighted
 from fnn.weighted import per_weight
 

@@ -29,13 +29,13 @@ def combine(terms: Mapping[str, Any]) -> Callable[[Any, Any], Terms]:
       that is not a scalar, and at trace time for outputs or targets without one of the names.
     Source: Caruana 1997, "Multitask learning". Keras takes `loss=` and `loss_weights=` of outputs.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
-    >>> from fnn.combinators import parallel
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
+    >>> from fnn.nn import parallel
     >>> from fnn.train import make_init, make_step
     >>> def box_loss(z, y):   # of the examples that have a box
     ...     return losses.huber(z, y['at'], where=y['has_box'][:, None].repeat(4, axis=1))
     >>> def recipe(hyper):
-    ...     model = parallel(**{'class': models.dense(3), 'box': models.dense(4)})
+    ...     model = parallel(**{'class': nn.linear(3), 'box': nn.linear(4)})
     ...     loss = losses.combine({'class': (losses.cross_entropy, 1.0),
     ...                            'box': (box_loss, hyper['box_weight'])})
     ...     return Recipe(model, loss, optim.adam(), schedules.constant(hyper['lr']))

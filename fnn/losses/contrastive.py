@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 from fnn.autodiff import magnitude, safe_norm
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
-from fnn.losses.elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
-from fnn.losses.logits import costs
+from fnn.losses._elements import Mask, aligned, expect_mask, expect_same_shape, masked, shown
+from fnn.losses._logits import costs
 from fnn.types import Scalar, Weighted
 
 Embeddings = Float[Array, "batch features"]
@@ -131,7 +131,7 @@ def sigmoid_contrastive(
     An example's loss is the mean of its row and its column of l, each summed.
 
     Args:
-      a, b: two embeddings of each example, such as of a picture and its text, (batch, features).
+      a, b: two embeddings of each example, such as of an image and its text, (batch, features).
       scale, bias: of the logits; learned in the paper, from these values on, the scale by its
         logarithm. May be traced.
       where: which examples count; the others are in nobody's pairs.

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
-from fnn.losses.elements import (
+from fnn.losses._elements import (
     Mask,
     expect_classes,
     expect_mask,
@@ -13,7 +13,7 @@ from fnn.losses.elements import (
     shown,
     weighted,
 )
-from fnn.losses.logits import costs
+from fnn.losses._logits import costs
 from fnn.types import Weighted
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Integer
 from fnn.autodiff import linear_call, varying_like
 from fnn.dtypes import at_least_float32, indices
 from fnn.expect import within
-from fnn.losses.elements import (
+from fnn.losses._elements import (
     Mask,
     expect_classes,
     expect_mask,
@@ -25,7 +25,7 @@ from fnn.losses.elements import (
     shown,
     smoothed,
 )
-from fnn.losses.logits import logit_at, split_total
+from fnn.losses._logits import logit_at, split_total
 from fnn.types import Scalar, Weighted
 from fnn.xla import Dim, is_symbolic
 

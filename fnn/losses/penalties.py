@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
-from fnn.losses.elements import magnitude
+from fnn.losses._elements import magnitude
 from fnn.tree import matching
 from fnn.types import Params
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from fnn.losses.elements import Mask, aligned, masked
+from fnn.losses._elements import Mask, aligned, masked
 from fnn.types import Weighted
 
 

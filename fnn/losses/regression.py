@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from fnn.expect import within
-from fnn.losses.elements import Mask, aligned, magnitude, mean_of_example, weighted
+from fnn.losses._elements import Mask, aligned, magnitude, mean_of_example, weighted
 from fnn.types import Scalar, Weighted
 
 Predictions = Float[Array, "batch *features"]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from fnn.dtypes import at_least_float32, indices
 from fnn.expect import within
-from fnn.losses.elements import (
+from fnn.losses._elements import (
     Mask,
     aligned,
     expect_classes,
@@ -17,7 +17,7 @@ from fnn.losses.elements import (
     masked,
     shown,
 )
-from fnn.losses.logits import costs
+from fnn.losses._logits import costs
 from fnn.types import Scalar, Weighted
 
 PerExample = Float[Array, " batch"] | Weighted

@@ -5,8 +5,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Integer
 
 from fnn.dtypes import at_least_float32, indices
-from fnn.losses.elements import shown
-from fnn.losses.logits import costs, logit_at
+from fnn.losses._elements import shown
+from fnn.losses._logits import costs, logit_at
 from fnn.xla import Dim
 
 # The log-probability of what cannot be: finite, so that differences of two of them are not NaN,
@@ -28,7 +28,7 @@ def ctc(
 
         l = -log sum_a prod_t softmax(z_t)[a_t]
 
-    over the alignments a, one class a frame, that give the labels when equal neighbours are merged
+    over the alignments a, one class a frame, that give the labels when equal neighbors are merged
     and blanks are then taken out.
 
     Args:
@@ -40,7 +40,7 @@ def ctc(
       blank: the class that stands for no label. 0, as in PyTorch, Optax and Keras.
 
     Returns: float of shape (batch,), at least 0. Labels that do not fit into the frames (each needs
-      one, and equal neighbours a blank in between) cost infinity, with gradient 0; hide them with
+      one, and equal neighbors a blank in between) cost infinity, with gradient 0; hide them with
       jnp.where if the data has any. A label or a label length out of range gives NaN.
     Raises: ValueError if the shapes do not fit, or for a blank that is no class.
     Source: Graves et al. 2006, Connectionist temporal classification, section 4.1; the recursion in

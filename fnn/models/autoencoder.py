@@ -8,12 +8,15 @@ import jax
 from jaxtyping import Array, Float
 
 from fnn.activations import relu
-from fnn.combinators import Layer
-from fnn.combinators.children import init_child
+from fnn.arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.keys import fold_name_or_none
 from fnn.models.mlp import MLPConfig, mlp
+from fnn.nn import Layer
+from fnn.nn._children import init_child
 from fnn.types import Model, Params, PRNGKey, Scalar
+
+__all__ = ["AutoencoderConfig", "autoencoder", "from_code", "to_code"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,3 +150,6 @@ def _half(
 ) -> Array:
     model = _mlp(config, widths, params["head"]["bias"].shape[0], rate)
     return model.apply(params, (), x, key=key, train=train)[0]
+
+
+check_exports(__name__)

@@ -13,15 +13,22 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.activations import gelu
+from fnn.arguments import check_exports
 from fnn.expect import within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids
 from fnn.layers.linear import add_bias, plus_row
 from fnn.models import transformer
-from fnn.models.layers import layer_norm
 from fnn.models.transformer import BlockConfig, post_norm
+from fnn.nn import layer_norm
 from fnn.types import Model, Params, PRNGKey, Scalar
+
+# fmt: off
+__all__ = [
+    "BERTConfig", "BERTInput", "BERTOutput", "bert", "bert_base", "bert_features", "masked_lm",
+]
+# fmt: on
 
 
 class BERTInput(NamedTuple):
@@ -282,3 +289,6 @@ def _expect_input(config: BERTConfig, x: Any) -> None:
             f"bert: expected sequences of at most max_length = {config.max_length}, got {time}; "
             "cut them, or make the model with a larger max_length"
         )
+
+
+check_exports(__name__)

@@ -4,12 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fnn.activations import relu
-from fnn.combinators import Layer, sequential
+from fnn.arguments import check_exports
 from fnn.expect import within
 from fnn.initializers import Initializer, he_normal, lecun_normal
-from fnn.layers.axes import expect_images
-from fnn.models.layers import batch_norm, conv, dense, dropout, global_average_pool, max_pool
+from fnn.layers._axes import expect_images
+from fnn.nn import (
+    Layer,
+    batch_norm,
+    conv,
+    dropout,
+    global_average_pool,
+    linear,
+    max_pool,
+    sequential,
+)
 from fnn.types import Model, Scalar
+
+__all__ = ["CNNConfig", "cnn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +43,7 @@ def cnn(config: CNNConfig, *, rate: Scalar = 0.0) -> Model:
     """Stages of convolutions, each with norm and activation, then a linear head.
 
     The last convolution of every stage but the last is followed by the pool, so that each stage
-    works on a picture of half the height and width.
+    works on an image of half the height and width.
 
     Args:
       config: shapes and parts.
@@ -56,7 +67,7 @@ def cnn(config: CNNConfig, *, rate: Scalar = 0.0) -> Model:
         stages=sequential(*(_stage(config, i) for i in range(len(config.stages)))),
         pool=config.head_pool,
         dropout=dropout(rate),
-        head=dense(config.out_features, kernel_init=config.head_init),
+        head=linear(config.out_features, kernel_init=config.head_init),
     )
 
     def init(key, x):
@@ -81,3 +92,6 @@ def _block(config: CNNConfig, features: int, pool: Layer | None) -> Model:
     # Right behind the convolution, the pool leaves a quarter of the work for norm and activation.
     pooled = {"pool": pool} if pool else {}
     return sequential(conv=linear, **pooled, **norm, activation=config.activation)
+
+
+check_exports(__name__)

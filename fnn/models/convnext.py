@@ -7,24 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fnn.combinators import Layer, residual, sequential
+from fnn.arguments import check_exports
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
 from fnn.initializers import Initializer, constant, truncated_normal
 from fnn.keys import fold_name
-from fnn.layers.axes import expect_images
-from fnn.layers.normalise import affine
-from fnn.models.layers import (
+from fnn.layers._axes import expect_images
+from fnn.layers._normalization import affine
+from fnn.nn import (
+    Layer,
     conv,
-    dense,
     depthwise_conv,
     drop_path,
     feed_forward,
     global_average_pool,
     layer_norm,
+    linear,
+    residual,
+    sequential,
 )
-from fnn.models.layers.shape import features_of
+from fnn.nn._shape import features_of
 from fnn.types import Model, Scalar
+
+__all__ = ["ConvNeXtConfig", "convnext"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ def convnext(config: ConvNeXtConfig, *, rate: Scalar = 0.0) -> Model:
         stages=sequential(*(_stage(config, i, rates[i]) for i in range(len(config.depths)))),
         pool=global_average_pool(),  # (B, H, W, C) -> (B, C)
         norm=config.norm,
-        head=dense(config.out_features, kernel_init=config.kernel_init),
+        head=linear(config.out_features, kernel_init=config.kernel_init),
     )
 
     def init(key, x):
@@ -143,5 +148,8 @@ def _expect_tiles(config: ConvNeXtConfig, x: Any) -> None:
     if any(size % side for size in x.shape[1:3]):
         raise ValueError(
             f"convnext: expected a height and width that {side} divides, got "
-            f"{tuple(x.shape[1:3])}; resize or pad the pictures, or give smaller patches"
+            f"{tuple(x.shape[1:3])}; resize or pad the images, or give smaller patches"
         )
+
+
+check_exports(__name__)

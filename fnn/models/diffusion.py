@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn.arguments import check_exports
 from fnn.dtypes import at_least_float32, indices
 from fnn.expect import within
 from fnn.keys import draw_normal, fold_name
@@ -21,6 +22,14 @@ from fnn.layers.dropout import keep_mask
 from fnn.losses import mean_squared_error
 from fnn.types import Model, ModelState, Params, PRNGKey, Scalar, Weighted
 from fnn.xla import Dim
+
+# fmt: off
+__all__ = [
+    "Denoising", "DiffusionConfig", "Prediction", "ancestral", "cosine_noise", "ddim",
+    "denoise_with", "denoising_loss", "diffusion", "linear_noise", "noise_prediction",
+    "spread_times", "v_prediction",
+]
+# fmt: on
 
 NoiseSchedule = Callable[[Any], Float[Array, "..."]]  # t -> alpha_t^2, falling from 1
 Denoise = Callable[[Any, Any], Float[Array, "b ..."]]  # (x_t, t (B,)) -> estimate of x_0
@@ -112,7 +121,7 @@ def diffusion(config: DiffusionConfig, *, rate: Scalar = 0.0) -> Model:
       of a batch are spread evenly from a random start (Kingma et al. 2021, arXiv:2107.00630,
       appendix I.1), which makes the loss less noisy.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> model = diffusion(DiffusionConfig(denoiser=lift(lambda inputs: inputs[0])))
     >>> x = jnp.ones((4, 2, 2, 1))
     >>> output, _ = model.apply({}, (), x, key=jax.random.key(0), train=True)
@@ -189,7 +198,7 @@ def denoise_with(
     Source: Ho & Salimans 2022, arXiv:2207.12598, section 3.2, with guidance = 1 + w. Guiding the
       estimates of x_0 is guiding the noise: each is linear in the other.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> config = DiffusionConfig(denoiser=lift(lambda inputs: 0 * inputs[0]))
     >>> denoise_with(config, {})(jnp.ones((1, 2)), jnp.zeros(1)).tolist()
     [[1.0, 1.0]]
@@ -338,3 +347,6 @@ def _split(where: str, config: DiffusionConfig, x: Any) -> tuple[Any, Any]:
             f"{type(x).__name__}; set no_label to the number of classes where there are labels"
         )
     return (x[0], x[1]) if has_labels else (x, None)
+
+
+check_exports(__name__)

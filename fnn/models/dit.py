@@ -12,14 +12,17 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.activations import gelu_tanh, silu
+from fnn.arguments import check_exports
 from fnn.initializers import Initializer, lecun_normal, normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.axes import expect_images
+from fnn.layers._axes import expect_images
 from fnn.layers.linear import broadcast, plus_row
 from fnn.models import transformer
-from fnn.models.layers import feed_forward, layer_norm
 from fnn.models.transformer import Arrange, BlockConfig
+from fnn.nn import feed_forward, layer_norm
 from fnn.types import Model, Params, PRNGKey
+
+__all__ = ["DiTConfig", "dit"]
 
 _NORM = layer_norm(eps=1e-6, scale=False, bias=False)  # the steering gives scale and shift
 
@@ -56,7 +59,7 @@ class DiTConfig:
 
 
 def dit(config: DiTConfig) -> Model:
-    """A transformer over the patches of a noisy picture, told the time and the label.
+    """A transformer over the patches of a noisy image, told the time and the label.
 
         c = mlp(sinusoids(time_scale t)) + label
         x = x + g part((1 + a) norm(x) + b),   (a, b, g) = linear(silu(c)) of each part of a block
@@ -192,3 +195,6 @@ def _expect_inputs(config: DiTConfig, x: Any) -> None:
             f"classes is {config.classes}, got {jax.tree.map(jnp.shape, x)}"
         )
     expect_images("dit", x[0])
+
+
+check_exports(__name__)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from fnn import layers
 from fnn.activations import relu
+from fnn.arguments import check_exports
 from fnn.dtypes import indices
 from fnn.expect import within
 from fnn.initializers import Initializer, glorot_uniform
@@ -22,10 +23,17 @@ from fnn.layers.embedding import expect_ids, unit_rows
 from fnn.layers.linear import plus_row
 from fnn.layers.multi_head import project_key_value, project_out, project_query
 from fnn.models import transformer
-from fnn.models.layers import feed_forward, layer_norm
-from fnn.models.layers.attention import with_dropout
 from fnn.models.transformer import Arrange, BlockConfig, Drop, Mix, keep, post_norm, pre_norm
+from fnn.nn import feed_forward, layer_norm
+from fnn.nn.attention import with_dropout
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
+
+# fmt: off
+__all__ = [
+    "EncoderDecoderConfig", "encode", "encoder_decoder", "encoder_decoder_decoder",
+    "transformer_base", "with_source",
+]
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,3 +399,6 @@ def _expect_length(config: EncoderDecoderConfig, name: str, length: int) -> None
             f"encoder_decoder: expected a {name} of at most max_length = {config.max_length}, got "
             f"{length}; cut it, or leave max_length out for sines and cosines"
         )
+
+
+check_exports(__name__)

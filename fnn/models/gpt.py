@@ -15,15 +15,18 @@ from jaxtyping import Array, Float
 
 from fnn import layers
 from fnn.activations import gelu_tanh
+from fnn.arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids
 from fnn.layers.linear import plus_row
 from fnn.models import transformer
-from fnn.models.layers import feed_forward, rms_norm, swiglu
 from fnn.models.transformer import BlockConfig
+from fnn.nn import feed_forward, rms_norm, swiglu
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
+
+__all__ = ["GPTConfig", "gpt", "gpt2", "gpt_decoder", "gpt_features", "llama"]
 
 Activation = Callable[[Any], Any]
 
@@ -55,7 +58,7 @@ def gpt2(
     bias: bool = True,
     scan: bool = False,
 ) -> GPTConfig:
-    """GPT-2's architecture and initialisation; the defaults are the small one, 124,439,808.
+    """GPT-2's architecture and initialization; the defaults are the small one, 124,439,808.
 
     Source: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3:
       kernels of std 0.02, those that end in the residual stream 0.02 / sqrt(2 L).
@@ -307,3 +310,6 @@ def _expect_tokens(config: GPTConfig, x: Any) -> None:
             f"gpt: expected sequences of at most max_length = {config.max_length}, got "
             f"{x.shape[1]}; cut them, or make the model with a larger max_length"
         )
+
+
+check_exports(__name__)

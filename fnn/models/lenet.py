@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.combinators import Layer, sequential
+from fnn.arguments import check_exports
 from fnn.initializers import Initializer, lecun_normal
-from fnn.models.layers import average_pool, conv, dense, flatten
+from fnn.nn import Layer, average_pool, conv, flatten, linear, sequential
 from fnn.types import Model
+
+__all__ = ["LeNetConfig", "lenet", "scaled_tanh"]
 
 
 def scaled_tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -56,8 +58,8 @@ def lenet(config: LeNetConfig) -> Model:
         edges = ((border, border), (border, border))
         return conv(features, (5, 5), padding=edges, kernel_init=config.kernel_init)
 
-    def linear(features: int) -> Model:
-        return dense(features, kernel_init=config.kernel_init)
+    def layer(features: int) -> Model:
+        return linear(features, kernel_init=config.kernel_init)
 
     model = sequential(
         c1=convolution(6, border=2),  # (B, 28, 28, C) -> (B, 28, 28, 6)
@@ -67,11 +69,11 @@ def lenet(config: LeNetConfig) -> Model:
         a3=config.activation,
         s4=config.pool,  # -> (B, 5, 5, 16)
         flatten=flatten(),
-        c5=linear(120),  # on 5 x 5 places, a convolution of 5 x 5 is a linear map
+        c5=layer(120),  # on 5 x 5 places, a convolution of 5 x 5 is a linear map
         a5=config.activation,
-        f6=linear(84),
+        f6=layer(84),
         a6=config.activation,
-        head=linear(config.out_features),
+        head=layer(config.out_features),
     )
 
     def init(key, x):
@@ -83,3 +85,6 @@ def lenet(config: LeNetConfig) -> Model:
         return model.init(key, x)
 
     return Model(init=init, apply=model.apply)
+
+
+check_exports(__name__)

@@ -9,12 +9,25 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.combinators import Layer, residual, sequential, stack
+from fnn.arguments import check_exports
 from fnn.expect import within
 from fnn.initializers import Initializer, lecun_normal
-from fnn.layers.axes import expect_images
-from fnn.models.layers import conv, dense, dropout, feed_forward, global_average_pool, layer_norm
+from fnn.layers._axes import expect_images
+from fnn.nn import (
+    Layer,
+    conv,
+    dropout,
+    feed_forward,
+    global_average_pool,
+    layer_norm,
+    linear,
+    residual,
+    sequential,
+    stack,
+)
 from fnn.types import Model, Scalar
+
+__all__ = ["MixerConfig", "mixer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +48,7 @@ class MixerConfig:
 
 @within(rate="[0, 1]")
 def mixer(config: MixerConfig, *, rate: Scalar = 0.0) -> Model:
-    """Tiles of the picture as rows of a table, whose columns and rows are mixed in turn.
+    """Tiles of the image as rows of a table, whose columns and rows are mixed in turn.
 
         h <- h + tokens(norm(h)^T)^T,   h <- h + channels(norm(h))   for each block
 
@@ -70,7 +83,7 @@ def mixer(config: MixerConfig, *, rate: Scalar = 0.0) -> Model:
         blocks=stack(one, n) if config.scan else sequential(*[one] * n),
         norm=config.norm,
         pool=global_average_pool(),  # -> (B, C)
-        head=dense(config.out_features, kernel_init=config.head_init),
+        head=linear(config.out_features, kernel_init=config.head_init),
     )
 
     def init(key, x):
@@ -114,5 +127,8 @@ def _expect_tiles(config: MixerConfig, x: Any) -> None:
     if any(size % config.patch for size in x.shape[1:3]):
         raise ValueError(
             f"mixer: expected a height and width that the patch {config.patch} divides, got "
-            f"{tuple(x.shape[1:3])}; resize or pad the pictures, or give another patch"
+            f"{tuple(x.shape[1:3])}; resize or pad the images, or give another patch"
         )
+
+
+check_exports(__name__)

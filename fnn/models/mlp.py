@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fnn.activations import relu
-from fnn.combinators import Layer, sequential
+from fnn.arguments import check_exports
 from fnn.expect import within
 from fnn.initializers import Initializer, he_normal, lecun_normal
-from fnn.models.layers import dense, dropout
+from fnn.nn import Layer, dropout, linear, sequential
 from fnn.types import Model, Scalar
+
+__all__ = ["MLPConfig", "mlp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,8 @@ def mlp(config: MLPConfig, *, rate: Scalar = 0.0) -> Model:
     >>> params['head']['kernel'].shape
     (8, 3)
     """
-    head = dense(config.out_features, kernel_init=config.head_init)
-    # One model for each width, so that `sequential` may initialise equal layers in one loop.
+    head = linear(config.out_features, kernel_init=config.head_init)
+    # One model for each width, so that `sequential` may initialize equal layers in one loop.
     of_width = {width: _hidden(config, width, rate) for width in config.widths}
     hidden = [of_width[width] for width in config.widths]  # (B, I) -> (B, W)
     body = {"hidden": sequential(*hidden)} if hidden else {}
@@ -50,7 +52,7 @@ def mlp(config: MLPConfig, *, rate: Scalar = 0.0) -> Model:
         if len(x.shape) != 2:
             raise ValueError(
                 f"mlp: expected x of shape (batch, features), got {x.shape}; "
-                "put models.flatten() in front"
+                "put nn.flatten() in front"
             )
         return model.init(key, x)
 
@@ -59,6 +61,9 @@ def mlp(config: MLPConfig, *, rate: Scalar = 0.0) -> Model:
 
 def _hidden(config: MLPConfig, width: int, rate: Scalar) -> Model:
     # Before a norm a bias has no effect: the norm subtracts it again.
-    linear = dense(width, bias=config.norm is None, kernel_init=config.kernel_init)
+    hidden = linear(width, bias=config.norm is None, kernel_init=config.kernel_init)
     norm = {"norm": config.norm()} if config.norm else {}
-    return sequential(linear=linear, **norm, activation=config.activation, dropout=dropout(rate))
+    return sequential(linear=hidden, **norm, activation=config.activation, dropout=dropout(rate))
+
+
+check_exports(__name__)

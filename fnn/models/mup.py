@@ -2,7 +2,7 @@
 
 In the standard way, a step of Adam moves what a wide layer makes by the more the wider it is, so
 that each width needs its own learning rate. Here initial values and multipliers follow the maximal
-update parametrisation, and `optim.scaled_for_width` does the same to the updates.
+update parametrization, and `optim.scaled_for_width` does the same to the updates.
 """
 
 from dataclasses import replace
@@ -12,13 +12,16 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from fnn.arguments import check_exports
 from fnn.initializers import Initializer
 from fnn.models.gpt import GPTConfig
 from fnn.models.mlp import MLPConfig
 
+__all__ = ["mup_gpt", "mup_mlp"]
+
 
 def mup_mlp(config: MLPConfig, base: MLPConfig) -> MLPConfig:
-    """The config in the maximal update parametrisation; at the base's widths it is as it was.
+    """The config in the maximal update parametrization; at the base's widths it is as it was.
 
         std(head) <- std(head) sqrt(base width / width)
 
@@ -51,7 +54,7 @@ def mup_mlp(config: MLPConfig, base: MLPConfig) -> MLPConfig:
 
 
 def mup_gpt(config: GPTConfig, base: GPTConfig) -> GPTConfig:
-    """The config in the maximal update parametrisation; at the base's width it is as it was.
+    """The config in the maximal update parametrization; at the base's width it is as it was.
 
         m = features / base features,   D features of a head
         std(kernels of blocks) <- std / sqrt(m),   attention logits q.k sqrt(base D) / D
@@ -66,7 +69,7 @@ def mup_gpt(config: GPTConfig, base: GPTConfig) -> GPTConfig:
     Raises: ValueError where hidden features are not wider by the same factor, or layers differ.
     Source: Yang et al. 2022, arXiv:2203.03466, tables 3 and 8 (tied tables) and definition 4.1.
 
-    >>> from fnn.models import gpt2
+    >>> from fnn.models.gpt import gpt2
     >>> base = gpt2(features=64, num_layers=2, num_heads=4)
     >>> mup_gpt(gpt2(features=256, num_layers=2, num_heads=4), base).head_multiplier
     0.25
@@ -116,3 +119,6 @@ def _expect_alike(config: GPTConfig, base: GPTConfig, m: float) -> None:
             f"base's, as the features are, got {config.num_layers} and {hidden:g} times; only the "
             "width may differ"
         )
+
+
+check_exports(__name__)

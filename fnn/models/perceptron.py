@@ -3,9 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fnn.arguments import check_exports
 from fnn.initializers import zeros
-from fnn.models.layers import dense
+from fnn.nn import linear
 from fnn.types import Model
+
+__all__ = ["perceptron", "says_yes"]
 
 
 def perceptron(units: int = 1) -> Model:
@@ -28,13 +31,13 @@ def perceptron(units: int = 1) -> Model:
     >>> model.apply(params, (), jnp.ones((3, 2)))[0].tolist()
     [0.0, 0.0, 0.0]
     """
-    linear = dense(units, kernel_init=zeros)
+    layer = linear(units, kernel_init=zeros)
 
     def apply(params, model_state, x, *, key=None, train=False):
-        scores, model_state = linear.apply(params, model_state, x, key=key, train=train)
+        scores, model_state = layer.apply(params, model_state, x, key=key, train=train)
         return (scores[..., 0] if units == 1 else scores), model_state
 
-    return Model(init=linear.init, apply=apply)
+    return Model(init=layer.init, apply=apply)
 
 
 def says_yes(scores: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
@@ -44,3 +47,6 @@ def says_yes(scores: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
     [False, False, True]
     """
     return jnp.asarray(scores) > 0
+
+
+check_exports(__name__)

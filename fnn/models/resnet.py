@@ -1,4 +1,4 @@
-"""Residual networks: of 18 to 101 layers, wide, with pre-activation, for large or small pictures.
+"""Residual networks: of 18 to 101 layers, wide, with pre-activation, for large or small images.
 
 B batch, H height, W width, I inputs, C channels, O outputs.
 """
@@ -9,14 +9,31 @@ from functools import partial
 from typing import Any
 
 from fnn.activations import relu
-from fnn.combinators import Layer, sequential
+from fnn.arguments import check_exports
 from fnn.expect import within
 from fnn.initializers import Fan, Initializer, he_normal, lecun_normal, ones
 from fnn.keys import fold_name
-from fnn.layers.axes import expect_images
-from fnn.models.layers import batch_norm, conv, dense, dropout, global_average_pool, max_pool
-from fnn.models.wired import Run, wired
+from fnn.layers._axes import expect_images
+from fnn.nn import (
+    Layer,
+    batch_norm,
+    conv,
+    dropout,
+    global_average_pool,
+    linear,
+    max_pool,
+    sequential,
+)
+from fnn.nn.compact import Run, wired
 from fnn.types import Model, Scalar
+
+# fmt: off
+__all__ = [
+    "ResNetConfig", "average_top", "bare_stem", "basic_block", "bottleneck_block", "cifar_stem",
+    "imagenet_stem", "norm_top", "pre_activation_block", "resnet", "resnet101", "resnet18",
+    "resnet34", "resnet50", "wide_resnet",
+]
+# fmt: on
 
 Part = Callable[["ResNetConfig"], Model]
 Block = Callable[["ResNetConfig", int, int, Scalar], Model]  # (config, C, stride, rate) -> a block
@@ -30,7 +47,7 @@ class ResNetConfig:
     depths: tuple[int, ...]  # blocks of each stage
     widths: tuple[int, ...]  # C that the blocks of each stage make
     stem_features: int  # C that the stem makes
-    stem: Part  # from the picture to the first block
+    stem: Part  # from the image to the first block
     block: Block
     top: Part  # from the last block to the head
     norm: Callable[[], Model] = partial(batch_norm, decay=0.9)
@@ -42,7 +59,7 @@ class ResNetConfig:
 
 @within(rate="[0, 1]")
 def resnet(config: ResNetConfig, *, rate: Scalar = 0.0) -> Model:
-    """A stem, stages of residual blocks, an average over the picture, a linear head.
+    """A stem, stages of residual blocks, an average over the image, a linear head.
 
         h <- activation(branch(h) + shortcut(h))   for each block; see `basic_block`
 
@@ -78,7 +95,7 @@ def resnet(config: ResNetConfig, *, rate: Scalar = 0.0) -> Model:
         stem=config.stem(config),
         stages=sequential(*stages),
         top=config.top(config),  # (B, H, W, C) -> (B, C)
-        head=dense(config.out_features, kernel_init=config.head_init),
+        head=linear(config.out_features, kernel_init=config.head_init),
     )
 
     def init(key, x):
@@ -108,7 +125,7 @@ def imagenet_stem(config: ResNetConfig) -> Model:
 
 
 def cifar_stem(config: ResNetConfig) -> Model:
-    """A convolution of 3 x 3 that keeps the size, for pictures of 32 x 32 pixels.
+    """A convolution of 3 x 3 that keeps the size, for images of 32 x 32 pixels.
 
     >>> stem = cifar_stem(resnet18())
     >>> jax.eval_shape(stem.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))[0]['conv']
@@ -129,7 +146,7 @@ def bare_stem(config: ResNetConfig) -> Model:
 
 
 def average_top(config: ResNetConfig) -> Model:
-    """The average of each feature over the picture.
+    """The average of each feature over the image.
 
     >>> average_top(resnet18()).apply({}, (), jnp.ones((1, 2, 2, 1)))[0].tolist()
     [[1.0]]
@@ -320,7 +337,7 @@ def resnet101(out_features: int = 1000, *, stem: Part = imagenet_stem) -> ResNet
 def wide_resnet(
     num_layers: int, factor: int, out_features: int, *, stem: Part = bare_stem
 ) -> ResNetConfig:
-    """WRN-num_layers-factor for small pictures, with pre-activation; 28 and 10 are the best known.
+    """WRN-num_layers-factor for small images, with pre-activation; 28 and 10 are the best known.
 
     Args:
       num_layers: 6 n + 4, for n blocks in each of three stages.
@@ -371,3 +388,6 @@ def _bottleneck(out_features: int, stem: Part, depths: tuple[int, ...]) -> ResNe
         block=bottleneck_block,
         top=average_top,
     )
+
+
+check_exports(__name__)

@@ -13,12 +13,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
+from fnn.arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal
 from fnn.keys import fold_name
 from fnn.layers.embedding import expect_ids, unit_rows
-from fnn.models.layers import dropout
+from fnn.nn import dropout
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
+
+__all__ = ["GRU", "LSTM", "RNN", "RNNLMConfig", "Recurrent", "rnn_decoder", "rnn_lm"]
 
 Carry = list[Any]  # what each layer remembers, the lowest first; batch axis first
 
@@ -159,3 +162,6 @@ def _expect_tokens(where: str, x: Any) -> None:
             f"{where}: expected tokens of shape (batch, time), got {tuple(x.shape)}; "
             "put the batch first"
         )
+
+
+check_exports(__name__)

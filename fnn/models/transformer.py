@@ -12,16 +12,19 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
+from fnn.arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, fold_name_or_none, key_of_noise
 from fnn.layers.attention import Attend
 from fnn.layers.multi_head import Rotate
-from fnn.models.layers import feed_forward, layer_norm
-from fnn.models.layers.attention import with_dropout
+from fnn.nn import feed_forward, layer_norm
+from fnn.nn.attention import with_dropout
 from fnn.tree import unstack
 from fnn.types import Model, Params, PRNGKey, Scalar
 from fnn.xla import draw_each, in_memory
+
+__all__ = ["BlockConfig"]
 
 # mix(params of the attention, x (B, T, E), carry) -> (B, T, E), carry: the one part of a block in
 # which positions see each other. The carry is a cache of keys and values, or ().
@@ -57,7 +60,7 @@ class BlockConfig:
     norm: Model = layer_norm(eps=1e-5)
     arrange: Arrange = pre_norm
     bias: bool = True  # of the projections of both parts
-    qk_norm: bool = False  # whether queries and keys are normalised
+    qk_norm: bool = False  # whether queries and keys are normalized
     rotate: Rotate | None = None  # of queries and keys by their positions: layers.rope
     attend: Attend = layers.dot_product_attention
     kernel_init: Initializer = normal(0.02)
@@ -168,7 +171,7 @@ def part(
 ) -> tuple[Array, Any]:
     """One part of a block: `work`, with its norm and the way around it.
 
-    >>> from fnn.models import rms_norm
+    >>> from fnn.nn import rms_norm
     >>> config = BlockConfig(num_heads=1, hidden_features=1, norm=rms_norm())
     >>> params = {'mlp': {}, 'mlp_norm': {'scale': jnp.ones(1)}}
     >>> five = lambda params, x, carry: (jnp.full_like(x, 5), carry)
@@ -344,3 +347,6 @@ def over_depth(
 
     n = len(jax.tree.leaves(blocks)[0])
     return jax.lax.scan(one, x, (jnp.arange(n), blocks, carries))
+
+
+check_exports(__name__)

@@ -1,4 +1,4 @@
-"""A U-Net: down to a coarse picture and up again, with ways across at every size.
+"""A U-Net: down to a coarse image and up again, with ways across at every size.
 
 B batch, H height, W width, I inputs, C channels, O outputs, D features of the condition.
 """
@@ -11,14 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.activations import relu
-from fnn.combinators import Layer, sequential
+from fnn.arguments import check_exports
 from fnn.expect import within
 from fnn.initializers import Initializer, he_normal, lecun_normal
-from fnn.layers.axes import expect_images
+from fnn.layers._axes import expect_images
 from fnn.layers.linear import broadcast
-from fnn.models.layers import batch_norm, conv, conv_transpose, dense, dropout, max_pool
-from fnn.models.wired import Run, wired
+from fnn.nn import Layer, batch_norm, conv, conv_transpose, dropout, linear, max_pool, sequential
+from fnn.nn.compact import Run, wired
 from fnn.types import Model, Scalar
+
+__all__ = ["UNetConfig", "beside", "unet", "upward_conv"]
 
 Join = Callable[[Any, Any], Any]  # (what came across, what came from below) -> both together
 
@@ -61,7 +63,7 @@ class UNetConfig:
 
 @within(rate="[0, 1]")
 def unet(config: UNetConfig, *, rate: Scalar = 0.0) -> Model:
-    """Blocks of convolutions on ever coarser pictures, then back, each with the fine one beside it.
+    """Blocks of convolutions on ever coarser images, then back, each with the fine one beside it.
 
         down_i = block(down(down_(i-1))),  up_i = block(join(down_i, up(up_(i+1))))
 
@@ -75,7 +77,7 @@ def unet(config: UNetConfig, *, rate: Scalar = 0.0) -> Model:
 
     Apply takes x (B, H, W, I), or the pair (x, condition (B, D)), and returns (B, H, W, O).
     Parameters: {'down': [block, ...], 'up': [...], 'join': [block, ...], 'head'}, where 'down' goes
-    from the finest picture to the coarsest, 'up' and 'join' go back, and a block is
+    from the finest image to the coarsest, 'up' and 'join' go back, and a block is
     {'units': [{'conv', 'norm'}, ...]}, with 'condition' if there is one.
     Raises: ValueError for sizes that the ways down do not halve evenly, for a config without widths
       or convolutions, and for x or a condition of other axes.
@@ -134,7 +136,7 @@ def _block(config: UNetConfig, features: int, rate: Scalar) -> Model:
                 x = run("dropout", dropout(rate), x)
             x = run("units", unit, x, i)
             if i == 0 and condition is not None:
-                shift = run("condition", dense(features), condition)
+                shift = run("condition", linear(features), condition)
                 x = run("shifted", _shifted, (x, shift))
             x = run("activation", config.activation, x, i)
         return x
@@ -153,7 +155,7 @@ def _expect_halves(config: UNetConfig, x: Any) -> None:
     if any(size % factor for size in x.shape[1:3]):
         raise ValueError(
             f"unet: expected a height and width that {factor} divides, for {len(config.widths)} "
-            f"widths, got {tuple(x.shape[1:3])}; pad or resize the pictures, or give fewer widths"
+            f"widths, got {tuple(x.shape[1:3])}; pad or resize the images, or give fewer widths"
         )
 
 
@@ -163,3 +165,6 @@ def _expect_condition(x: Any, condition: Any) -> None:
             f"unet: expected a condition of shape ({x.shape[0]}, features), got "
             f"{tuple(condition.shape)}; give one row for each example"
         )
+
+
+check_exports(__name__)

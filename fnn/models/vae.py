@@ -9,13 +9,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.activations import relu
-from fnn.combinators import Layer
+from fnn.arguments import check_exports
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
 from fnn.keys import draw_normal, fold_name
 from fnn.losses import binary_cross_entropy
 from fnn.models.autoencoder import AutoencoderConfig, from_code, halves_init, to_code
+from fnn.nn import Layer
 from fnn.types import Model, Params, PRNGKey, Scalar, Weighted
+
+# fmt: off
+__all__ = [
+    "VAEConfig", "VAEOutput", "gaussian_kl", "negative_elbo", "reparameterize",
+    "unit_gaussian_nll", "vae", "vae_decode", "vae_encode", "vae_sample",
+]
+# fmt: on
 
 # nll(reconstruction, targets) -> costs of the shape of the targets, or summed over any axes but the
 # first; in nats: binary_cross_entropy, and unit_gaussian_nll
@@ -83,7 +91,7 @@ def vae(config: VAEConfig) -> Model:
                 raise ValueError(
                     "vae: expected a key with train=True, got None; pass key= to the model's apply"
                 )
-            z = reparameterise(fold_name(key, "latent"), mean, log_var)
+            z = reparameterize(fold_name(key, "latent"), mean, log_var)
         return VAEOutput(vae_decode(config, params, z), mean, log_var), model_state
 
     return Model(init=init, apply=apply)
@@ -131,12 +139,12 @@ def vae_sample(
     return vae_decode(config, params, z)
 
 
-def reparameterise(
+def reparameterize(
     key: PRNGKey, mean: Float[Array, "*b"], log_var: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
     """A draw from N(mean, exp(log_var)) with a gradient by both: mean + exp(log_var / 2) e.
 
-    >>> reparameterise(jax.random.key(0), jnp.array([2.0]), jnp.array([-jnp.inf])).tolist()
+    >>> reparameterize(jax.random.key(0), jnp.array([2.0]), jnp.array([-jnp.inf])).tolist()
     [2.0]
     """
     wide = at_least_float32(mean)
@@ -205,3 +213,6 @@ def negative_elbo(
     if isinstance(costs, Weighted):
         costs = costs.weights * costs.values
     return costs.sum(axis=tuple(range(1, costs.ndim))) + jnp.asarray(beta, kl.dtype) * kl
+
+
+check_exports(__name__)

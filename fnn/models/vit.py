@@ -8,15 +8,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import layers
+from fnn.arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal, normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.axes import expect_images
+from fnn.layers._axes import expect_images
 from fnn.layers.linear import plus_row
 from fnn.models import transformer
-from fnn.models.layers import layer_norm
 from fnn.models.transformer import BlockConfig
+from fnn.nn import layer_norm
 from fnn.types import Model, Params, PRNGKey, Scalar
+
+__all__ = ["ViTConfig", "vit", "vit_base", "vit_features"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ def vit_base(
     eps: float = 1e-6,
     scan: bool = False,
 ) -> ViTConfig:
-    """The architecture of ViT; the defaults are ViT-B/16, 86,567,656 for pictures of 224 x 224.
+    """The architecture of ViT; the defaults are ViT-B/16, 86,567,656 for images of 224 x 224.
 
     Args:
       hidden_features: of the feed-forward parts; 4 E if None.
@@ -76,7 +79,7 @@ def vit_base(
 
 @within(rate="[0, 1]")
 def vit(config: ViTConfig, *, rate: Scalar = 0.0) -> Model:
-    """Tiles of a picture as tokens, a transformer over them, and a linear head.
+    """Tiles of an image as tokens, a transformer over them, and a linear head.
 
         h = [class, conv(x)] + positions,  h = block_i(h) for each i,  y = head(norm(h)_0)
 
@@ -85,7 +88,7 @@ def vit(config: ViTConfig, *, rate: Scalar = 0.0) -> Model:
       rate: drop probability of the embedding, the attention weights and what each part of a block
         makes; may be traced. A plain 0 leaves dropout out.
 
-    Apply takes pictures (B, height, width, channels), whose tiles have a position each: of the size
+    Apply takes images (B, height, width, channels), whose tiles have a position each: of the size
     that init saw. It returns (B, O). Parameters: {'patch': {'kernel': (patch, patch, channels, E),
     'bias'}, 'class': (E,), 'positions': {'table': (T, E)}, 'blocks': [...], 'norm', 'head'}; no
     class without a class token, and with `scan` the blocks are one tree whose leaves have a first
@@ -131,7 +134,7 @@ def vit_features(
     >>> jax.eval_shape(lambda params: vit_features(config, params, x), params).shape
     (1, 5, 4)
     """
-    _expect_pictures(config, x)
+    _expect_images(config, x)
     drop = transformer.dropper("vit", rate, key, train)
     h = transformer.seeing_blocks(
         "vit",
@@ -157,14 +160,14 @@ def _embed(config: ViTConfig, params: Params, x: Array) -> Array:
     table = params["positions"]["table"]
     if tokens.shape[1] != len(table):
         raise ValueError(
-            f"vit: expected a picture of {len(table)} tokens, got {tokens.shape[1]} from "
+            f"vit: expected an image of {len(table)} tokens, got {tokens.shape[1]} from "
             f"{x.shape}; resize it to what the positions were made for"
         )
     return plus_row(tokens, table)
 
 
 def _init(config: ViTConfig, key: PRNGKey, x: Any) -> Params:
-    _expect_pictures(config, x)
+    _expect_images(config, x)
     like = jax.ShapeDtypeStruct((1, 1, config.features), jnp.float32)
     tiles = (x.shape[1] // config.patch) * (x.shape[2] // config.patch)
     window, block = (config.patch, config.patch), config.block
@@ -201,10 +204,13 @@ def _init(config: ViTConfig, key: PRNGKey, x: Any) -> Params:
     return params
 
 
-def _expect_pictures(config: ViTConfig, x: Any) -> None:
+def _expect_images(config: ViTConfig, x: Any) -> None:
     expect_images("vit", x)
     if x.shape[1] % config.patch or x.shape[2] % config.patch:
         raise ValueError(
             f"vit: expected a height and a width that {config.patch} divides, got {x.shape[1:3]}; "
-            "crop or resize the pictures, or choose another patch"
+            "crop or resize the images, or choose another patch"
         )
+
+
+check_exports(__name__)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.dtypes import wide
-from fnn.optim.wrap import wrapping
+from fnn.optim._wrap import wrapping
 from fnn.types import Optimizer, Params
 
 

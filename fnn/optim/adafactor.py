@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from fnn import dtypes
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.base import decay_weights, from_direction
+from fnn.optim._base import decay_weights, from_direction
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 

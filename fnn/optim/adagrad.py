@@ -6,7 +6,7 @@ import jax
 
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.base import elementwise
+from fnn.optim._base import elementwise
 from fnn.types import Optimizer, Params, Scalar
 
 

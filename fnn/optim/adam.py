@@ -7,7 +7,7 @@ from jaxtyping import Array, Int
 
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.base import bias_correction, elementwise
+from fnn.optim._base import bias_correction, elementwise
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 

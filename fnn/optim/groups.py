@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from fnn import text, tree
 from fnn.expect import expect_alike
-from fnn.optim.base import expect_one_pace, expect_unscaled
+from fnn.optim._base import expect_one_pace, expect_unscaled
 from fnn.types import Objective, Optimizer, Params
 
 Flat = dict[str, Any]  # {path: leaf}

@@ -12,8 +12,8 @@ from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
 from fnn.dtypes import wide
 from fnn.expect import expect_alike, within
-from fnn.optim.base import Direction, bias_correction, decay_weights, mean_square
-from fnn.optim.wrap import cast_like, wide_copy
+from fnn.optim._base import Direction, bias_correction, decay_weights, mean_square
+from fnn.optim._wrap import cast_like, wide_copy
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar
 

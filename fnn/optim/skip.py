@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fnn import dtypes, tree
 from fnn.expect import within
-from fnn.optim.base import bias_correction
-from fnn.optim.wrap import choose, wrapping
+from fnn.optim._base import bias_correction
+from fnn.optim._wrap import choose, wrapping
 from fnn.types import Objective, Optimizer, Params, Scalar
 
 

@@ -1,9 +1,8 @@
 """The order of the data as a pure function of a key and a step: no iterator and no state."""
 
 from fnn.arguments import check_exports
-from fnn.order.base import order as order
-from fnn.order.base import order_block as order_block
-from fnn.order.mixture import mixture as mixture
+from fnn.order.base import order, order_block
+from fnn.order.mixture import mixture
 
 __all__ = ["mixture", "order", "order_block"]
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Integer, UInt32
 from fnn.types import PRNGKey
 
 MOST = 2**30  # above it, the sums of two positions would leave uint32
-_FEWEST_ROUNDS = 12  # of six examples, six rounds favour some pairs by a quarter
+_FEWEST_ROUNDS = 12  # of six examples, six rounds favor some pairs by a quarter
 
 
 def order(

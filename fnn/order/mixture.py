@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt32
 
+from fnn.order._uint64 import Wide, add, divide, multiply, subtract
 from fnn.order.base import MOST, hash_bits, rounds_for, seed_of, swap_or_not
-from fnn.order.wide import Wide, add, divide, multiply, subtract
 from fnn.types import PRNGKey, Scalar
 
 _GOLDEN = np.uint32(0x9E3779B9)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, TRAIN, VALID = "#1f2328", "#d8dee4", "#2563eb", "#ea580c"
-# In a page the colours are the page's own, which follow the reader's choice of light or dark.
+# In a page the colors are the page's own, which follow the reader's choice of light or dark.
 _IN_PAGE = {INK: "var(--ink)", GRID: "var(--line)", TRAIN: "var(--train)", VALID: "var(--valid)"}
 
 
@@ -73,11 +73,11 @@ def gaps(values: Any) -> np.ndarray:
 
 
 def svg(figure: "Figure", name: str, *, label: str) -> str:
-    """A figure as an <svg> element for a page, in the page's colours and font.
+    """A figure as an <svg> element for a page, in the page's colors and font.
 
     Args:
       name: unique in the page; the ids inside the element begin with it.
-      label: what the picture shows, for those who cannot see it.
+      label: what the image shows, for those who cannot see it.
 
     >>> text = svg(figure(1, 1), 'empty', label='nothing')
     >>> text.startswith('<svg role="img" aria-label="nothing"'), text.endswith('</svg>')
@@ -91,6 +91,6 @@ def svg(figure: "Figure", name: str, *, label: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    for colour, variable in _IN_PAGE.items():
-        text = text.replace(colour, variable)
+    for color, variable in _IN_PAGE.items():
+        text = text.replace(color, variable)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

@@ -33,7 +33,7 @@ def write(
       config: what the run was made with; each value is shown by `str`.
       history: of one run; drawn as in `curves.draw`, with `best_step` marked.
       sections: heading -> HTML, between the curves and the config, e.g. of `confusion.table` and
-        `misread.gallery`. The HTML is taken as it is, so escape what you put into it.
+        `misclassified.gallery`. The HTML is taken as it is, so escape what you put into it.
 
     Raises: ValueError for a history of many runs; ModuleNotFoundError without matplotlib.
 

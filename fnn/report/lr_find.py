@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool
 
+from fnn.diagnose import RangeCurve
 from fnn.report.figure import INK, TRAIN, VALID, figure, gaps, tidy
-from fnn.train import RangeCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def _expect_one_test(curve: RangeCurve) -> None:
 
 
 def _until_blow_up(kept: Bool[np.ndarray, " steps"]) -> Bool[np.ndarray, " steps"]:
-    """What is kept, and the step that is too much, so that the picture shows how it ends."""
+    """What is kept, and the step that is too much, so that the image shows how it ends."""
     return kept | np.append(True, kept[:-1])
 
 

@@ -77,10 +77,10 @@ def draw_curves(
     tidy(axes, metric)
     steps = np.asarray(result.history.eval_steps)[0, 0]
     named = [name for name, values in result.settings.items() if len(set(map(str, values))) > 1]
-    colours = matplotlib().colormaps["viridis"](np.linspace(0, 0.9, max(2, len(chosen))))
-    for setting, colour in zip(chosen, colours, strict=False):
+    colors = matplotlib().colormaps["viridis"](np.linspace(0, 0.9, max(2, len(chosen))))
+    for setting, color in zip(chosen, colors, strict=False):
         label = ", ".join(_short(result.settings[name][setting]) for name in named)
-        _band(axes, steps, np.asarray(result.history.valid[metric])[setting], colour, label)
+        _band(axes, steps, np.asarray(result.history.valid[metric])[setting], color, label)
     if all((np.asarray(line.get_ydata()) > 0).any() for line in axes.get_lines()):
         axes.set_yscale("log", nonpositive="clip")
     axes.margins(x=0.02)
@@ -114,7 +114,7 @@ def _short(value: Any) -> str:
     return f"{value:.2g}" if isinstance(value, float) else as_text(value)
 
 
-def _band(axes: "Axes", steps: Any, values: np.ndarray, colour: Any, label: str) -> None:
+def _band(axes: "Axes", steps: Any, values: np.ndarray, color: Any, label: str) -> None:
     """`values` (keys, evaluations); NaN where a member had ended."""
     known = np.isfinite(values)
     n = np.maximum(known.sum(axis=0), 1)
@@ -122,8 +122,8 @@ def _band(axes: "Axes", steps: Any, values: np.ndarray, colour: Any, label: str)
     squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0, dtype=np.float64)
     std = np.sqrt(squares / np.maximum(n - 1, 1))
     mean = np.where(known.any(axis=0), mean, np.nan)
-    axes.plot(steps, mean, linewidth=1.6, color=colour, label=label)
-    axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(steps, mean, linewidth=1.6, color=color, label=label)
+    axes.fill_between(steps, mean - std, mean + std, color=color, alpha=0.18, linewidth=0)
 
 
 def draw_map(
@@ -136,18 +136,18 @@ def draw_map(
     norm: "Normalize | None" = None,
     title: str | None = None,
 ) -> "Figure":
-    """Two hyperparameters against each other: each cell is coloured by a column of the table.
+    """Two hyperparameters against each other: each cell is colored by a column of the table.
 
     Rows of the table that share a cell (a third hyperparameter) are averaged. A cell without a
     finite value is crossed out; the best one is framed, and its value is in the title. The light
-    end of the colours is that of the best.
+    end of the colors is that of the best.
 
     Args:
       x, y: columns of numbers; their values stand side by side in rising order.
       value: a column of numbers, such as 'loss mean'.
       best: finds the best cell, e.g. `np.nanargmax` for an accuracy.
-      norm: from values to colours, e.g. `matplotlib.colors.LogNorm()`; None for even steps.
-      title: what the colours mean; None for `value`.
+      norm: from values to colors, e.g. `matplotlib.colors.LogNorm()`; None for even steps.
+      title: what the colors mean; None for `value`.
 
     Raises: ValueError for a column that is not there; ModuleNotFoundError without matplotlib.
 
@@ -223,5 +223,5 @@ def _numbers(axes: "Axes", cells: np.ndarray, image: Any) -> None:
     for (row, column), number in np.ndenumerate(cells):
         if np.isfinite(number):
             dark = sum(image.cmap(image.norm(number))[:3]) < 1.5
-            colour = "white" if dark else INK
-            axes.text(column, row, f"{number:.3g}", ha="center", va="center", size=8, color=colour)
+            color = "white" if dark else INK
+            axes.text(column, row, f"{number:.3g}", ha="center", va="center", size=8, color=color)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.train.store import Store
+from fnn.train._log import Store
 
 _FLUSH_SECONDS = 1.0  # a flush waits for the disk
 _files = itertools.count()  # two files that are opened within a second need two names

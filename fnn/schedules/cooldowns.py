@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_rising, within
-from fnn.schedules.base import blend, scalars, share
+from fnn.schedules._base import blend, scalars, share
 from fnn.types import Scalar, Schedule
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.expect import within
-from fnn.schedules.base import blend, half_cosine, scalars, share
+from fnn.schedules._base import blend, half_cosine, scalars, share
 from fnn.types import Scalar, Schedule
 
 

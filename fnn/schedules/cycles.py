@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.expect import within
-from fnn.schedules.base import blend, periods, scalars
-from fnn.schedules.pieces import piecewise_cosine
+from fnn.schedules._base import blend, periods, scalars
+from fnn.schedules.piecewise import piecewise_cosine
 from fnn.types import Scalar, Schedule
 
 

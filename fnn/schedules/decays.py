@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.expect import within
-from fnn.schedules.base import periods, scalars
+from fnn.schedules._base import periods, scalars
 from fnn.types import Scalar, Schedule
 
 

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.expect import expect_rising, within
-from fnn.schedules.base import blend, scalars, share
+from fnn.schedules._base import blend, scalars, share
 from fnn.schedules.cosines import cosine
-from fnn.schedules.lines import linear
+from fnn.schedules.polynomial import linear
 from fnn.types import Scalar, Schedule
 
 

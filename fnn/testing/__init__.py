@@ -10,30 +10,30 @@ what to look for. In a test, call `check_model`, `check_optimizer`, ... for all 
 from fnn.testing.gradients import (
     gradients_match_finite_differences as gradients_match_finite_differences,
 )
-from fnn.testing.initializer_laws import check_initializer as check_initializer
-from fnn.testing.laws import donation_is_safe as donation_is_safe
-from fnn.testing.laws import is_elementwise as is_elementwise
-from fnn.testing.laws import is_pure as is_pure
-from fnn.testing.laws import jit_equals_eager as jit_equals_eager
-from fnn.testing.laws import keeps_structure_and_dtype as keeps_structure_and_dtype
-from fnn.testing.laws import scan_equals_unrolled as scan_equals_unrolled
-from fnn.testing.laws import traces_once as traces_once
-from fnn.testing.laws import vmap_equals_loop as vmap_equals_loop
-from fnn.testing.loss_laws import check_loss as check_loss
-from fnn.testing.metric_laws import check_metric as check_metric
-from fnn.testing.model_laws import check_model as check_model
-from fnn.testing.optimizer_laws import check_optimizer as check_optimizer
-from fnn.testing.optimizer_laws import check_transform as check_transform
+from fnn.testing.initializer_laws import check_initializer
+from fnn.testing.laws import (
+    donation_is_safe,
+    is_elementwise,
+    is_pure,
+    jit_equals_eager,
+    keeps_structure_and_dtype,
+    scan_equals_unrolled,
+    traces_once,
+    vmap_equals_loop,
+)
+from fnn.testing.loss_laws import check_loss
+from fnn.testing.metric_laws import check_metric
+from fnn.testing.model_laws import check_model
+from fnn.testing.optimizer_laws import check_optimizer, check_transform
 from fnn.testing.recipe_laws import (
     accumulation_equals_whole_batch as accumulation_equals_whole_batch,
 )
-from fnn.testing.recipe_laws import devices_equal_whole_batch as devices_equal_whole_batch
+from fnn.testing.recipe_laws import devices_equal_whole_batch, padding_changes_nothing
 from fnn.testing.recipe_laws import (
     evaluation_does_not_depend_on_the_batch_size as evaluation_does_not_depend_on_the_batch_size,
 )
-from fnn.testing.recipe_laws import padding_changes_nothing as padding_changes_nothing
-from fnn.testing.schedule_laws import check_schedule as check_schedule
-from fnn.testing.transform_laws import supports_all_transforms as supports_all_transforms
+from fnn.testing.schedule_laws import check_schedule
+from fnn.testing.transform_laws import supports_all_transforms
 
 # fmt: off
 __all__ = [

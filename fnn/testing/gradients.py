@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn.dtypes import is_float
-from fnn.testing.compare import fresh
+from fnn.testing._compare import fresh
 from fnn.tree import path_of
 
 # In float64 a central difference at this step is right to about 1e-10 (the step squared, and

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.testing.compare import expect_same
+from fnn.testing._compare import expect_same
 
 Initializer = Callable[..., Any]
 Shape = tuple[int, ...]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fnn import tree
-from fnn.testing.compare import expect_same, expect_same_specs, fresh, rows
+from fnn.testing._compare import expect_same, expect_same_specs, fresh, rows
 from fnn.tree import path_of
 
 Function = Callable[..., Any]
@@ -188,7 +188,7 @@ def is_elementwise(function: Function, x: Any, *, rtol: float = RTOL) -> None:
     order = np.random.default_rng(0).permutation(x.size)
     apart = jax.vmap(function)(jnp.reshape(x, (-1, 1)))  # each number in an array of its own
     names = ("each number alone", "all together")
-    hint = "an element reads its neighbours: look for a reduction"
+    hint = "an element reads its neighbors: look for a reduction"
     expect_same(
         "is_elementwise", apart[:, 0], function(x).ravel(), names=names, rtol=rtol, hint=hint
     )

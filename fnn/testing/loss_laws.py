@@ -12,7 +12,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.dtypes import cast_floats
-from fnn.testing.compare import expect_all, expect_same, rows
+from fnn.testing._compare import expect_all, expect_same, rows
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, jit_equals_eager
 from fnn.types import Weighted

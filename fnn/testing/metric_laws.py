@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.testing.compare import expect_same, rows
+from fnn.testing._compare import expect_same, rows
 from fnn.testing.laws import jit_equals_eager
 from fnn.types import Metric
 

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from fnn import tree
 from fnn.dtypes import cast_floats, is_float
-from fnn.testing.compare import (
+from fnn.testing._compare import (
     expect_same,
     expect_same_specs,
     fresh,
@@ -39,8 +39,8 @@ def check_model(
       rowwise: with train=False, examples do not influence each other.
       smooth: it is differentiable, with no kink at x.
 
-    >>> from fnn.models import dense
-    >>> check_model(dense(2), jnp.array([[1.0], [2.0], [4.0]]))
+    >>> from fnn.nn import linear
+    >>> check_model(linear(2), jnp.array([[1.0], [2.0], [4.0]]))
     """
     x = jax.tree.map(jnp.asarray, x)
     init_accepts_shapes(model, x)
@@ -60,8 +60,8 @@ def check_model(
 def init_accepts_shapes(model: Model, x: Any) -> None:
     """`init` reads shapes and dtypes off x, and no values: a ShapeDtypeStruct serves as well.
 
-    >>> from fnn.models import dense
-    >>> init_accepts_shapes(dense(2), jnp.ones((3, 1)))
+    >>> from fnn.nn import linear
+    >>> init_accepts_shapes(linear(2), jnp.ones((3, 1)))
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
     expect_same_specs(
@@ -79,8 +79,8 @@ def init_follows_the_key(model: Model, x: Any) -> None:
     Leaves of one value, or of two that repeat (zeros, ones, an LSTM's bias of both), are no draws
     and are left out.
 
-    >>> from fnn.models import dense
-    >>> init_follows_the_key(dense(2), jnp.ones((3, 1)))
+    >>> from fnn.nn import linear
+    >>> init_follows_the_key(linear(2), jnp.ones((3, 1)))
     """
     law, init = "init_follows_the_key", jax.jit(model.init)
     params, again = init(_key(), x)[0], init(_key(), x)[0]
@@ -94,7 +94,7 @@ def init_follows_the_key(model: Model, x: Any) -> None:
         path = path_of(keys)
         if (numbers == np.asarray(elsewhere)).all():
             raise AssertionError(
-                f"{law}: leaf '{path}' is the same for two keys; initialise it from the key"
+                f"{law}: leaf '{path}' is the same for two keys; initialize it from the key"
             )
         twin = seen.setdefault((numbers.shape, numbers.tobytes()), path)
         if twin != path:
@@ -115,7 +115,7 @@ def model_jit_equals_eager(
 
     `check_model` calls it with train=False only: op by op, a model takes longest of all laws.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> model_jit_equals_eager(lift(jnp.sin), jnp.ones((3, 1)))
     """
     params, state = _start(model, x)
@@ -136,7 +136,7 @@ def model_keeps_structures_and_dtypes(model: Model, x: Any) -> None:
     Float32 inputs and parameters give float32, bfloat16 gives bfloat16, and any size of the batch
     is accepted. Nothing is computed: the shapes follow from a trace.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> model_keeps_structures_and_dtypes(lift(jnp.sin), jnp.ones((3, 1)))
     """
     params, state = jax.eval_shape(model.init, _key(), x)
@@ -182,7 +182,7 @@ def _expect_dtype_kept(model: Model, params: Params, state: ModelState, x: Any, 
 def evaluation_keeps_the_state(model: Model, x: Any) -> None:
     """With train=False no key is needed, and the model state comes back as it was.
 
-    >>> from fnn.models import batch_norm
+    >>> from fnn.nn import batch_norm
     >>> evaluation_keeps_the_state(batch_norm(), jnp.ones((3, 1)))
     """
     params, state = _start(model, x)
@@ -200,7 +200,7 @@ def model_vmap_equals_loop(model: Model, x: Any, *, rtol: float = RTOL) -> None:
 
     This is what a sweep over seeds or hyperparameters rests on.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> model_vmap_equals_loop(lift(jnp.sin), jnp.ones((3, 1)))
     """
     params, state = _start(model, x)
@@ -223,7 +223,7 @@ def examples_are_independent(model: Model, x: Any, *, rtol: float = RTOL) -> Non
     Permuting the batch permutes the outputs, and a batch of copies of one example gives copies of
     that example's output.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> examples_are_independent(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))
     """
     params, state = _start(model, x)
@@ -250,7 +250,7 @@ def noise_follows_the_key(model: Model, x: Any) -> None:
 
     With train=False a key changes nothing.
 
-    >>> from fnn.models import dropout
+    >>> from fnn.nn import dropout
     >>> noise_follows_the_key(dropout(0.5), jnp.ones((3, 8)))
     """
     law, apply = "noise_follows_the_key", _compiled(model)
@@ -283,7 +283,7 @@ def noise_follows_the_key(model: Model, x: Any) -> None:
 def model_gradients_are_right(model: Model, x: Any) -> None:
     """Derivatives by parameters and inputs agree with central differences, in float64.
 
-    >>> from fnn.combinators import lift
+    >>> from fnn.nn import lift
     >>> model_gradients_are_right(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))
     """
     params, state = _start(model, x)

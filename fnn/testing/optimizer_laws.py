@@ -15,15 +15,15 @@ from jaxtyping import PyTree
 
 from fnn import dtypes, tree
 from fnn.dtypes import cast_floats
-from fnn.testing.compare import (
+from fnn.testing._compare import (
     expect_all,
     expect_same,
     expect_same_specs,
     rows,
 )
+from fnn.testing._quadratic import example_params, gradient, loss, noise, objective
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, donation_is_safe
-from fnn.testing.quadratic import example_params, gradient, loss, noise, objective
 from fnn.types import Objective, Optimizer, Params, Transform
 
 Make = Callable[..., Optimizer]

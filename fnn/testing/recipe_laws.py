@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fnn import tree
 from fnn.recipe import Recipe, RecipeFunction
-from fnn.testing.compare import expect_same
+from fnn.testing._compare import expect_same
 from fnn.train import make_evaluate, make_init, make_step, microbatches
 from fnn.types import Hyper, Pair, PRNGKey
 
@@ -37,9 +37,9 @@ def accumulation_equals_whole_batch(
       parts: a divisor of the batch size.
       gradient: of the number of parts, to `Recipe.gradient`.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(
-    ...     models.dense(2), lambda z, y: losses.cross_entropy(z, y, ignore_index=-1),
+    ...     nn.linear(2), lambda z, y: losses.cross_entropy(z, y, ignore_index=-1),
     ...     optim.sgd(), schedules.constant(hyper['lr']))
     >>> batch = (jnp.eye(4), jnp.array([0, 1, 1, -1]))
     >>> accumulation_equals_whole_batch(recipe, batch, key=jax.random.key(0), hyper={'lr': 0.1})
@@ -71,8 +71,8 @@ def devices_equal_whole_batch(
 
     For recipes without noise and without statistics of the batch.
 
-    >>> from fnn import losses, models, optim, schedules
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> from fnn import losses, models, nn, optim, schedules
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> devices_equal_whole_batch(recipe, (jnp.eye(2), jnp.ones((2, 1))), key=jax.random.key(0),
     ...                           hyper={'lr': 0.1}, devices=jax.devices()[:1])
@@ -101,8 +101,8 @@ def evaluation_does_not_depend_on_the_batch_size(
 ) -> None:
     """Loss and metrics over batches of any size, the last one smaller, are those of one batch.
 
-    >>> from fnn import losses, models, optim, schedules
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> from fnn import losses, models, nn, optim, schedules
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> evaluation_does_not_depend_on_the_batch_size(
     ...     recipe, (jnp.eye(4), jnp.ones((4, 1))), key=jax.random.key(0), hyper={'lr': 0.1})
@@ -133,9 +133,9 @@ def padding_changes_nothing(
     Args:
       padded: the batch with more examples or longer sequences, which the loss masks.
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(
-    ...     models.dense(2), lambda z, y: losses.cross_entropy(z, y, ignore_index=-1),
+    ...     nn.linear(2), lambda z, y: losses.cross_entropy(z, y, ignore_index=-1),
     ...     optim.sgd(), schedules.constant(hyper['lr']))
     >>> padding_changes_nothing(
     ...     recipe, (jnp.eye(2), jnp.array([0, 1])), (jnp.eye(4)[:, :2], jnp.array([0, 1, -1, -1])),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.testing.compare import expect_all, expect_same
+from fnn.testing._compare import expect_all, expect_same
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.types import Schedule
 

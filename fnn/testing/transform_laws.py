@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.dtypes import cast_floats, is_float
-from fnn.testing.compare import fresh
+from fnn.testing._compare import fresh
 from fnn.testing.gradients import RTOL, STEP
 from fnn.tree import path_of
 

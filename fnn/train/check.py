@@ -14,11 +14,11 @@ from fnn.expect import expect_alike, expect_positive, expect_real, spec
 from fnn.keys import run_keys
 from fnn.recipe import RecipeFunction, build, expect_recipe
 from fnn.recipe_check import expect_hyper
-from fnn.train import compiled
-from fnn.train.blocks import struct_of
+from fnn.train import _compiled as compiled
+from fnn.train._blocks import struct_of
+from fnn.train._given import expect_arrays, expect_data, expect_key, expect_state
+from fnn.train._weighted import weighted_losses
 from fnn.train.devices import Devices
-from fnn.train.given import expect_arrays, expect_data, expect_key, expect_state
-from fnn.train.weighted import weighted_losses
 from fnn.types import Data, Hyper, Loss, Pair, PRNGKey, TrainState
 
 
@@ -43,10 +43,10 @@ def check(
       the model or the loss refuses, a loss that is not per example, integer labels outside
       [0, classes).
 
-    >>> from fnn import losses, models, optim, schedules
+    >>> from fnn import losses, models, nn, optim, schedules
     >>> from fnn.recipe import Recipe
     >>> from fnn.types import Batch
-    >>> recipe = lambda hyper: Recipe(models.dense(3), losses.cross_entropy, optim.sgd(),
+    >>> recipe = lambda hyper: Recipe(nn.linear(3), losses.cross_entropy, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> batch = Batch(jnp.zeros((4, 2)), jnp.array([0, 1, 2, 3]))
     >>> check(recipe, Data(train=batch, valid=batch), key=jax.random.key(0), hyper={'lr': 0.1},

@@ -11,9 +11,9 @@ from fnn import metrics, tree
 from fnn.expect import expect_real
 from fnn.losses import terms
 from fnn.recipe import RecipeFunction, build, expect_recipe
+from fnn.train._given import expect_batch, expect_state
+from fnn.train._weighted import checked_losses
 from fnn.train.devices import shared_sums
-from fnn.train.given import expect_batch, expect_state
-from fnn.train.weighted import checked_losses
 from fnn.types import Hyper, Pair, TrainState
 
 Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
@@ -30,9 +30,9 @@ def make_evaluate(
     a smaller last one. Sums and weights are added over all batches, so every example (or token)
     counts alike, and a masked one not at all.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.zeros((5, 1))
     >>> state = make_init(recipe)(jax.random.key(0), {'lr': 0.1}, x)

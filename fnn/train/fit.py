@@ -10,20 +10,25 @@ import numpy as np
 from fnn.measures import Recorded
 from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
-from fnn.train.blocks import block_indices
-from fnn.train.callbacks import NO_CALLBACKS, Callbacks, Carries, Event, expect_callbacks, see
-from fnn.train.chunks import chunks, most_steps
+from fnn.train._blocks import block_indices
+from fnn.train._chunks import Pace, chunks, most_steps
+from fnn.train._given import expect_known, expect_score, expect_store
+from fnn.train._job import Job, make_job
+from fnn.train._log import Record, Store, fingerprint
+from fnn.train.callbacks import (
+    NO_CALLBACKS,
+    Callbacks,
+    Carries,
+    EarlyStopping,
+    Event,
+    expect_callbacks,
+    see,
+)
 from fnn.train.devices import everywhere
-from fnn.train.early_stopping import EarlyStopping
-from fnn.train.given import expect_known, expect_score, expect_store
 from fnn.train.interrupt import interrupts
-from fnn.train.job import Job, make_job
 from fnn.train.loader import Loader, is_iterable, open_loader, position
-from fnn.train.pace import Pace
-from fnn.train.record import Record, fingerprint
 from fnn.train.result import FitResult, NonFiniteError, Stop
 from fnn.train.state import Start, copied
-from fnn.train.store import Store
 from fnn.types import Data, Hyper, PRNGKey, TrainState
 
 # The progress line and an interrupt wait for the end of a chunk. On a CPU the temporary arrays of
@@ -94,9 +99,9 @@ def fit(
       or with a batch unlike the first; NonFiniteError for a loss or penalty that turns NaN or
       infinite.
 
-    >>> from fnn import Batch, Recipe, losses, models, optim, schedules
+    >>> from fnn import Batch, Recipe, losses, models, nn, optim, schedules
     >>> def recipe(hyper):
-    ...     return Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    ...     return Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                   schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
     >>> data = Data(train=Batch(x, 3 * x), valid=Batch(x, 3 * x))

@@ -16,9 +16,9 @@ from fnn.losses import binary_cross_entropy
 from fnn.measures import Named, flat, init_states
 from fnn.recipe import Recipe
 from fnn.recipe_check import check_player, expect_hyper, expect_measures
-from fnn.train.given import expect_arrays, expect_key, expect_state
+from fnn.train._given import expect_arrays, expect_key, expect_state
+from fnn.train._weighted import weighted_losses
 from fnn.train.step import update
-from fnn.train.weighted import weighted_losses
 from fnn.types import (
     Apply,
     Hyper,
@@ -78,8 +78,8 @@ def make_gan_init(
 ) -> Callable[[PRNGKey, Hyper, Any], GANState]:
     """`init(key, hyper, x) -> state` for data like x (B, ...), a pure function.
 
-    >>> from fnn import models, optim, schedules
-    >>> player = Player(models.dense(1), optim.sgd(), schedules.constant(0.1))
+    >>> from fnn import models, nn, optim, schedules
+    >>> player = Player(nn.linear(1), optim.sgd(), schedules.constant(0.1))
     >>> recipe = lambda hyper: GANRecipe(
     ...     player, player, prior=lambda key, n: jax.random.normal(key, (n, 2)))
     >>> state = make_gan_init(recipe)(jax.random.key(0), {}, jnp.ones((4, 1)))
@@ -130,11 +130,11 @@ def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
     Source: Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1 with k = 1, and section 3 for the
       generator's loss, whose gradient does not vanish where the discriminator is sure.
 
-    >>> from fnn import models, optim, schedules
+    >>> from fnn import models, nn, optim, schedules
     >>> def recipe(hyper):
     ...     lr = schedules.constant(hyper['lr'])
-    ...     return GANRecipe(generator=Player(models.dense(1), optim.adam(b1=0.5), lr),
-    ...                      discriminator=Player(models.dense(1), optim.adam(b1=0.5), lr),
+    ...     return GANRecipe(generator=Player(nn.linear(1), optim.adam(b1=0.5), lr),
+    ...                      discriminator=Player(nn.linear(1), optim.adam(b1=0.5), lr),
     ...                      prior=lambda key, n: jax.random.normal(key, (n, 1)))
     >>> key, hyper = jax.random.key(0), {'lr': 0.01}
     >>> x = 2 + jax.random.normal(jax.random.key(1), (64, 1))

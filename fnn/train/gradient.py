@@ -13,8 +13,8 @@ from fnn.expect import expect_divided, expect_real
 from fnn.keys import fold_name
 from fnn.losses import terms
 from fnn.recipe import Recipe, no_penalty, whole_batch
+from fnn.train._weighted import as_weighted, checked_losses
 from fnn.train.devices import shared_gradient
-from fnn.train.weighted import as_weighted, checked_losses
 from fnn.types import (
     Gradient,
     LossSums,
@@ -143,9 +143,9 @@ def microbatches(parts: int) -> Gradient:
     Source: none; for batch norm Hoffer et al. 2017, arXiv:1705.08741 (ghost batches). Compat:
       `optim.accumulate` spreads the parts over steps instead, with batches of the size of a part.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init, make_step
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']), gradient=microbatches(4))
     >>> key, hyper, x = jax.random.key(0), {'lr': 0.1}, jnp.linspace(-1, 1, 8)[:, None]
     >>> state, step = make_init(recipe)(key, hyper, x), jax.jit(make_step(recipe))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.expect import expect_alike
-from fnn.train.convert import arrays
+from fnn.train._given import arrays
 from fnn.types import Batch, Pair, PRNGKey
 
 

@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from fnn import tree
 from fnn.recipe import RecipeFunction
-from fnn.train import compiled
+from fnn.train import _compiled as compiled
 from fnn.train.check import check_state
 from fnn.types import Hyper, TrainState
 
@@ -33,9 +33,9 @@ def predict(
     Raises: ValueError for a state that is not the recipe's, inputs that are no arrays or differ in
       length, and outputs without a batch axis.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init
-    >>> recipe = lambda hyper: Recipe(models.dense(2), losses.mean_squared_error, optim.sgd(),
+    >>> recipe = lambda hyper: Recipe(nn.linear(2), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x, hyper = np.ones((5, 3), np.float32), {'lr': 0.1}
     >>> state = make_init(recipe)(jax.random.key(0), hyper, x)

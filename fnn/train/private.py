@@ -49,10 +49,10 @@ def private_gradient(clip_norm: Scalar, noise_multiplier: Scalar, *, parts: int 
       run's order, without replacement in an epoch; most accountants assume Poisson sampling.
       Compat: `optax.contrib.differentially_private_aggregate` of gradients by `vmap`.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init, make_step
     >>> recipe = lambda hyper: Recipe(
-    ...     models.dense(1), losses.mean_squared_error, optim.sgd(), schedules.constant(1.0),
+    ...     nn.linear(1), losses.mean_squared_error, optim.sgd(), schedules.constant(1.0),
     ...     gradient=private_gradient(hyper['clip'], noise_multiplier=0.0))
     >>> key, hyper, x = jax.random.key(0), {'clip': 0.5}, jnp.array([[0.0], [0.0]])
     >>> state = make_init(recipe)(key, hyper, x)

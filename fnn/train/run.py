@@ -9,10 +9,10 @@ from jaxtyping import Array
 from fnn import measures
 from fnn.keys import run_keys
 from fnn.recipe import RecipeFunction, expect_recipe
-from fnn.train import compiled
-from fnn.train.blocks import rows, scan_steps, struct_of
+from fnn.train import _compiled as compiled
+from fnn.train._blocks import rows, scan_steps, struct_of
 from fnn.train.check import check
-from fnn.train.checkpointed import Scan
+from fnn.train.checkpointed_scan import Scan
 from fnn.train.devices import everywhere
 from fnn.train.evaluate import make_evaluate
 from fnn.train.state import make_init
@@ -53,8 +53,8 @@ def make_run(
 
     Raises: ValueError for what `check` finds, before any training.
 
-    >>> from fnn import Batch, Data, Recipe, losses, models, optim, schedules
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> from fnn import Batch, Data, Recipe, losses, models, nn, optim, schedules
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
     >>> data = Data(train=Batch(x, 3 * x), valid=Batch(x, 3 * x))

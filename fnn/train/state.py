@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from fnn import measures, tree
 from fnn.expect import expect_alike
 from fnn.recipe import RecipeFunction, build, expect_recipe
-from fnn.train.given import expect_arrays, expect_key, expect_state
+from fnn.train._given import expect_arrays, expect_key, expect_state
 from fnn.types import Hyper, ModelState, Params, TrainState
 
 InitState = Callable[..., TrainState]  # (key, hyper, x, start=None)
@@ -33,8 +33,8 @@ def make_init(recipe: RecipeFunction) -> InitState:
     Raises: ValueError, in the function, if the leaves of `start` are not those of the model, with
       the path of each that is missing, extra, or of another shape or dtype.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
-    >>> recipe = lambda hyper: Recipe(models.dense(2), losses.mean_squared_error, optim.adam(),
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
+    >>> recipe = lambda hyper: Recipe(nn.linear(2), losses.mean_squared_error, optim.adam(),
     ...                               schedules.constant(hyper['lr']))
     >>> state = jax.jit(make_init(recipe))(jax.random.key(0), {'lr': 0.1}, jnp.zeros((4, 3)))
     >>> state.step.item(), state.params['kernel'].shape, state.opt_state.m['kernel'].shape
@@ -134,8 +134,8 @@ def trained_params(recipe: RecipeFunction, state: TrainState, hyper: Hyper) -> P
 
     For most optimizers these are `state.params`.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> hyper = {'lr': 0.1}
     >>> state = make_init(recipe)(jax.random.key(0), hyper, jnp.zeros((4, 3)))

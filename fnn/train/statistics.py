@@ -40,7 +40,7 @@ def update_statistics(
     Source: Izmailov et al. 2018, arXiv:1803.05407, section 3.2. Compat: as
       torch.optim.swa_utils.update_bn, but that keeps the unbiased variance, as PyTorch always does.
 
-    >>> from fnn.models import batch_norm
+    >>> from fnn.nn import batch_norm
     >>> model = batch_norm()
     >>> x = jnp.array([[[1.0], [3.0], [3.0], [1.0]], [[5.0], [7.0], [7.0], [5.0]]])
     >>> params, state = model.init(jax.random.key(0), x[0])

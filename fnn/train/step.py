@@ -8,7 +8,7 @@ from fnn import measures, tree
 from fnn.keys import fold_name
 from fnn.measures import Named, Recorded
 from fnn.recipe import Recipe, RecipeFunction, build, expect_all_read, expect_recipe, watch
-from fnn.train.given import expect_batch, expect_key, expect_state
+from fnn.train._given import expect_batch, expect_key, expect_state
 from fnn.train.gradient import mean_gradient, means
 from fnn.types import Hyper, Pair, PRNGKey, StepView, TrainState
 
@@ -35,9 +35,9 @@ def make_step(recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()) -> 
       penalty, each term of a loss of several (`losses.combine`), and what the recipe's `penalty`,
       `train_metrics` and `measures` add.
 
-    >>> from fnn import Recipe, losses, models, optim, schedules
+    >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init
-    >>> recipe = lambda hyper: Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                               schedules.constant(hyper['lr']))
     >>> key, hyper = jax.random.key(0), {'lr': 0.1}
     >>> x = jnp.array([[1.0], [2.0]])

@@ -1,7 +1,7 @@
 """Rows of the activations, with and without parameters."""
 
-from fnn import activations, models
-from fnn.combinators import lift
+from fnn import activations, nn
+from fnn.nn import lift
 from tests.registry.rows import FunctionRow, ModelRow, normal
 
 FUNCTIONS = [
@@ -28,7 +28,7 @@ FUNCTIONS = [
 
 MODELS = [
     ModelRow(name="glu", make=lambda: lift(activations.glu), x=normal(4, 6)),
-    ModelRow(name="prelu", make=models.prelu, x=normal(4, 3)),
-    ModelRow(name="prelu of pictures", make=lambda: models.prelu(slope=0.1), x=normal(3, 2, 2, 4)),
-    ModelRow(name="snake", make=lambda: models.snake(frequency=2.0), x=normal(4, 3)),
+    ModelRow(name="prelu", make=nn.prelu, x=normal(4, 3)),
+    ModelRow(name="prelu of images", make=lambda: nn.prelu(slope=0.1), x=normal(3, 2, 2, 4)),
+    ModelRow(name="snake", make=lambda: nn.snake(frequency=2.0), x=normal(4, 3)),
 ]

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from fnn import layers, models
+from fnn import layers, nn
 from fnn.activations import gelu, sigmoid
 from fnn.initializers import normal as normal_init
 from tests.registry.rows import ModelRow, normal
@@ -23,7 +23,7 @@ def _alibi(length):
 MODELS = [
     ModelRow(
         name="self_attention, causal and grouped, with normed and rotated queries",
-        make=lambda: models.self_attention(
+        make=lambda: nn.self_attention(
             4,
             num_kv_heads=2,
             head_features=2,
@@ -37,7 +37,7 @@ MODELS = [
     ),
     ModelRow(
         name="self_attention with dropout at a traced rate, a window, a bias and a softcap",
-        make=lambda: models.self_attention(
+        make=lambda: nn.self_attention(
             2,
             mask=_windowed,
             position_bias=_alibi,
@@ -50,29 +50,29 @@ MODELS = [
     ),
     ModelRow(
         name="cross_attention",
-        make=lambda: models.cross_attention(2, num_kv_heads=1, head_features=3, rate=0.5),
+        make=lambda: nn.cross_attention(2, num_kv_heads=1, head_features=3, rate=0.5),
         x=(normal(3, 2, 4), normal(3, 5, 3, seed=1)),
         noisy=True,
     ),
-    ModelRow(name="feed_forward", make=lambda: models.feed_forward(5), x=normal(3, 4)),
-    ModelRow(name="gated_mlp", make=lambda: models.gated_mlp(5, sigmoid), x=normal(3, 4)),
-    ModelRow(name="swiglu", make=lambda: models.swiglu(5, out_features=2), x=normal(3, 2, 4)),
+    ModelRow(name="feed_forward", make=lambda: nn.feed_forward(5), x=normal(3, 4)),
+    ModelRow(name="gated_mlp", make=lambda: nn.gated_mlp(5, sigmoid), x=normal(3, 4)),
+    ModelRow(name="swiglu", make=lambda: nn.swiglu(5, out_features=2), x=normal(3, 2, 4)),
     ModelRow(
         name="geglu with biases",
-        make=lambda: models.geglu(5, bias=True, bias_init=normal_init(0.1)),
+        make=lambda: nn.geglu(5, bias=True, bias_init=normal_init(0.1)),
         x=normal(3, 4),
     ),
-    ModelRow(name="moe", make=lambda: models.moe(5, num_experts=3), x=normal(3, 2, 4)),
+    ModelRow(name="moe", make=lambda: nn.moe(5, num_experts=3), x=normal(3, 2, 4)),
     ModelRow(
         name="moe of plain experts, one a token",
-        make=lambda: models.moe(
+        make=lambda: nn.moe(
             5, num_experts=4, top_k=1, out_features=2, gated=False, activation=gelu
         ),
         x=normal(5, 3),
     ),
     ModelRow(
         name="squeeze_excite",
-        make=lambda: models.squeeze_excite(2, activation=gelu),
+        make=lambda: nn.squeeze_excite(2, activation=gelu),
         x=normal(3, 2, 3, 4),
     ),
 ]
@@ -86,5 +86,5 @@ HELPERS = [  # tests/test_attention.py, tests/test_multi_head.py, tests/test_moe
     "layers.window_mask",
     "layers.init_cache",
     "layers.attend_with_cache",
-    "layers.normalised_gates",
+    "layers.normalized_gates",
 ]

@@ -72,4 +72,4 @@ INITIALIZERS = [
     ),
 ]
 
-HELPERS = ["initializers.base.fans", "initializers.fixed.middle"]
+HELPERS = ["initializers.base.fans", "initializers.constant.middle"]

@@ -5,14 +5,14 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import models
+from fnn import models, nn
 from fnn.activations import tanh
-from fnn.combinators import lift, residual, sequential
+from fnn.nn import lift, residual, sequential
 from tests.registry.rows import ModelRow, integers, normal
 
 
 def _noisy_residual():
-    inner = sequential(models.layer_norm(), models.dense(4), models.dropout(0.5))
+    inner = sequential(nn.layer_norm(), nn.linear(4), nn.dropout(0.5))
     return residual(inner)
 
 
@@ -24,33 +24,33 @@ def _small(config):
 MODELS = [
     ModelRow(
         name="sequential by place",
-        make=lambda: sequential(models.flatten(), models.dense(4), tanh, models.dense(2)),
+        make=lambda: sequential(nn.flatten(), nn.linear(4), tanh, nn.linear(2)),
         x=normal(3, 2, 4),
     ),
     ModelRow(
         name="sequential by name, with state and noise",
         make=lambda: sequential(
-            first=models.dense(6), norm=models.batch_norm(), drop=models.dropout(0.5), last=jnp.sin
+            first=nn.linear(6), norm=nn.batch_norm(), drop=nn.dropout(0.5), last=jnp.sin
         ),
         x=normal(4, 3),
         noisy=True,
     ),
-    ModelRow(name="residual", make=lambda: residual(models.dense(4)), x=normal(3, 4)),
+    ModelRow(name="residual", make=lambda: residual(nn.linear(4)), x=normal(3, 4)),
     ModelRow(name="residual with noise", make=_noisy_residual, x=normal(4, 4), noisy=True),
     ModelRow(
         name="mlp",
-        make=lambda: models.mlp(models.MLPConfig(widths=(6, 5), out_features=2)),
+        make=lambda: models.mlp.mlp(models.mlp.MLPConfig(widths=(6, 5), out_features=2)),
         x=normal(4, 3),
     ),
     ModelRow(
         name="mlp without hidden layers",
-        make=lambda: models.mlp(models.MLPConfig(widths=(), out_features=2)),
+        make=lambda: models.mlp.mlp(models.mlp.MLPConfig(widths=(), out_features=2)),
         x=normal(4, 3),
     ),
     ModelRow(
         name="mlp with batch norm and dropout",
-        make=lambda: models.mlp(
-            models.MLPConfig(widths=(8,), out_features=3, activation=tanh, norm=models.batch_norm),
+        make=lambda: models.mlp.mlp(
+            models.mlp.MLPConfig(widths=(8,), out_features=3, activation=tanh, norm=nn.batch_norm),
             rate=0.5,
         ),
         x=normal(4, 3),
@@ -58,12 +58,12 @@ MODELS = [
     ),
     ModelRow(
         name="cnn",
-        make=lambda: models.cnn(
-            models.CNNConfig(
+        make=lambda: models.cnn.cnn(
+            models.cnn.CNNConfig(
                 stages=((2,), (3,)),
                 out_features=2,
                 activation=tanh,
-                pool=models.average_pool((2, 2)),
+                pool=nn.average_pool((2, 2)),
             ),
             rate=0.5,
         ),
@@ -72,22 +72,25 @@ MODELS = [
     ),
     ModelRow(
         name="lenet",
-        make=lambda: models.lenet(models.LeNetConfig(out_features=2)),
+        make=lambda: models.lenet.lenet(models.lenet.LeNetConfig(out_features=2)),
         x=normal(3, 28, 28, 1),
     ),
     ModelRow(
         name="rnn_lm",
-        make=lambda: models.rnn_lm(
-            models.RNNLMConfig(vocabulary=5, features=2, widths=(3,), cell=models.GRU), rate=0.5
+        make=lambda: models.rnn_lm.rnn_lm(
+            models.rnn_lm.RNNLMConfig(
+                vocabulary=5, features=2, widths=(3,), cell=models.rnn_lm.GRU
+            ),
+            rate=0.5,
         ),
         x=integers(3, 4, below=5),
         noisy=True,
     ),
-    ModelRow(name="perceptron", make=models.perceptron, x=normal(3, 2)),
+    ModelRow(name="perceptron", make=models.perceptron.perceptron, x=normal(3, 2)),
     ModelRow(
         name="gpt",
-        make=lambda: models.gpt(
-            models.gpt2(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2),
+        make=lambda: models.gpt.gpt(
+            models.gpt.gpt2(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2),
             rate=0.5,
         ),
         x=integers(3, 4, below=5),
@@ -95,8 +98,8 @@ MODELS = [
     ),
     ModelRow(
         name="gpt as llama, scanned",
-        make=lambda: models.gpt(
-            models.llama(
+        make=lambda: models.gpt.gpt(
+            models.gpt.llama(
                 vocabulary=5,
                 max_length=4,
                 features=4,
@@ -112,11 +115,13 @@ MODELS = [
     ModelRow(
         name="bert",
         slow=True,
-        make=lambda: models.bert(
-            models.bert_base(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2),
+        make=lambda: models.bert.bert(
+            models.bert.bert_base(
+                vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2
+            ),
             rate=0.5,
         ),
-        x=models.BERTInput(
+        x=models.bert.BERTInput(
             integers(3, 4, below=5),
             segments=integers(3, 4, below=2),
             lengths=np.array([4, 1, 2], np.int32),
@@ -126,18 +131,18 @@ MODELS = [
     ModelRow(
         name="masked_lm, scanned",
         slow=True,
-        make=lambda: models.masked_lm(
-            models.bert_base(
+        make=lambda: models.bert.masked_lm(
+            models.bert.bert_base(
                 vocabulary=5, max_length=4, features=4, num_layers=2, num_heads=2, scan=True
             )
         ),
-        x=models.BERTInput(integers(3, 4, below=5)),
+        x=models.bert.BERTInput(integers(3, 4, below=5)),
     ),
     ModelRow(
         name="vit",
         slow=True,
-        make=lambda: models.vit(
-            models.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=2),
+        make=lambda: models.vit.vit(
+            models.vit.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=2),
             rate=0.5,
         ),
         x=normal(3, 4, 2, 2),
@@ -146,8 +151,8 @@ MODELS = [
     ModelRow(
         name="encoder_decoder",
         slow=True,
-        make=lambda: models.encoder_decoder(
-            models.transformer_base(
+        make=lambda: models.encoder_decoder.encoder_decoder(
+            models.encoder_decoder.transformer_base(
                 vocabulary=5, features=4, num_layers=1, num_heads=2, hidden_features=6, pad=0
             ),
             rate=0.5,
@@ -159,15 +164,17 @@ MODELS = [
     ModelRow(
         name="resnet",
         slow=True,
-        make=lambda: models.resnet(_small(models.resnet18(2, stem=models.cifar_stem)), rate=0.5),
+        make=lambda: models.resnet.resnet(
+            _small(models.resnet.resnet18(2, stem=models.resnet.cifar_stem)), rate=0.5
+        ),
         x=normal(3, 4, 4, 1),
         noisy=True,
     ),
     ModelRow(
         name="convnext",
         slow=True,
-        make=lambda: models.convnext(
-            models.ConvNeXtConfig(
+        make=lambda: models.convnext.convnext(
+            models.convnext.ConvNeXtConfig(
                 depths=(1,), widths=(2,), patch=2, window=3, growth=2, out_features=2
             )
         ),
@@ -176,8 +183,8 @@ MODELS = [
     ModelRow(
         name="mixer",
         slow=True,
-        make=lambda: models.mixer(
-            models.MixerConfig(
+        make=lambda: models.mixer.mixer(
+            models.mixer.MixerConfig(
                 patch=2,
                 features=3,
                 num_layers=1,
@@ -193,36 +200,39 @@ MODELS = [
     ModelRow(
         name="unet with a condition",
         slow=True,
-        make=lambda: models.unet(
-            models.UNetConfig(
+        make=lambda: models.unet.unet(
+            models.unet.UNetConfig(
                 widths=(2, 3),
                 depth=1,
                 out_features=1,
                 activation=tanh,
-                down=models.average_pool((2, 2)),
+                down=nn.average_pool((2, 2)),
             )
         ),
         x=(normal(3, 4, 4, 1), normal(3, 2, seed=1)),
     ),
     ModelRow(
         name="autoencoder",
-        make=lambda: models.autoencoder(
-            models.AutoencoderConfig(widths=(4,), code_features=2, activation=tanh), rate=0.5
+        make=lambda: models.autoencoder.autoencoder(
+            models.autoencoder.AutoencoderConfig(widths=(4,), code_features=2, activation=tanh),
+            rate=0.5,
         ),
         x=normal(4, 3),
         noisy=True,
     ),
     ModelRow(
         name="vae",
-        make=lambda: models.vae(models.VAEConfig(widths=(4,), latent_features=2, activation=tanh)),
+        make=lambda: models.vae.vae(
+            models.vae.VAEConfig(widths=(4,), latent_features=2, activation=tanh)
+        ),
         x=normal(4, 3),
         noisy=True,
     ),
     ModelRow(
         name="dit",
         slow=True,
-        make=lambda: models.dit(
-            models.DiTConfig(
+        make=lambda: models.dit.dit(
+            models.dit.DiTConfig(
                 patch=1, features=4, num_layers=1, num_heads=1, time_scale=1.0, classes=2
             )
         ),
@@ -230,8 +240,8 @@ MODELS = [
     ),
     ModelRow(
         name="diffusion",
-        make=lambda: models.diffusion(
-            models.DiffusionConfig(denoiser=lift(lambda inputs: tanh(inputs[0])))
+        make=lambda: models.diffusion.diffusion(
+            models.diffusion.DiffusionConfig(denoiser=lift(lambda inputs: tanh(inputs[0])))
         ),
         x=normal(4, 3),
         noisy=True,
@@ -239,47 +249,55 @@ MODELS = [
     ),
 ]
 
+RESNET_PARTS = [
+    "average_top", "bare_stem", "basic_block", "bottleneck_block", "norm_top",
+    "pre_activation_block",
+]  # fmt: skip
 HELPERS = [
-    "combinators.as_model",
-    "combinators.output_of",
-    "models.bert_base",  # tests/test_models_bert_vit.py
-    "models.bert_features",
-    "models.encode",
-    "models.encoder_decoder_decoder",
-    "models.transformer_base",
-    "models.vit_base",
-    "models.vit_features",
-    "models.with_source",
-    "models.rnn_decoder",  # tests/test_models_rnn_lm.py
-    "models.gpt2",  # tests/test_models_gpt.py
-    "models.gpt_decoder",
-    "models.gpt_features",
-    "models.llama",
-    "models.says_yes",
-    "models.cifar_stem",  # tests/test_models_vision.py
-    "models.imagenet_stem",
-    "models.resnet18",
-    "models.resnet34",
-    "models.resnet50",
-    "models.resnet101",
-    "models.wide_resnet",
-    "models.ancestral",  # tests/test_models_generative.py
-    "models.cosine_noise",
-    "models.ddim",
-    "models.denoise_with",
-    "models.denoising_loss",
-    "models.from_code",
-    "models.gaussian_kl",
-    "models.linear_noise",
-    "models.negative_elbo",
-    "models.reparameterise",
-    "models.spread_times",
-    "models.to_code",
-    "models.unit_gaussian_nll",
-    "models.vae_decode",
-    "models.vae_encode",
-    "models.vae_sample",
-    "models.mup_gpt",  # tests/test_mup.py
-    "models.mup_mlp",
+    *(f"models.resnet.{part}" for part in RESNET_PARTS),  # rows of resnet are made of them
+    "models.lenet.scaled_tanh",  # tests/test_models_cnn.py
+    "models.unet.beside",  # tests/test_models_vision.py
+    "models.unet.upward_conv",
+    "nn.as_model",
+    "nn.output_of",
+    "models.bert.bert_base",  # tests/test_models_bert_vit.py
+    "models.bert.bert_features",
+    "models.encoder_decoder.encode",
+    "models.encoder_decoder.encoder_decoder_decoder",
+    "models.encoder_decoder.transformer_base",
+    "models.vit.vit_base",
+    "models.vit.vit_features",
+    "models.encoder_decoder.with_source",
+    "models.rnn_lm.rnn_decoder",  # tests/test_models_rnn_lm.py
+    "models.gpt.gpt2",  # tests/test_models_gpt.py
+    "models.gpt.gpt_decoder",
+    "models.gpt.gpt_features",
+    "models.gpt.llama",
+    "models.perceptron.says_yes",
+    "models.resnet.cifar_stem",  # tests/test_models_vision.py
+    "models.resnet.imagenet_stem",
+    "models.resnet.resnet18",
+    "models.resnet.resnet34",
+    "models.resnet.resnet50",
+    "models.resnet.resnet101",
+    "models.resnet.wide_resnet",
+    "models.diffusion.ancestral",  # tests/test_models_generative.py
+    "models.diffusion.cosine_noise",
+    "models.diffusion.ddim",
+    "models.diffusion.denoise_with",
+    "models.diffusion.denoising_loss",
+    "models.autoencoder.from_code",
+    "models.vae.gaussian_kl",
+    "models.diffusion.linear_noise",
+    "models.vae.negative_elbo",
+    "models.vae.reparameterize",
+    "models.diffusion.spread_times",
+    "models.autoencoder.to_code",
+    "models.vae.unit_gaussian_nll",
+    "models.vae.vae_decode",
+    "models.vae.vae_encode",
+    "models.vae.vae_sample",
+    "models.mup.mup_gpt",  # tests/test_mup.py
+    "models.mup.mup_mlp",
     "optim.scaled_for_width",
 ]

@@ -64,11 +64,11 @@ TRANSFORMS = [
 ]
 
 HELPERS = [
-    "optim.base.bias_correction",
-    "optim.base.decay_weights",
-    "optim.base.expect_one_pace",
-    "optim.base.expect_objective",
-    "optim.base.from_direction",
-    "optim.base.from_update",
-    "optim.base.moving_average",
+    "optim._base.bias_correction",
+    "optim._base.decay_weights",
+    "optim._base.expect_one_pace",
+    "optim._base.expect_objective",
+    "optim._base.from_direction",
+    "optim._base.from_update",
+    "optim._base.moving_average",
 ]

@@ -35,13 +35,13 @@ OPTIMIZERS = [
     OptimizerRow(name="yogi", make=optim.yogi, scalars={**_MOMENTS, "start": 0.01}),
     OptimizerRow(
         name="adan",
-        make=optim.adan,
+        make=optim.contrib.adan,
         scalars={"b1": 0.9, "b2": 0.8, "b3": 0.99, "eps": _EPS, "weight_decay": 0.1},
         decays=True,
     ),
     OptimizerRow(
         name="ademamix",
-        make=optim.ademamix,
+        make=optim.contrib.ademamix,
         scalars={
             "b1": 0.8,
             "b2": 0.99,
@@ -53,8 +53,10 @@ OPTIMIZERS = [
         },
         decays=True,
     ),
-    OptimizerRow(name="adopt", make=optim.adopt, scalars={"b1": 0.9, "b2": 0.99, "eps": 0.5}),
+    OptimizerRow(
+        name="adopt", make=optim.contrib.adopt, scalars={"b1": 0.9, "b2": 0.99, "eps": 0.5}
+    ),
 ]
 
 # Settings are all there is to them: the laws are those of nadamw and schedule_free_adamw.
-HELPERS = ["optim.algoperf_nadamw", "optim.algoperf_schedule_free_adamw"]
+HELPERS = ["optim.contrib.algoperf_nadamw", "optim.contrib.algoperf_schedule_free_adamw"]

@@ -82,8 +82,8 @@ TRANSFORMS = [
         name="adaptive_clip", make=optim.adaptive_clip, scalars={"clipping": 0.3, "eps": 2.0}
     ),
     TransformRow(
-        name="centralise in front of a clip",
-        make=lambda max_value: optim.chain(optim.centralise(), optim.clip_by_value(max_value)),
+        name="centralize in front of a clip",
+        make=lambda max_value: optim.chain(optim.centralize(), optim.clip_by_value(max_value)),
         scalars={"max_value": 0.3},
     ),
     TransformRow(name="zero_not_finite", make=optim.zero_not_finite),
@@ -98,9 +98,9 @@ TRANSFORMS = [
 
 HELPERS = [
     "optim.adam.adam_rule",
-    "optim.base.elementwise",  # every elementwise optimizer has a row
-    "optim.base.expect_unscaled",
-    "optim.depth.depth_by_number",
+    "optim._base.elementwise",  # every elementwise optimizer has a row
+    "optim._base.expect_unscaled",
+    "optim.lr_scaling.depth_by_number",
     "optim.groups.by_group",
     "optim.groups.frozen",  # trains nothing
     "optim.groups.groups_table",

@@ -35,31 +35,31 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="shampoo",
-        make=lambda **given: optim.shampoo(every_steps=3, **given),
+        make=lambda **given: optim.contrib.shampoo(every_steps=3, **given),
         scalars={"b1": 0.9, "b2": 0.99, "weight_decay": 0.1, "eps": 0.1},
         decays=True,
     ),
     OptimizerRow(
         name="shampoo in blocks",
-        make=lambda **given: optim.shampoo(every_steps=3, block_size=2, **given),
+        make=lambda **given: optim.contrib.shampoo(every_steps=3, block_size=2, **given),
         scalars={"b1": 0.9, "b2": 0.99, "weight_decay": 0.1, "eps": 0.1},
         decays=True,
     ),
     OptimizerRow(
         name="soap",
-        make=lambda **given: optim.soap(every_steps=3, **given),
+        make=lambda **given: optim.contrib.soap(every_steps=3, **given),
         scalars={"b1": 0.9, "b2": 0.99, "b3": 0.9, "weight_decay": 0.1, "eps": 0.1},
         decays=True,
     ),
     OptimizerRow(
         name="sophia",
-        make=lambda **given: optim.sophia(key=jax.random.key(0), every_steps=3, **given),
+        make=lambda **given: optim.contrib.sophia(key=jax.random.key(0), every_steps=3, **given),
         scalars={"b1": 0.9, "b2": 0.9, "scale": 2.0, "weight_decay": 0.1},
         decays=True,
     ),
     OptimizerRow(
         name="kron",
-        make=lambda **given: optim.kron(key=jax.random.key(0), max_size=3, **given),
+        make=lambda **given: optim.contrib.kron(key=jax.random.key(0), max_size=3, **given),
         scalars={"b1": 0.9, "factor_lr": 0.1, "max_rms": 0.8, "weight_decay": 0.1},
         decays=True,
     ),
@@ -77,5 +77,5 @@ HELPERS = [
     "optim.muon.adamw_scale",
     "optim.muon.matrices",
     "optim.muon.width_scale",
-    "optim.newton_schulz.newton_schulz",
+    "optim.muon.newton_schulz",
 ]

@@ -73,14 +73,14 @@ OPTIMIZERS = [
     # At b2 = 0.99 the result bends so much that the central difference itself is off by 3e-6.
     OptimizerRow(
         name="prodigy",
-        make=optim.prodigy,
+        make=optim.contrib.prodigy,
         scalars={"b1": 0.8, "b2": 0.95, "eps": _EPS, "d0": 0.05},
         lr=0.5,
         leafwise=False,
     ),
     OptimizerRow(
         name="dadapt_adam",
-        make=optim.dadapt_adam,
+        make=optim.contrib.dadapt_adam,
         scalars={"b1": 0.8, "b2": 0.95, "eps": _EPS, "d0": 0.05},
         lr=0.5,
         leafwise=False,
@@ -89,8 +89,8 @@ OPTIMIZERS = [
 
 HELPERS = [
     "optim.skip.update_if",
-    "optim.wrap.choose",
-    "optim.wrap.cast_like",
-    "optim.wrap.wide_copy",
-    "optim.wrap.wrapping",
+    "optim._wrap.choose",
+    "optim._wrap.cast_like",
+    "optim._wrap.wide_copy",
+    "optim._wrap.wrapping",
 ]

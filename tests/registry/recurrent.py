@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import models
+from fnn import nn
 from fnn.initializers import normal as normal_init
 from tests.registry.rows import ModelRow, integers, normal
 
@@ -11,43 +11,43 @@ QUICK = {"recurrent_init": normal_init(0.5)}  # drawing orthogonal matrices is s
 LENGTHS = np.array([4, 1, 3], np.int32)
 
 MODELS = [
-    ModelRow(name="embedding", make=lambda: models.embedding(5, 3), x=integers(4, 2, below=5)),
+    ModelRow(name="embedding", make=lambda: nn.embedding(5, 3), x=integers(4, 2, below=5)),
     ModelRow(
         name="embedding of one integer, drawn with deviation 1",
-        make=lambda: models.embedding(4, 2, table_init=normal_init()),
+        make=lambda: nn.embedding(4, 2, table_init=normal_init()),
         x=integers(3, below=4),
     ),
-    ModelRow(name="learned_positions", make=lambda: models.learned_positions(6), x=normal(3, 4, 3)),
-    ModelRow(name="sinusoidal_positions", make=models.sinusoidal_positions, x=normal(3, 4, 5)),
+    ModelRow(name="learned_positions", make=lambda: nn.learned_positions(6), x=normal(3, 4, 3)),
+    ModelRow(name="sinusoidal_positions", make=nn.sinusoidal_positions, x=normal(3, 4, 5)),
     ModelRow(
         name="sinusoidal_positions at a traced base",
-        make=lambda: models.sinusoidal_positions(base=jnp.float32(100.0)),
+        make=lambda: nn.sinusoidal_positions(base=jnp.float32(100.0)),
         x=normal(3, 2, 4),
         smooth=False,  # the base is float32, and the law wants float64 throughout
     ),
-    ModelRow(name="rnn", make=lambda: models.rnn(3), x=normal(3, 4, 2)),
-    ModelRow(name="lstm", make=lambda: models.lstm(2, **QUICK), x=(normal(3, 4, 3), LENGTHS)),
-    ModelRow(name="gru", make=lambda: models.gru(2, **QUICK), x=normal(3, 4, 3)),
+    ModelRow(name="rnn", make=lambda: nn.rnn(3), x=normal(3, 4, 2)),
+    ModelRow(name="lstm", make=lambda: nn.lstm(2, **QUICK), x=(normal(3, 4, 3), LENGTHS)),
+    ModelRow(name="gru", make=lambda: nn.gru(2, **QUICK), x=normal(3, 4, 3)),
     ModelRow(
         name="linear_recurrence",
-        make=lambda: models.linear_recurrence(2),
+        make=lambda: nn.linear_recurrence(2),
         x=(normal(3, 3, 3), np.minimum(LENGTHS, 3)),
     ),
     ModelRow(
         name="bidirectional",
-        make=lambda: models.bidirectional(models.rnn(2, **QUICK)),
+        make=lambda: nn.bidirectional(nn.rnn(2, **QUICK)),
         x=(normal(3, 4, 2), LENGTHS),
     ),
     ModelRow(
         name="keep_lengths",
-        make=lambda: models.keep_lengths(models.dropout(0.5)),
+        make=lambda: nn.keep_lengths(nn.dropout(0.5)),
         x=(normal(3, 4, 2), LENGTHS),
         noisy=True,
     ),
     ModelRow(
-        name="keep_lengths of an array", make=lambda: models.keep_lengths(jnp.sin), x=normal(3, 2)
+        name="keep_lengths of an array", make=lambda: nn.keep_lengths(jnp.sin), x=normal(3, 2)
     ),
-    ModelRow(name="last_step", make=models.last_step, x=(normal(3, 4, 2), LENGTHS)),
+    ModelRow(name="last_step", make=nn.last_step, x=(normal(3, 4, 2), LENGTHS)),
 ]
 
 HELPERS = [  # tests/test_recurrent.py, tests/test_recurrent_torch.py
@@ -58,5 +58,5 @@ HELPERS = [  # tests/test_recurrent.py, tests/test_recurrent_torch.py
     "layers.rnn_cell",
     "layers.scan_cell",
     "layers.multilayer",
-    "models.layers.recurrent.split_lengths",
+    "nn.recurrent.split_lengths",
 ]

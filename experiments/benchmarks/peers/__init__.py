@@ -21,7 +21,7 @@ class Contender(NamedTuple):
     package: str
     module: str
     function: str
-    pictures_only: bool = False
+    images_only: bool = False
 
     @property
     def installed(self) -> bool:

@@ -24,16 +24,17 @@ from experiments.benchmarks.peers.work import (
     WIDTH,
     Work,
 )
-from fnn import layers, losses, models, optim, schedules, tree
+from fnn import layers, losses, models, nn, optim, schedules, tree
 from fnn.activations import gelu, relu
-from fnn.combinators import sequential, stack
 from fnn.measures import norms
+from fnn.nn import sequential, stack
 from fnn.recipe import Recipe
-from fnn.train import compiled, make_init, make_step, microbatches
-from fnn.train.blocks import rows, scan_steps
-from fnn.train.chunks import chunks, most_steps
+from fnn.train import _compiled as compiled
+from fnn.train import make_init, make_step, microbatches
+from fnn.train._blocks import rows, scan_steps
+from fnn.train._chunks import chunks, most_steps
+from fnn.train._job import Job, make_job
 from fnn.train.devices import everywhere
-from fnn.train.job import Job, make_job
 from fnn.types import Batch, Data, Measure, Model, Optimizer
 from fnn.xla import plain
 
@@ -43,26 +44,26 @@ IN_PARTS = {"cnn": 4}  # by parts of those, one after another, whose activations
 
 
 def _mlp(*sizes: int) -> Model:
-    return models.mlp(models.MLPConfig(widths=sizes[:-1], out_features=sizes[-1]))
+    return models.mlp.mlp(models.mlp.MLPConfig(widths=sizes[:-1], out_features=sizes[-1]))
 
 
 def _cnn() -> Model:
     return sequential(
-        models.conv(32, (3, 3)),
+        nn.conv(32, (3, 3)),
         relu,
-        models.max_pool((2, 2)),
-        models.conv(64, (3, 3)),
+        nn.max_pool((2, 2)),
+        nn.conv(64, (3, 3)),
         relu,
-        models.max_pool((2, 2)),
-        models.flatten(),
-        models.dense(128),
+        nn.max_pool((2, 2)),
+        nn.flatten(),
+        nn.linear(128),
         relu,
-        models.dense(10),
+        nn.linear(10),
     )
 
 
 def _gpt() -> Model:
-    shape = models.gpt2(
+    shape = models.gpt.gpt2(
         vocabulary=VOCABULARY,
         max_length=LENGTH,
         features=FEATURES,
@@ -71,23 +72,23 @@ def _gpt() -> Model:
         activation=gelu,
         bias=False,
     )
-    return models.gpt(shape)
+    return models.gpt.gpt(shape)
 
 
 def _deep() -> Model:
     widths = (WIDTH,) * DEPTH
-    return models.mlp(models.MLPConfig(widths=widths, out_features=10, norm=models.batch_norm))
+    return models.mlp.mlp(models.mlp.MLPConfig(widths=widths, out_features=10, norm=nn.batch_norm))
 
 
 def _stacked() -> Model:
     """The same, compiled as one block that a loop repeats."""
-    block = sequential(models.dense(WIDTH), models.batch_norm(), relu)
-    return sequential(stack(block, DEPTH), models.dense(10))
+    block = sequential(nn.linear(WIDTH), nn.batch_norm(), relu)
+    return sequential(stack(block, DEPTH), nn.linear(10))
 
 
 def _lstm() -> Model:
-    config = models.RNNLMConfig(vocabulary=VOCABULARY, features=EMBEDDED, widths=(HIDDEN,))
-    return models.rnn_lm(config)
+    config = models.rnn_lm.RNNLMConfig(vocabulary=VOCABULARY, features=EMBEDDED, widths=(HIDDEN,))
+    return models.rnn_lm.rnn_lm(config)
 
 
 MODELS: dict[str, Callable[[], Model]] = {
@@ -98,7 +99,9 @@ MODELS: dict[str, Callable[[], Model]] = {
     "deep": _deep,
     "stacked": _stacked,
     "lstm": _lstm,
-    "resnet": lambda: models.resnet(models.resnet18(10, stem=models.cifar_stem)),
+    "resnet": lambda: models.resnet.resnet(
+        models.resnet.resnet18(10, stem=models.resnet.cifar_stem)
+    ),
 }
 
 

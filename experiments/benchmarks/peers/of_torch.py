@@ -1,4 +1,4 @@
-"""PyTorch: eager and compiled, in the default layout and, for pictures, with the channels last.
+"""PyTorch: eager and compiled, in the default layout and, for images, with the channels last.
 
 The fused optimizers are PyTorch's quickest, also on a CPU; gradients are set to None between steps.
 `compiled` compiles the model and the loss, as the documentation of `torch.compile` advises.
@@ -185,7 +185,7 @@ def _wait() -> None:
 
 
 def _tensors(work: Work) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches, with pictures as (batch, channels, height, width) and labels of 64 bits."""
+    """The batches, with images as (batch, channels, height, width) and labels of 64 bits."""
 
     def tensor(a: Any) -> torch.Tensor:
         t = torch.from_numpy(a).to(_device())

@@ -1,4 +1,4 @@
-"""The rows of a part as standardised numbers that distances and linear maps make sense of."""
+"""The rows of a part as standardized numbers that distances and linear maps make sense of."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ _LINEAR = 128  # more features than this are projected
 _RANDOM = 128
 
 
-def standardised(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def standardized(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Features with mean 0 and variance 1, or 0 where they are constant; categories coded.
 
     Two different values of a category are about as far from each other, 1, as two numbers that
     are a standard deviation apart.
 
     >>> part = Part(name='train', rows=np.array([[1.0], [3.0]]), shape=(1,))
-    >>> standardised(part, np.arange(2), np.random.default_rng(0)).tolist()
+    >>> standardized(part, np.arange(2), np.random.default_rng(0)).tolist()
     [[-1.0], [1.0]]
     """
     plain = [i for i in range(part.rows.shape[1]) if i not in part.categorical]
@@ -45,7 +45,7 @@ def design(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray
     >>> design(part, np.arange(2), np.random.default_rng(0)).shape
     (2, 130)
     """
-    x = standardised(part, rows, rng).astype(np.float64)
+    x = standardized(part, rows, rng).astype(np.float64)
     if x.shape[1] > _LINEAR:
         x = x @ rng.normal(size=(x.shape[1], _LINEAR)) / np.sqrt(x.shape[1])
     spread = np.sqrt(np.square(x).sum(axis=1).mean())

@@ -9,7 +9,7 @@ from fnn.data.audit.limits import Limits
 from fnn.data.audit.parts import Part
 
 _MOST_ROWS = 20_000  # for a mean and a standard deviation to one percent
-_MOST_PICTURES = 2000
+_MOST_IMAGES = 2000
 
 
 def non_finite(parts: tuple[Part, ...], limits: Limits, rng: np.random.Generator) -> list[Finding]:
@@ -52,7 +52,7 @@ def constant_features(
 ) -> list[Finding]:
     """Features that do not vary in a whole split of at least two examples.
 
-    Pixels that are constant at the border of pictures are no fault, nor those joined to the border
+    Pixels that are constant at the border of images are no fault, nor those joined to the border
     by others that mostly have the same value; a constant pixel amid others that vary is.
 
     >>> from fnn.data.audit.parts import parts_of
@@ -64,7 +64,7 @@ def constant_features(
     for part in parts:
         first = part.rows[:1]
         same = ((part.rows == first) | ((part.rows != part.rows) & (first != first))).all(axis=0)
-        if part.pictures:
+        if part.images:
             same = _amid(part, same, limits.varies, rng)
         if len(part.rows) > 1 and same.any() and part.names != ("text",):
             found.append(_constant(part, np.flatnonzero(same)))
@@ -76,7 +76,7 @@ def _constant(part: Part, columns: np.ndarray) -> Finding:
         kind="constant feature",
         where=f"{part.name}: {part.features(columns)}",
         numbers={"constant": len(columns), "of": part.rows.shape[1]},
-        advice="they tell nothing and divide by 0 when standardised: leave them out, or find out "
+        advice="they tell nothing and divide by 0 when standardized: leave them out, or find out "
         "why they do not vary",
     )
 
@@ -85,7 +85,7 @@ def _amid(part: Part, same: np.ndarray, varies: float, rng: np.random.Generator)
     """Constant places without a path of quiet ones to the border, each channel by itself."""
     if same.all() or not same.any():
         return same
-    rows = part.rows[rng.permutation(len(part.rows))[:_MOST_PICTURES]]
+    rows = part.rows[rng.permutation(len(part.rows))[:_MOST_IMAGES]]
     usual = np.median(rows, axis=0)
     quiet = ((rows != usual).mean(axis=0) < varies).reshape(part.shape)
     value = usual.reshape(part.shape)
@@ -102,7 +102,7 @@ def _amid(part: Part, same: np.ndarray, varies: float, rng: np.random.Generator)
 def _grown(
     outside: np.ndarray, quiet: np.ndarray, value: np.ndarray, axes: Iterable[int]
 ) -> np.ndarray:
-    """With the quiet neighbours of the same value."""
+    """With the quiet neighbors of the same value."""
     grown = outside.copy()
     for axis in axes:
         for step in (1, -1):
@@ -117,7 +117,7 @@ def unscaled_features(
     """Floating-point features whose scales are far apart, far from 1, or far below their means.
 
     Integers are passed over: bytes are divided, tokens embedded, before a model sees them. All
-    places of pictures count as one feature, or one for each channel.
+    places of images count as one feature, or one for each channel.
 
     >>> from fnn.data.audit.parts import parts_of
     >>> x = np.random.default_rng(0).normal(size=(100, 2)) * [1.0, 1e4]
@@ -155,14 +155,14 @@ def _unscaled(part: Part, limits: Limits, rng: np.random.Generator) -> list[Find
             where=f"{part.name}: {', '.join(names[i] for i in worst)}",
             numbers={"largest std": float(std.max()), "smallest": float(std.min()),
                      "mean/std": offset, "size": size},
-            advice="gradients follow the large features and lose the small ones: fit_standardiser "
+            advice="gradients follow the large features and lose the small ones: fit_standardizer "
             "on the training part, and apply it to all",
         )
     ]  # fmt: skip
 
 
 def _pooled(part: Part, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
-    if not part.pictures:
+    if not part.images:
         columns = [i for i in range(part.rows.shape[1]) if i not in part.categorical]
         return [part.feature(i) for i in columns], part.numbers(rows, columns)
     few = rows[: max(1, 4_000_000 // part.rows.shape[1])]

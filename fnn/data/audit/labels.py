@@ -41,10 +41,10 @@ def class_imbalance(
     >>> class_imbalance(parts, Limits(), np.random.default_rng(0))[0].numbers['ratio']
     19.0
     """
-    labelled = [(part, part.classes) for part in parts if part.classes is not None]
-    classes = 1 + max((int(y.max()) for _, y in labelled), default=0)
+    labeled = [(part, part.classes) for part in parts if part.classes is not None]
+    classes = 1 + max((int(y.max()) for _, y in labeled), default=0)
     found = []
-    for part, y in labelled:
+    for part, y in labeled:
         counts = np.bincount(y, minlength=classes)
         if len(y) >= limits.fewest and (counts > 0).sum() > 1:
             found += _imbalance(part, y, counts, limits.imbalance)

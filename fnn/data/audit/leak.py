@@ -31,7 +31,7 @@ def leaking_features(
         if y is None or len(y) < limits.fewest or (y == y[0]).all() or part.names == ("text",):
             continue
         most = min(_MOST_ROWS, max(500, _MOST_ENTRIES // part.rows.shape[1]))
-        # In a random order, or equal values would have neighbours of their class in sorted data.
+        # In a random order, or equal values would have neighbors of their class in sorted data.
         rows = rng.permutation(len(y))[:most]
         told = agreement(neighbors(part.numbers(rows)), y[rows])
         leaks = np.flatnonzero(told >= limits.leak)

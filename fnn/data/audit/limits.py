@@ -24,7 +24,7 @@ class Limits:
     varies: float = 0.05  # share of rows off the median, below which a feature is only sparse
 
     # Between examples
-    near: float = 0.4  # distance to the nearest over that to the fifth nearest neighbour
+    near: float = 0.4  # distance to the nearest over that to the fifth nearest neighbor
     by_luck: float = 0.01  # near-duplicates expected in a whole set without any
 
     # Between splits

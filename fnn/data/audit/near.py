@@ -1,11 +1,11 @@
-"""Examples that are nearly alike: the same picture again, brighter, noisier or saved once more."""
+"""Examples that are nearly alike: the same image again, brighter, noisier or saved once more."""
 
 from collections.abc import Callable
 from itertools import combinations_with_replacement
 
 import numpy as np
 
-from fnn.data.audit.design import standardised
+from fnn.data.audit.design import standardized
 from fnn.data.audit.duplicates import first_alike
 from fnn.data.audit.findings import EXAMPLES, Finding
 from fnn.data.audit.limits import Limits
@@ -16,10 +16,10 @@ _SKETCH = 64  # numbers of a projection, which keeps distances to a tenth
 _LEAF = 512  # examples that are all compared
 _TREES = 4  # a pair at the limit is parted by one tree in four or five
 _MOST = 1000  # candidates that are looked at closely
-_SIDE = 8  # pixels, of pictures that are compared with shifts, or may lie in a row
+_SIDE = 8  # pixels, of images that are compared with shifts, or may lie in a row
 _ONE_UNIT = 10.0  # largest deviation of a feature over the median one; the inverse is quiet
-_RANKS = 0.7  # correlation of the ranks of two rows that are one picture in another light
-_SAME = 0.25  # distance of pictures that are the same up to noise: a correlation of 0.97
+_RANKS = 0.7  # correlation of the ranks of two rows that are one image in another light
+_SAME = 0.25  # distance of images that are the same up to noise: a correlation of 0.97
 _CLOSER = 0.4  # distance after the right shift over that without
 View = Callable[[Part, np.ndarray, np.random.Generator], np.ndarray]
 
@@ -27,14 +27,14 @@ View = Callable[[Part, np.ndarray, np.random.Generator], np.ndarray]
 def near_duplicates(
     parts: tuple[Part, ...], limits: Limits, rng: np.random.Generator
 ) -> list[Finding]:
-    """Examples much closer to another one than to its other neighbours.
+    """Examples much closer to another one than to its other neighbors.
 
-    Pictures and sequences are taken less their mean and over their norm, so light and contrast do
+    Images and sequences are taken less their mean and over their norm, so light and contrast do
     not count, and by the size of their Fourier transform, which a shift does not change; what is
     near by that counts if a shift by one pixel makes the two nearly equal. Features are
-    standardised. From 64 features on, where none varies far more than the others, they are compared
-    as a picture as well, and as they are where some vary far less, as pixels in a row do at the
-    border: standardising scales up their noise.
+    standardized. From 64 features on, where none varies far more than the others, they are compared
+    as an image as well, and as they are where some vary far less, as pixels in a row do at the
+    border: standardizing scales up their noise.
 
     With r_k the Euclidean distance to the k-th nearest of all the examples of all splits, exact
     copies aside, an example is a near-duplicate where
@@ -47,7 +47,7 @@ def near_duplicates(
     files, such rows come by chance.
 
     Candidates are found by trees of random projections; the thousand closest are measured exactly,
-    so no more than these are counted. Mirrored pictures are not found.
+    so no more than these are counted. Mirrored images are not found.
 
     Source: for d, Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a minimal
       neighborhood information", here from the median of the ratios.
@@ -71,17 +71,17 @@ def near_duplicates(
 
 
 def _views(part: Part) -> tuple[View, ...]:
-    if part.pictures:
+    if part.images:
         shifted = min(part.shape[:2]) >= _SIDE
-        return (_as_picture, _as_spectrum) if shifted else (_as_picture,)
+        return (_as_image, _as_spectrum) if shifted else (_as_image,)
     std = part.numbers(slice(2000)).std(axis=0)
     usual = np.median(std[std > 0]) if (std > 0).any() else 0.0
     if part.table or std.max() > _ONE_UNIT * usual:
-        return (standardised,)
+        return (standardized,)
     if part.rows.shape[1] < _SIDE**2:
-        return (standardised,)
+        return (standardized,)
     quiet = (std[std > 0] < usual / _ONE_UNIT).any()  # as pixels at a border
-    return (standardised, *[_in_one_unit] * bool(quiet), _as_picture)
+    return (standardized, *[_in_one_unit] * bool(quiet), _as_image)
 
 
 def _pairs(
@@ -89,7 +89,7 @@ def _pairs(
 ) -> np.ndarray:
     """Rows (i, j, distance) of the near-duplicates among the examples `single` in a view."""
     x = view(part, single, rng).astype(np.float32, copy=False)
-    kept = np.flatnonzero(np.square(x).sum(axis=1) > 0)  # an empty picture is like any other
+    kept = np.flatnonzero(np.square(x).sum(axis=1) > 0)  # an empty image is like any other
     pairs = _near_pairs(x[kept], limits, rng)
     if len(pairs) == 0:
         return pairs
@@ -97,10 +97,10 @@ def _pairs(
     one, other = (part.numbers(pairs[:, i].astype(int)) for i in (0, 1))
     if view is _as_spectrum:
         return pairs[_one_pixel_apart(one, other, part.shape)]
-    if part.pictures or part.rows.shape[1] == 1:
+    if part.images or part.rows.shape[1] == 1:
         return pairs
     kept = (one != other).sum(axis=1) > 1
-    return pairs[kept & _alike_in_order(one, other)] if view is _as_picture else pairs[kept]
+    return pairs[kept & _alike_in_order(one, other)] if view is _as_image else pairs[kept]
 
 
 def _joined(parts: tuple[Part, ...]) -> Part:
@@ -116,14 +116,14 @@ def _in_one_unit(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.n
     return x - x.mean(axis=0)
 
 
-def _as_picture(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _as_image(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each example less its mean and over its norm."""
     return _even(part.numbers(rows).astype(np.float32, copy=False))
 
 
 def _as_spectrum(part: Part, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The size of the Fourier transform of each picture, less its mean and over its norm."""
-    made = [_spectrum(_as_picture(part, some, rng), part.shape) for some in _blocks(rows)]
+    """The size of the Fourier transform of each image, less its mean and over its norm."""
+    made = [_spectrum(_as_image(part, some, rng), part.shape) for some in _blocks(rows)]
     return _even(np.concatenate(made))
 
 
@@ -154,7 +154,7 @@ def _alike_in_order(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _one_pixel_apart(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Whether a shift by one pixel makes each pair of pictures nearly equal where they overlap."""
+    """Whether a shift by one pixel makes each pair of images nearly equal where they overlap."""
 
     def apart(down: int, right: int) -> np.ndarray:
         parts = [
@@ -185,7 +185,7 @@ def _near_pairs(x: np.ndarray, limits: Limits, rng: np.random.Generator) -> np.n
     dimension = np.log(2) / np.log(max(float(np.median(ratio)), 1 + 1e-6))
     luck = (limits.by_luck / ((_NEIGHBOURS - 1) * len(x))) ** (1 / dimension)
     limit = min(limits.near, luck)
-    # The sketch is off by a tenth or two, and the trees may have missed a neighbour.
+    # The sketch is off by a tenth or two, and the trees may have missed a neighbor.
     closeness = nearest[:, 0] / np.maximum(nearest[:, -1], 1e-12)
     candidates = np.flatnonzero(closeness < 1.5 * limit)
     candidates = candidates[np.argsort(closeness[candidates], kind="stable")][:_MOST]
@@ -199,7 +199,7 @@ def _near_pairs(x: np.ndarray, limits: Limits, rng: np.random.Generator) -> np.n
 
 
 def _nearest_by_trees(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Distances to the nearest neighbours, sorted, as far as one of the trees has them together."""
+    """Distances to the nearest neighbors, sorted, as far as one of the trees has them together."""
     best = np.full((len(x), _NEIGHBOURS), np.inf, np.float32)
     who = np.full((len(x), _NEIGHBOURS), -1)
     for _ in range(_TREES if len(x) > _LEAF else 1):
@@ -215,7 +215,7 @@ def _nearest_by_trees(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _merged(
     best: np.ndarray, who: np.ndarray, found: np.ndarray, near: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest of two lists of neighbours, without those that are in both."""
+    """The nearest of two lists of neighbors, without those that are in both."""
     known = (near[:, :, None] == who[:, None, :]).any(axis=2)
     both = np.concatenate([best, np.where(known, np.inf, found)], axis=1)
     names = np.concatenate([who, near], axis=1)
@@ -243,7 +243,7 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _measured(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and exact distances of the nearest neighbours of some rows among all."""
+    """Indices and exact distances of the nearest neighbors of some rows among all."""
     indices = np.zeros((len(rows), _NEIGHBOURS), np.int64)
     distances = np.zeros((len(rows), _NEIGHBOURS))
     for start in range(0, len(rows), 128):

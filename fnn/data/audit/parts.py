@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn.data.arrays import expect_labels, expect_native, expect_numbers
+from fnn.data._arrays import expect_labels, expect_native, expect_numbers
 from fnn.data.tables import Table
 from fnn.types import Pair
 
@@ -22,7 +22,7 @@ class Part:
 
     name: str
     rows: np.ndarray  # (n, features), in the dtype of the source
-    shape: tuple[int, ...]  # of one example; two axes or more are a picture, or a sequence
+    shape: tuple[int, ...]  # of one example; two axes or more are an image, or a sequence
     names: tuple[str, ...] = ()  # of the columns
     categorical: frozenset[int] = frozenset()  # columns whose numbers only name something
     table: bool = False  # where NaN stands for what is missing
@@ -31,8 +31,8 @@ class Part:
     strings: tuple[np.ndarray, ...] = ()  # the columns of texts or of categories, (n,) each
 
     @property
-    def pictures(self) -> bool:
-        """Whether the columns are places of one picture or sequence, with a unit in common."""
+    def images(self) -> bool:
+        """Whether the columns are places of one image or sequence, with a unit in common."""
         return len(self.shape) > 1
 
     @property
@@ -44,7 +44,7 @@ class Part:
         """What a column is called."""
         if self.names:
             return self.names[column]
-        if self.pictures:
+        if self.images:
             return str(tuple(map(int, np.unravel_index(column, self.shape))))
         return f"feature {column}"
 
@@ -71,7 +71,7 @@ def parts_of(splits: Mapping[str, Any]) -> tuple[Part, ...]:
     Raises: ValueError for no splits, what is no split, an empty one, or labels of another length.
 
     >>> parts = parts_of({'train': (np.zeros((2, 8, 8)), np.array([0, 1]))})
-    >>> parts[0].rows.shape, parts[0].pictures, parts[0].classes.tolist()
+    >>> parts[0].rows.shape, parts[0].images, parts[0].classes.tolist()
     ((2, 64), True, [0, 1])
     """
     if not splits:

@@ -25,7 +25,7 @@ def misaligned_labels(
 ) -> list[Finding]:
     """Splits whose labels fit the row before or after better than their own, or fit none.
 
-    A shift by a row shows only where neighbours have different labels: in a set that is sorted by
+    A shift by a row shows only where neighbors have different labels: in a set that is sorted by
     class it changes the two rows at the ends of each class, and is not found.
 
     >>> from fnn.data.audit.parts import parts_of
@@ -76,7 +76,7 @@ def _shifted(part: Part, scores: _Scores) -> Finding:
             "when moved": max(scores.back, scores.forth),
             "by rows": row,
         },
-        advice="the labels fit the features of a neighbouring row better: look for a header or a "
+        advice="the labels fit the features of a neighboring row better: look for a header or a "
         f"dropped row in one of the two files; numpy.roll(y, {row}) undoes it",
     )
 

@@ -39,7 +39,7 @@ def audit(
     the training file, 6 in the test file, and 26 examples in both, all up to the label; its numbers
     are unscaled, as are those of wine and breast_cancer. Fashion-MNIST near-duplicates: 65 pairs in
     train, 2 in test, 19 between them; CIFAR-10 178, 11 and 73 that differ little more than in
-    colour and sharpness. The names 2,539 repetitions. Digits, diabetes, MNIST and Tiny Shakespeare:
+    color and sharpness. The names 2,539 repetitions. Digits, diabetes, MNIST and Tiny Shakespeare:
     nothing.
 
     Not seen: a shift by a row in data that are sorted by class, such as iris and wine as published,
@@ -48,7 +48,7 @@ def audit(
 
     Args:
       splits: batches (x, y) by the names of the splits, the training part first. x: an array, the
-        examples first, with one axis more for rows of features and two or more for pictures or
+        examples first, with one axis more for rows of features and two or more for images or
         sequences; a Table; a text or a sequence of texts, which may come without y. y: classes as
         integers, strings or units, values as floats, or None.
       key: typed key of samples, probes and projections; it is not consumed. Without it they are

@@ -112,7 +112,7 @@ def stretch(x: Wave, speed: Scalar) -> Wave:
     growth = angles[high] - angles[low] - steady[None, :]
     growth = growth - 2 * jnp.pi * jnp.round(growth / (2 * jnp.pi)) + steady[None, :]
     phase = angles[:1] + jnp.cumsum(growth, axis=0) - growth
-    y = _synthesise(jax.lax.complex(size * jnp.cos(phase), size * jnp.sin(phase)), x.size)
+    y = _synthesize(jax.lax.complex(size * jnp.cos(phase), size * jnp.sin(phase)), x.size)
     return jnp.where(jnp.asarray(speed) == 1, x, y)
 
 
@@ -121,7 +121,7 @@ def mask_times(longest: Scalar, *, fill: Scalar = 0.0) -> Augment:
 
     Args:
       longest: of the span, in frames; its length is drawn evenly from 0 to that. May be traced.
-      fill: what stands there; the mean is 0 after standardising.
+      fill: what stands there; the mean is 0 after standardizing.
 
     Source: Park et al. 2019, arXiv:1904.08779, section 2.
 
@@ -173,7 +173,7 @@ def _analyse(x: Wave) -> Complex[Array, "frames bins"]:
     return jnp.fft.rfft(padded[places] * _window(x.dtype)[None, :], axis=1)
 
 
-def _synthesise(spectra: Complex[Array, "frames bins"], samples: int) -> Wave:
+def _synthesize(spectra: Complex[Array, "frames bins"], samples: int) -> Wave:
     waves = jnp.fft.irfft(spectra, _WINDOW, axis=1)
     window = _window(waves.dtype)
     frames = waves.shape[0]

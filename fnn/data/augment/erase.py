@@ -1,4 +1,4 @@
-"""Parts of a picture taken away. One picture is (height, width, channels)."""
+"""Parts of an image taken away. One image is (height, width, channels)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ from fnn.data.augment.base import Augment, between, expect_image, happens, round
 from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
-Picture = Num[Array, "height width channels"]
+Image = Num[Array, "height width channels"]
 
 
 def cutout(size: Scalar, *, fill: Scalar = 0.0) -> Augment:
-    """A square of one colour somewhere on the picture; a part of it may lie outside.
+    """A square of one color somewhere on the image; a part of it may lie outside.
 
     Args:
       size: side of the square, in pixels; may be traced.
-      fill: its colour.
+      fill: its color.
 
     Source: DeVries & Taylor 2017, arXiv:1708.04552.
 
@@ -26,7 +26,7 @@ def cutout(size: Scalar, *, fill: Scalar = 0.0) -> Augment:
     Array(True, dtype=bool)
     """
 
-    def augment(key: PRNGKey, x: Array) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Image:
         expect_image("cutout", x)
         height, width = x.shape[:2]
         row, column = jax.random.split(key)
@@ -49,24 +49,24 @@ def random_erasing(
     mean: Scalar = 0.0,
     std: Scalar = 1.0,
 ) -> Augment:
-    """A rectangle of noise on the picture, with a probability.
+    """A rectangle of noise on the image, with a probability.
 
     Args:
       rate: probability in [0, 1].
-      area: least and largest share of the picture that it covers.
+      area: least and largest share of the image that it covers.
       stretch: largest ratio of its sides, at least 1; the ratio is even in its logarithm.
-      mean, std: of the normal noise in it, in the unit of the picture.
+      mean, std: of the normal noise in it, in the unit of the image.
 
     All may be traced.
 
     Source: Zhong et al. 2020, arXiv:1708.04896. Deviates: a rectangle that is longer than the
-      picture is cut at its border, not drawn again.
+      image is cut at its border, not drawn again.
 
     >>> random_erasing(0.0)(jax.random.key(0), jnp.ones((4, 4, 1))).sum().item()
     16.0
     """
 
-    def augment(key: PRNGKey, x: Array) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Image:
         expect_image("random_erasing", x)
         keys = jax.random.split(key, 6)
         height, width = x.shape[:2]
@@ -91,7 +91,7 @@ def random_erasing(
 
 
 def _rectangle(
-    x: Picture,
+    x: Image,
     corner: tuple[Float[Array, ""], ...],
     sides: tuple[Float[Array, ""], ...],
 ) -> Bool[Array, "height width"]:

@@ -1,4 +1,4 @@
-"""Where pixels are: flips, crops, turns. One picture is (height, width, channels)."""
+"""Where pixels are: flips, crops, turns. One image is (height, width, channels)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from fnn.data.augment.base import Augment, between, expect_image, happens, round
 from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
-Picture = Num[Array, "height width channels"]
+Image = Num[Array, "height width channels"]
 
 
 @within(rate="[0, 1]")
@@ -23,19 +23,17 @@ def flip(rate: Scalar = 0.5) -> Augment:
     [2, 1]
     """
 
-    def augment(key: PRNGKey, x: Array) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Image:
         expect_image("flip", x)
         return jnp.where(happens(key, rate), x[:, ::-1], x)
 
     return augment
 
 
-def alternating_flip(
-    x: Picture, index: Int[Array, ""] | int, epoch: Int[Array, ""] | int
-) -> Picture:
-    """Left becomes right in every other epoch, so that two epochs show each picture both ways.
+def alternating_flip(x: Image, index: Int[Array, ""] | int, epoch: Int[Array, ""] | int) -> Image:
+    """Left becomes right in every other epoch, so that two epochs show each image both ways.
 
-    Half of the pictures, by a hash of their index, begin with the other side. For a batch use
+    Half of the images, by a hash of their index, begin with the other side. For a batch use
     `jax.vmap(alternating_flip, (0, 0, None))`.
 
     Args:
@@ -56,13 +54,13 @@ def alternating_flip(
 
 
 def crop(padding: int, *, reflect: bool = False) -> Augment:
-    """A random part of the padded picture, as large as the picture was.
+    """A random part of the padded image, as large as the image was.
 
     Args:
       padding: pixels on each side, at least 0.
       reflect: fill the border with a mirror image instead of zeros.
 
-    Raises: ValueError for a negative padding, or a mirror image larger than the picture.
+    Raises: ValueError for a negative padding, or a mirror image larger than the image.
 
     >>> crop(1)(jax.random.key(0), jnp.ones((4, 4, 1))).shape
     (4, 4, 1)
@@ -70,7 +68,7 @@ def crop(padding: int, *, reflect: bool = False) -> Augment:
     if padding < 0:
         raise ValueError(f"crop: expected a padding of at least 0, got {padding}")
 
-    def augment(key: PRNGKey, x: Array) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Image:
         expect_image("crop", x)
         if reflect and padding >= min(x.shape[:2]):
             raise ValueError(
@@ -112,7 +110,7 @@ def affine(
       shear: largest shear, in degrees.
       fill: what comes in from outside.
 
-    All may be traced. Pixels between pixels are interpolated bilinearly; at 0 strengths the picture
+    All may be traced. Pixels between pixels are interpolated bilinearly; at 0 strengths the image
     comes back as it was, to the bit.
 
     >>> x = jnp.arange(9.0).reshape(3, 3, 1)
@@ -120,7 +118,7 @@ def affine(
     (3, 3, 1)
     """
 
-    def augment(key: PRNGKey, x: Array) -> Picture:
+    def augment(key: PRNGKey, x: Array) -> Image:
         expect_image("affine", x)
         keys = jax.random.split(key, 5)
         angle, slant = (
@@ -141,9 +139,9 @@ def affine(
 
 
 def warp(
-    x: Picture, matrix: Float[Array, "2 2"], offset: Float[Array, "2"], *, fill: Scalar = 0.0
-) -> Picture:
-    """The picture whose pixel at p, from the middle, is that of x at `matrix p + offset`.
+    x: Image, matrix: Float[Array, "2 2"], offset: Float[Array, "2"], *, fill: Scalar = 0.0
+) -> Image:
+    """The image whose pixel at p, from the middle, is that of x at `matrix p + offset`.
 
     Interpolated bilinearly; differentiable by matrix and offset.
 
@@ -170,8 +168,8 @@ def warp(
     return round_like(y, x)
 
 
-def _pixels(x: Picture, places: Float[Array, "height width 2"], fill: Scalar) -> Array:
-    """The pixels at whole places, `fill` outside of the picture."""
+def _pixels(x: Image, places: Float[Array, "height width 2"], fill: Scalar) -> Array:
+    """The pixels at whole places, `fill` outside of the image."""
     wide, sizes = dtypes.wide(x), jnp.array(x.shape[:2])
     at = jnp.clip(places, -1.0, sizes.astype(jnp.float32)[None, None]).astype(jnp.int32)
     inside = ((at >= 0) & (at < sizes[None, None])).all(axis=-1)

@@ -48,15 +48,15 @@ def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
 
 @within(alpha="[0, inf)")
 def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
-    """A rectangle of each picture comes from another one, and as much of its target.
+    """A rectangle of each image comes from another one, and as much of its target.
 
     Args:
-      alpha: as in `mixup`; the rectangle covers a share 1 - w of the picture, w ~ Beta(alpha,
+      alpha: as in `mixup`; the rectangle covers a share 1 - w of the image, w ~ Beta(alpha,
         alpha), less what lies outside. A plain 0 leaves everything as it is.
       classes: as in `mixup`.
 
     Returns: float targets, mixed by the area that was really exchanged.
-    Raises: ValueError for integer targets without `classes`, and for x that is no batch of pictures
+    Raises: ValueError for integer targets without `classes`, and for x that is no batch of images
       (batch, height, width, channels).
     Source: Yun et al. 2019, arXiv:1905.04899.
 
@@ -70,7 +70,7 @@ def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
         x, y = batch
         if not hasattr(x, "ndim") or x.ndim != 4:
             raise ValueError(
-                "cutmix: expected pictures (batch, height, width, channels), got "
+                "cutmix: expected images (batch, height, width, channels), got "
                 f"{getattr(x, 'shape', type(x).__name__)}; mixup takes any x"
             )
         targets = _as_probabilities("cutmix", y, classes)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from fnn import dtypes
 from fnn.autodiff import safe_norm
-from fnn.data.arrays import expect_numbers
+from fnn.data._arrays import expect_numbers
 from fnn.data.augment.base import Augment, round_like
 from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
@@ -17,7 +17,7 @@ def feature_noise(std: Scalar) -> Augment:
     """Normal noise on every feature; any shape of x will do.
 
     Args:
-      std: in the unit of the features, so standardise them first; may be traced.
+      std: in the unit of the features, so standardize them first; may be traced.
 
     Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
 
@@ -34,18 +34,18 @@ def feature_noise(std: Scalar) -> Augment:
 
 
 def smote(
-    key: PRNGKey, x: Float[Array, "rows features"], count: int, *, neighbours: int = 5
+    key: PRNGKey, x: Float[Array, "rows features"], count: int, *, neighbors: int = 5
 ) -> Float[Array, "count features"]:
-    """New rows of a rare class, each on the line between a row of it and one of its neighbours.
+    """New rows of a rare class, each on the line between a row of it and one of its neighbors.
 
     Args:
       key: typed key; it is consumed.
-      x: the rows of that class alone, at least two, standardised.
+      x: the rows of that class alone, at least two, standardized.
       count: how many rows to make.
-      neighbours: among how many of the nearest the partner is chosen; at most rows - 1 count.
+      neighbors: among how many of the nearest the partner is chosen; at most rows - 1 count.
 
     Returns: rows of the dtype of x; put them beside the training part, never beside the others.
-    Raises: ValueError for fewer than two rows, or no neighbours.
+    Raises: ValueError for fewer than two rows, or no neighbors.
     Source: Chawla et al. 2002, "SMOTE: Synthetic minority over-sampling technique".
 
     >>> new = smote(jax.random.key(0), jnp.array([[0.0], [1.0]]), 4)
@@ -53,12 +53,12 @@ def smote(
     ((4, 1), True)
     """
     expect_numbers("smote: expected x", x)
-    if len(x) < 2 or neighbours < 1:
+    if len(x) < 2 or neighbors < 1:
         raise ValueError(
-            f"smote: expected at least 2 rows and 1 neighbour, got {len(x)} rows and "
-            f"{neighbours} neighbours; use class weights for a class of one row"
+            f"smote: expected at least 2 rows and 1 neighbor, got {len(x)} rows and "
+            f"{neighbors} neighbors; use class weights for a class of one row"
         )
-    k = min(neighbours, len(x) - 1)
+    k = min(neighbors, len(x) - 1)
     row_key, partner_key, place_key = jax.random.split(key, 3)
     rows = jax.random.randint(row_key, (count,), 0, len(x))
     wide = dtypes.wide(x)

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Shape
-from fnn.initializers.fixed import zeros
+from fnn.initializers.constant import zeros
+from fnn.initializers.distributions import normal
 from fnn.initializers.orthogonal import blockwise, orthogonal
-from fnn.initializers.random import normal
-from fnn.initializers.scaling import lecun_normal
+from fnn.initializers.variance_scaling import lecun_normal
 from fnn.types import PRNGKey
 
 Arguments = dict[str, Any]

@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from fnn.initializers.base import Shape
-from fnn.initializers.fixed import zeros
+from fnn.initializers.constant import zeros
+from fnn.initializers.distributions import uniform
 from fnn.initializers.orthogonal import orthogonal
-from fnn.initializers.random import uniform
-from fnn.initializers.scaling import glorot_uniform
+from fnn.initializers.variance_scaling import glorot_uniform
 
 Arguments = dict[str, Any]
 

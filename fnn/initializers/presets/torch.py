@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
 from fnn.initializers.base import Initializer, Shape
-from fnn.initializers.fixed import zeros
-from fnn.initializers.random import normal, uniform
+from fnn.initializers.constant import zeros
+from fnn.initializers.distributions import normal, uniform
 from fnn.types import PRNGKey
 
 Arguments = dict[str, Any]

@@ -1,29 +1,32 @@
 """Optimizers beyond the common ones: without a rate to tune, with the loss, in little memory."""
 
 from fnn.arguments import check_exports
-from fnn.optim.contrib.acprop import acprop as acprop
-from fnn.optim.contrib.cocob import cocob as cocob
-from fnn.optim.contrib.distance import dog as dog
-from fnn.optim.contrib.distance import dowg as dowg
-from fnn.optim.contrib.fromage import fromage as fromage
-from fnn.optim.contrib.galore import galore as galore
-from fnn.optim.contrib.madgrad import madgrad as madgrad
-from fnn.optim.contrib.mechanic import mechanize as mechanize
-from fnn.optim.contrib.momo import momo as momo
-from fnn.optim.contrib.momo import momo_adam as momo_adam
-from fnn.optim.contrib.noisy import noisy_sgd as noisy_sgd
-from fnn.optim.contrib.novograd import novograd as novograd
-from fnn.optim.contrib.optimistic import optimistic_adam as optimistic_adam
-from fnn.optim.contrib.optimistic import optimistic_gradient_descent as optimistic_gradient_descent
-from fnn.optim.contrib.polyak import polyak_sgd as polyak_sgd
-from fnn.optim.contrib.simplified_ademamix import simplified_ademamix as simplified_ademamix
-from fnn.optim.contrib.sm3 import sm3 as sm3
+from fnn.optim.contrib.adam_variants import acprop, adan, ademamix, adopt, simplified_ademamix
+from fnn.optim.contrib.algoperf import algoperf_nadamw, algoperf_schedule_free_adamw
+from fnn.optim.contrib.cocob import cocob
+from fnn.optim.contrib.dog import dog, dowg
+from fnn.optim.contrib.fromage import fromage
+from fnn.optim.contrib.galore import galore
+from fnn.optim.contrib.kron import kron
+from fnn.optim.contrib.madgrad import madgrad
+from fnn.optim.contrib.mechanic import mechanize
+from fnn.optim.contrib.noisy_sgd import noisy_sgd
+from fnn.optim.contrib.novograd import novograd
+from fnn.optim.contrib.optimistic import optimistic_adam, optimistic_gradient_descent
+from fnn.optim.contrib.polyak import momo, momo_adam, polyak_sgd
+from fnn.optim.contrib.prodigy import dadapt_adam, prodigy
+from fnn.optim.contrib.shampoo import shampoo
+from fnn.optim.contrib.sm3 import sm3
+from fnn.optim.contrib.soap import soap
+from fnn.optim.contrib.sophia import sophia
 
 # fmt: off
 __all__ = [
-    "acprop", "cocob", "dog", "dowg", "fromage", "galore", "madgrad", "mechanize", "momo",
-    "momo_adam", "noisy_sgd", "novograd", "optimistic_adam", "optimistic_gradient_descent",
-    "polyak_sgd", "simplified_ademamix", "sm3",
+    "acprop", "adan", "ademamix", "adopt", "algoperf_nadamw", "algoperf_schedule_free_adamw",
+    "cocob", "dadapt_adam", "dog", "dowg", "fromage", "galore", "kron", "madgrad", "mechanize",
+    "momo", "momo_adam", "noisy_sgd", "novograd", "optimistic_adam",
+    "optimistic_gradient_descent", "polyak_sgd", "prodigy", "shampoo", "simplified_ademamix",
+    "sm3", "soap", "sophia",
 ]
 # fmt: on
 

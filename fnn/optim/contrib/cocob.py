@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from fnn import dtypes, tree
 from fnn.expect import within
-from fnn.optim.base import from_update
-from fnn.optim.wrap import wide_copy
+from fnn.optim._base import from_update
+from fnn.optim._wrap import wide_copy
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array
 from fnn import tree
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.base import from_update
+from fnn.optim._base import from_update
 from fnn.types import Optimizer, Scalar
 
 

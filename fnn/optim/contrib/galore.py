@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from fnn import dtypes
 from fnn.expect import expect_alike, within
-from fnn.optim.base import expect_unscaled
+from fnn.optim._base import expect_unscaled
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar
 

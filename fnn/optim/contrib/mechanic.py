@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.wrap import wrapping
+from fnn.optim._wrap import wrapping
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.base import decay_weights, from_direction, moving_average
+from fnn.optim._base import decay_weights, from_direction, moving_average
 from fnn.tree import Mask
 from fnn.types import Optimizer, Params, Scalar
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn.expect import within
+from fnn.optim._base import elementwise
 from fnn.optim.adam import adam_rule
-from fnn.optim.base import elementwise
 from fnn.types import Optimizer, Params, Scalar
 
 

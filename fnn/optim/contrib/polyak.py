@@ -1,11 +1,24 @@
-"""Gradient descent whose step is as long as the loss is high."""
+"""Polyak step sizes: SPS and MoMo."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from fnn import tree
+from fnn import dtypes, tree
+from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim.base import expect_objective, from_update
-from fnn.types import Optimizer, Scalar
+from fnn.optim._base import (
+    bias_correction,
+    expect_objective,
+    from_update,
+    mean_square,
+    moving_average,
+)
+from fnn.types import Optimizer, Params, Scalar
 
 
 @within(scale="(0, 2]", eps="[0, inf)")
@@ -54,3 +67,168 @@ def capped_quotient(a, b, cap):
     """
     full = a >= cap * b
     return jnp.where(full, cap, a / jnp.where(full, 1, b))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class MomoState:
+    """Means of the gradient and of two numbers that make a linear model of the loss with it."""
+
+    step: Int[Array, ""]  # updates made so far, int32
+    m: Params  # of the gradient, in at least float32
+    v: Params  # second moment of `momo_adam`; () in `momo`
+    loss: Float[Array, ""]  # of the loss
+    product: Float[Array, ""]  # of <g, p>
+    bound: Float[Array, ""]  # below the loss
+
+
+@within(beta="[0, 1)", weight_decay="[0, inf)")
+def momo(
+    *,
+    beta: Scalar = 0.9,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    adapt_bound: bool = False,
+) -> Optimizer:
+    """MoMo: momentum whose step takes a model of the loss down to its lower bound, but lr at most.
+
+        m, f, c: running means of g, the loss and <g, p> with decay beta, from the first ones on
+        s = 1 + lr weight_decay
+        step = min(max(s (f - lower_bound - c) + <m, p>, 0) / ||m||^2, lr)
+        p + update = (p - step m) / s
+
+    f + <m, x> - c is a model of the loss at x. lr is the longest step: 1, without a schedule.
+
+    Args:
+      beta: decay rate of the means, in [0, 1).
+      lower_bound: of the loss, with penalty; 0 where a model can fit its data.
+      weight_decay: per unit of lr, as a penalty inside the model. For decay by a mask put
+        `decoupled_decay` around it.
+      adapt_bound: raise the bound with the losses seen, never below `lower_bound`; static.
+
+    State: MomoState.
+    Raises: ValueError, in update, without an objective.
+    Source: Schaipp et al. 2024, arXiv:2305.07583, Algorithms 1 and 3. Compat: as Optax without
+      decay; its update is p / s - step m - p, where the paper divides both terms.
+
+    >>> from fnn.types import Objective
+    >>> opt, params = momo(), {'w': jnp.array([3.0])}
+    >>> at_9 = Objective(jnp.float32(9), None)    # the loss w^2
+    >>> opt.update({'w': jnp.array([6.0])}, opt.init(params), params, 1.0, at_9)[0]['w'].tolist()
+    [-1.5]
+    """
+
+    def means(step: Array, dtype: Any) -> tuple[Scalar, Array]:
+        return jnp.where(step == 0, 0, jnp.asarray(beta, dtype)), jnp.ones((), dtype)
+
+    def divided(m: Params, grads: Params, state: MomoState) -> tuple[Params, Params]:
+        return m, ()
+
+    return _momo("momo", lambda params: (), means, divided, lower_bound, weight_decay, adapt_bound)
+
+
+@within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)", weight_decay="[0, inf)")
+def momo_adam(
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    adapt_bound: bool = False,
+) -> Optimizer:
+    """MoMo-Adam: Adam whose step takes a model of the loss down to its lower bound, but lr at most.
+
+        m, f, c: running means of g, the loss and <g, p> with decay b1, from 0;   k = 1 - b1^t
+        d = sqrt(v / (1 - b2^t)) + eps,   v as in Adam;   s = 1 + lr weight_decay
+        step = min(max(s (f - k lower_bound - c) + <m, p>, 0) / <m, m / d>, lr / k)
+        p + update = (p - step m / d) / s
+
+    Where step is lr / k, it is Adam. lr is the longest step: 0.01, without a schedule.
+
+    Args:
+      b1, b2, eps: as in `adam`; b1 is also the decay rate of the loss.
+      lower_bound, weight_decay, adapt_bound: as in `momo`.
+
+    State: MomoState.
+    Raises: ValueError, in update, without an objective.
+    Source: Schaipp et al. 2024, arXiv:2305.07583, Algorithms 2 and 3. Compat: as Optax without
+      decay; its update is p / s - step m / d - p.
+
+    >>> from fnn.types import Objective
+    >>> opt, params = momo_adam(), {'w': jnp.array([3.0])}
+    >>> at_9 = Objective(jnp.float32(9), None)    # the loss w^2
+    >>> for lr in (10.0, 0.5):
+    ...     updates, _ = opt.update({'w': jnp.array([6.0])}, opt.init(params), params, lr, at_9)
+    ...     print(updates['w'].round(3).tolist())
+    [-1.5]
+    [-0.5]
+    """
+
+    def means(step: Array, dtype: Any) -> tuple[Scalar, Array]:
+        return b1, bias_correction(b1, (step + 1).astype(dtype))
+
+    def divided(m: Params, grads: Params, state: MomoState) -> tuple[Params, Params]:
+        def leaf(m: Array, v: Array) -> Array:
+            v_hat = v / bias_correction(b2, (state.step + 1).astype(v.dtype))
+            return m / (safe_sqrt(v_hat) + jnp.asarray(eps, v.dtype))
+
+        v = jax.tree.map(lambda v, g: mean_square(b2, v, g), state.v, grads)
+        return jax.tree.map(leaf, m, v), v
+
+    return _momo(
+        "momo_adam", tree.zeros_like, means, divided, lower_bound, weight_decay, adapt_bound
+    )
+
+
+def _momo(
+    name: str,
+    first_v: Callable[[Params], Params],
+    means: Callable[[Array, Any], tuple[Scalar, Array]],
+    divided: Callable[[Params, Params, MomoState], tuple[Params, Params]],
+    lower_bound: Scalar,
+    weight_decay: Scalar,
+    adapt_bound: bool,
+) -> Optimizer:
+    """`means`: step -> decay, sum of the weights. `divided`: m, g, state -> direction, v."""
+
+    def init(params: Params) -> MomoState:
+        dtype = dtypes.widest(params)
+        return MomoState(
+            step=jnp.int32(0),
+            m=tree.zeros_like(params),
+            v=first_v(params),
+            loss=jnp.zeros((), dtype),
+            product=jnp.zeros((), dtype),
+            bound=jnp.array(lower_bound, dtype, copy=True),
+        )
+
+    def update(grads, state, params, lr, objective=None):
+        dtype = state.loss.dtype
+        value = expect_objective(name, objective, "the loss").value.astype(dtype)
+        decay, weight = means(state.step, dtype)
+        m = jax.tree.map(lambda m, g: moving_average(decay, m, g), state.m, grads)
+        loss = moving_average(decay, state.loss, value)
+        product = moving_average(decay, state.product, tree.dot(grads, params).astype(dtype))
+        direction, v = divided(m, grads, state)
+        inner, square = (tree.dot(m, x).astype(dtype) for x in (params, direction))
+
+        rate, low = jnp.asarray(lr, dtype), jnp.asarray(lower_bound, dtype)
+        decay_rate = rate * jnp.asarray(weight_decay, dtype)
+        shrink = 1 + decay_rate
+        high, limit = shrink * (loss - product) + inner, shrink * weight
+        bound = _below(high, limit, state.bound, low) if adapt_bound else low
+        step = capped_quotient(jnp.maximum(high - limit * bound, 0), square, rate / weight)
+        lowest = (loss - product + inner - step * square / 2) / weight
+        bound = jnp.maximum(lowest, low) if adapt_bound else low
+
+        moved = tree.add(tree.scale(step, direction), tree.scale(decay_rate, dtypes.wide(params)))
+        state = MomoState(step=state.step + 1, m=m, v=v, loss=loss, product=product, bound=bound)
+        return tree.scale(-1 / shrink, moved), state
+
+    return from_update(name, init, update)
+
+
+def _below(high: Array, limit: Array, bound: Array, low: Array) -> Array:
+    """The bound; where a step would be negative, half of the highest that gives a positive one."""
+    return jnp.where(high < limit * bound, jnp.maximum(high / (2 * limit), low), bound)

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from fnn import tree
 from fnn.expect import within
-from fnn.optim.base import from_direction, moving_average
+from fnn.optim._base import from_direction, moving_average
 from fnn.types import Optimizer, Params, Scalar
 
 

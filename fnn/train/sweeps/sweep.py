@@ -14,14 +14,14 @@ from fnn.advice import refuse
 from fnn.expect import spec
 from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
+from fnn.train._given import expect_known
 from fnn.train.check import check
-from fnn.train.given import expect_known
 from fnn.train.interrupt import interrupts
 from fnn.train.state import Start, expect_start
-from fnn.train.sweeps.board import Board, Place, Rows
-from fnn.train.sweeps.chunk import Layout, Span, Words, fitting_layout
+from fnn.train.sweeps._board import Board, Place, Rows
+from fnn.train.sweeps._chunk import Layout, Span, Words, fitting_layout
+from fnn.train.sweeps._member import Plan
 from fnn.train.sweeps.halving import Halving, rung_ends, survivors
-from fnn.train.sweeps.member import Plan
 from fnn.train.sweeps.result import SweepResult
 from fnn.train.sweeps.search import Group, Settings
 from fnn.types import Data, TrainState
@@ -93,10 +93,10 @@ def sweep(
     Raises: ValueError for what `check` finds, for keys or hypers that are not stacked, for a
       hyperparameter named as a column of the table, and for groups with different metrics.
 
-    >>> from fnn import Batch, Recipe, losses, models, optim, schedules
+    >>> from fnn import Batch, Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import search
     >>> def recipe(hyper):
-    ...     return Recipe(models.dense(1), losses.mean_squared_error, optim.sgd(),
+    ...     return Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
     ...                   schedules.constant(hyper['lr']))
     >>> x = jnp.linspace(-1, 1, 8)[:, None]
     >>> data = Data(train=Batch(x, 3 * x), valid=Batch(x, 3 * x))

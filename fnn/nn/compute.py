@@ -1,0 +1,135 @@
+"""How a model is computed: rematerialization, casts and mixed precision."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.dtypes import cast_floats, is_float
+from fnn.nn._base import Layer, as_model
+from fnn.optim import dynamic_loss_scale
+from fnn.optim._base import expect_unscaled
+from fnn.recipe import Recipe
+from fnn.types import Model, Optimizer
+
+Policy = Callable[..., Any]  # says which intermediate values are saved; see jax.checkpoint_policies
+
+
+def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveable) -> Model:
+    """The same model, whose intermediate values are computed again for the gradient.
+
+    Saves memory for time: with the default, only x and the parameters are kept.
+
+    Args:
+      policy: which intermediate values are saved all the same, one of `jax.checkpoint_policies`;
+        `dots_with_no_batch_dims_saveable` keeps the products with parameters, the dearest to redo.
+
+    Source: Chen et al. 2016, arXiv:1604.06174.
+
+    >>> remat(jnp.sin).apply({}, (), jnp.zeros((1, 1)))[0].tolist()
+    [[0.0]]
+    """
+    model = as_model(layer, "remat")
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        def forward(params, model_state, x, key):
+            return model.apply(params, model_state, x, key=key, train=train)
+
+        return jax.checkpoint(forward, policy=policy)(params, model_state, x, key)
+
+    return Model(init=model.init, apply=apply)
+
+
+def cast(layer: Layer, dtype: Any) -> Model:
+    """The same model, computed in `dtype`: mixed precision for a part or the whole.
+
+        y = layer(params as dtype, x as dtype), as the dtype of x
+
+    The parameters themselves stay as they are, so an optimizer sees float32 master weights and
+    float32 gradients. The model state is neither rounded on the way in nor on the way out.
+
+    Args:
+      dtype: a floating dtype, such as jnp.bfloat16.
+
+    Apply returns y in the floating dtype of x, or in float32 if x holds integers only.
+    Raises: ValueError for a dtype that is not floating.
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1. Deviates: no loss scaling
+      here, which bfloat16 does not need.
+
+    >>> model = cast(lambda x: x + 1.001, jnp.bfloat16)
+    >>> model.apply({}, (), jnp.zeros((1, 1)))[0]
+    Array([[1.]], dtype=float32)
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"cast: expected a floating dtype, got {dtype}; give it one such as jnp.bfloat16"
+        )
+    model = as_model(layer, "cast")
+
+    def apply(params, model_state, x, *, key=None, train=False):
+        y, new_state = model.apply(
+            cast_floats(params, dtype), model_state, cast_floats(x, dtype), key=key, train=train
+        )
+        return cast_floats(y, _float_of(x)), jax.tree.map(_as_before, new_state, model_state)
+
+    return Model(init=model.init, apply=apply)
+
+
+def _as_before(new: Any, old: Any) -> Any:
+    return new.astype(old.dtype) if is_float(old) else new
+
+
+def _float_of(x: Any) -> Any:
+    floats = [leaf.dtype for leaf in jax.tree.leaves(x) if is_float(leaf)]
+    return jnp.result_type(*floats) if floats else jnp.float32
+
+
+def mixed_bfloat16(recipe: Recipe) -> Recipe:
+    """The recipe, with its model computed in bfloat16 and everything else in float32.
+
+    Parameters, gradients, loss, norms of the metrics and the optimizer's state stay in float32; a
+    bfloat16 has the range of a float32, so no loss scale is needed. Activations and what is kept of
+    them for the gradient take half the memory. A CPU without instructions for bfloat16 is not
+    quicker for it.
+
+    Source: Kalamkar et al. 2019, arXiv:1905.12322. Compat: Keras' policy "mixed_bfloat16".
+
+    >>> from fnn import losses, models, nn, optim, schedules
+    >>> recipe = lambda hyper: mixed_bfloat16(Recipe(
+    ...     nn.linear(1), losses.mean_squared_error, optim.adam(),
+    ...     schedules.constant(hyper['lr'])))
+    >>> model = recipe({'lr': 0.1}).model
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 1)))
+    >>> y, _ = model.apply({'kernel': jnp.array([[1.001]]), 'bias': jnp.zeros(1)}, state,
+    ...                    jnp.ones((1, 1)))
+    >>> params['kernel'].dtype.name, y.dtype.name, y.item()
+    ('float32', 'float32', 1.0)
+    """
+    return recipe._replace(model=cast(recipe.model, jnp.bfloat16))
+
+
+def mixed_float16(
+    recipe: Recipe, scale: Callable[[Optimizer], Optimizer] = dynamic_loss_scale
+) -> Recipe:
+    """The recipe, with its model computed in float16 and its loss scaled so that this is enough.
+
+    As `mixed_bfloat16`, but float16 ends at 6e-8 and at 65,504: the loss is multiplied before it is
+    differentiated, the gradient divided in float32, and a step whose gradient overflows is left
+    out. The scale is a part of the optimizer's state, so a resumed run goes on with it.
+
+    Args:
+      scale: puts the loss scale around the optimizer, as in
+        `partial(dynamic_loss_scale, start=1024.0)`.
+
+    Raises: ValueError for an optimizer that has a loss scale already.
+    Source: Micikevicius et al. 2018, arXiv:1710.03740. Compat: Keras' policy "mixed_float16".
+
+    >>> from fnn import losses, models, nn, optim, schedules
+    >>> recipe = mixed_float16(Recipe(nn.linear(1), losses.mean_squared_error, optim.adam(),
+    ...                               schedules.constant(0.1)))
+    >>> recipe.optimizer.init({'w': jnp.zeros(1)}).scale.item()
+    65536.0
+    """
+    expect_unscaled("mixed_float16", recipe.optimizer)
+    return recipe._replace(model=cast(recipe.model, jnp.float16), optimizer=scale(recipe.optimizer))

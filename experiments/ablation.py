@@ -5,11 +5,11 @@
 
 The recipe is that of digits.py: He initialization, batch norm, dropout, Adam with decoupled weight
 decay, clipping, warm-up and cosine, and the weights of the best evaluation. Each row trains 20
-seeds in one program, with a split of its own for each seed; the rows share the seeds, so that the
-difference is a mean of pairs. The test accuracy (270 images) is that of the evaluation with the
+seeds in one program, each with its own split; the rows share the seeds, so that the difference is a
+mean of pairs. The test accuracy (270 images) is that of the evaluation with the
 lowest validation loss; in the row without early stopping, that of the last of 1,500 steps.
 
-No --resume: a row is one compiled program, of which nothing is kept before its end.
+No --resume: a row is one compiled program, which stores nothing before its end.
 
 Measured (JAX 0.10.2, 2 cores of an Intel Xeon; 393 s of processor time):
 
@@ -34,106 +34,95 @@ is 0.37 points: on this task, 20 seeds cannot distinguish the effect of any part
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from jaxtyping import Float
-from sklearn.datasets import load_digits
+from jaxtyping import Array, Float
 
-from experiments import shared
-from experiments.shared import expect
+from experiments import digits, shared
+from experiments.shared import Count, Fraction, NonNegative, Positive
 from fnn import losses, metrics, models, nn, optim, schedules, tree
-from fnn.data import fit_standardizer, split
 from fnn.initializers import Initializer, he_normal, normal, presets
-from fnn.keys import fold_name
-from fnn.recipe import Recipe
-from fnn.train import compile_cache, make_run
-from fnn.types import Batch, Data, History, Metric, Model, Optimizer, PRNGKey, Schedule
-
-Numbers = dict[str, float]  # the hyperparameters, which the recipe may see traced
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Arguments of the compiled program, as in digits.py."""
-
-    lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
-    weight_decay: float = 0.3  # of kernels, per step and unit of lr
-    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
-    dropout_rate: float = 0.2  # fraction of the hidden units that a step sets to 0
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import make_run
+from fnn.types import (
+    Batch,
+    Data,
+    History,
+    Hyper,
+    Metric,
+    Model,
+    Optimizer,
+    Pair,
+    PRNGKey,
+    Schedule,
+    Weighted,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Hyper):
+class Config(shared.Options):
     """Train the recipe of digits.py without each of its parts, and print one table."""
 
-    only: tuple[str, ...] = ()  # rows of the table besides the whole recipe; none given: all
-    widths: tuple[int, ...] = (256, 256)  # units of each hidden layer
-    steps: int = 1500  # updates of every run
-    batch_size: int = 64  # examples per step
-    eval_every: int = 50  # steps between evaluations, of which the best one counts
-    seed: int = 300  # of the first run's split, initial weights, order and dropout
-    seeds: int = 20  # runs of each row, with this seed and the following ones
+    lr: Positive = 3e-3  # peak of the learning rate
+    longest_warmup = 100  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    weight_decay: NonNegative = 0.3  # of kernels, per step and unit of lr
+    clip_norm: Positive = 1.0  # largest norm of the gradient; a larger one is scaled down
+    dropout_rate: Fraction = 0.2  # fraction of the hidden units that a step sets to 0
 
-    @property
-    def hyper(self) -> Numbers:
-        """The part that may be traced, as the recipe takes it."""
-        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
-        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 100)}
+    only: tuple[str, ...] = ()  # rows of the table besides the whole recipe; none given: all
+    widths: shared.Widths = (256, 256)  # units of each hidden layer
+    steps: Count = 1500  # updates of every run
+    batch_size: Annotated[int, shared.between(1, 1258)] = 64  # examples per step
+    eval_every: Count = 50  # steps between evaluations, of which the best one counts
+    seed: int = 300  # of the first run's split, initial weights, order and dropout
+    seeds: shared.SeveralSeeds = 20  # runs of each row, with this seed and the following ones
 
     def __post_init__(self) -> None:
-        shared.expect_above_0(self, "lr", "clip_norm", "steps", "eval_every")
-        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
-        shared.expect_fraction(self, "dropout_rate")
-        shared.expect_0_or_more(self, "weight_decay")
-        shared.expect_warmup(self, self.steps)
-        shared.expect_seeds(self)
-        expect(self, "batch_size", 0 < self.batch_size <= 1258, "from 1 to 1258")
-        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
-        expect(self, "only", set(self.only) <= ROWS.keys(), f"names of {list(ROWS)[1:]}")
+        super().__post_init__()
+        shared.expect(self, "only", set(self.only) <= ROWS.keys(), f"names of {list(ROWS)[1:]}")
 
 
-def cosine(hyper: Numbers, total_steps: int) -> Schedule:
+def cosine(hyper: Hyper, total_steps: int) -> Schedule:
     return schedules.warmup_cosine(
         hyper["lr"], warmup_steps=hyper["warmup_steps"], total_steps=total_steps
     )
 
 
-def constant(hyper: Numbers, total_steps: int) -> Schedule:
+def constant(hyper: Hyper, total_steps: int) -> Schedule:
     return schedules.with_warmup(
         schedules.constant(hyper["lr"]), warmup_steps=hyper["warmup_steps"]
     )
 
 
-def torch_kernel(key, shape, dtype=jnp.float32):
-    """PyTorch's default, of a sixth of He's variance."""
+def torch_kernel(key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """The default of PyTorch, which has a sixth of the variance of He's."""
     return presets.torch.linear(shape[0])["kernel_init"](key, shape, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What makes another program: functions, where `Hyper` has numbers."""
+    """Parts of the recipe that are functions: other ones need a compilation of their own."""
 
     kernel_init: Initializer = he_normal()
     norm: Callable[[], Model] | None = partial(nn.batch_norm, decay=0.95)
     optimizer: Callable[[], Optimizer] = optim.adam
-    schedule: Callable[[Numbers, int], Schedule] = cosine
+    schedule: Callable[[Hyper, int], Schedule] = cosine
 
 
 WHOLE = Parts()
 
 
 class Row(NamedTuple):
-    """A row of the table: what it has in place of a part of the whole recipe."""
+    """A row of the table: replacements for parts of the whole recipe."""
 
     parts: Parts = WHOLE
-    hyper: Numbers = {}
+    hyper: dict[str, float] = {}
     stops_early: bool = True
 
 
@@ -159,18 +148,17 @@ ROWS = {
 def mean_on(test: bool, measure: Callable) -> Metric:
     """The mean of `measure` over the validation part, or over the test part."""
 
-    def sums(predictions, y):
-        counts = (y["test"] == test).astype(jnp.float32)
-        values = measure(predictions, y["label"]).astype(jnp.float32)
-        return {"total": (counts * values).sum(), "count": counts.sum()}
+    def values(outputs: Array, y: dict[str, Array]) -> Weighted:
+        weights = (y["test"] == test).astype(jnp.float32)
+        return Weighted(measure(outputs, y["label"]).astype(jnp.float32), weights)
 
-    return Metric(sums, metrics.accuracy().value)
+    return metrics.mean(values)
 
 
-def make_recipe(parts: Parts, config: Config) -> Callable[[Numbers], Recipe]:
-    """Model, loss, optimizer and schedule as a function of what may be traced."""
+def make_recipe(parts: Parts, config: Config) -> RecipeFunction:
+    """Model, loss, optimizer and schedule as a function of the hyperparameters."""
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         shape = models.mlp.MLPConfig(
             widths=config.widths,
             out_features=10,
@@ -196,27 +184,24 @@ def make_recipe(parts: Parts, config: Config) -> Callable[[Numbers], Recipe]:
 
 
 def load(key: PRNGKey) -> Data:
-    """The digits split by a key as in digits.py; all but the training part are evaluated."""
-    digits = load_digits()
-    x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
-    parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
-    standardizer = fit_standardizer(x[parts[0]], axis=None)
-    rest, held_out = jnp.concatenate(parts[1:]), len(parts[2])
+    """The digits of digits.py; evaluations see both the validation and the test part."""
+    data, test = digits.load(key)
 
-    def examples(rows, n_test: int) -> Batch:
-        test = jnp.arange(len(rows)) >= len(rows) - n_test
-        return Batch(standardizer.apply(x[rows]), {"label": y[rows], "test": test})
+    def marked(part: Pair, in_test: bool) -> Batch:
+        return Batch(part[0], {"label": part[1], "test": jnp.full(len(part[1]), in_test)})
 
-    return Data(train=examples(parts[0], 0), valid=examples(rest, held_out))
+    evaluated = marked(data.valid, False), marked(test, True)
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *evaluated)
+    return Data(train=marked(data.train, False), valid=both)
 
 
 def trainer(config: Config) -> Callable[[Row], History]:
-    """Trains all seeds of a row at once; rows that differ in numbers alone share a program."""
+    """Trains all seeds of a row at once; rows that differ in `hyper` alone share a program."""
     keys = jax.vmap(jax.random.key)(jnp.arange(config.seed, config.seed + config.seeds))
     data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(load, keys))
 
     @functools.cache
-    def program(parts: Parts):
+    def program(parts: Parts) -> Callable[..., History]:
         run = make_run(
             make_recipe(parts, config),
             steps=config.steps,
@@ -233,7 +218,7 @@ def trainer(config: Config) -> Callable[[Row], History]:
 
 
 def accuracies(history: History, stops_early: bool) -> Float[np.ndarray, " seeds"]:
-    """Of the test part, in percent: at the lowest validation loss, or at the end."""
+    """Test accuracies in percent, at the lowest validation loss or at the end."""
     valid, test = (np.asarray(history.valid[name]) for name in ("valid", "test"))
     # A loss that is not finite is never the lowest.
     best = np.where(np.isfinite(valid), valid, np.inf).argmin(axis=1)
@@ -243,14 +228,15 @@ def accuracies(history: History, stops_early: bool) -> Float[np.ndarray, " seeds
 
 def line(name: str, found: np.ndarray, whole: np.ndarray) -> str:
     """A row of the table; the runs of two rows are pairs, with the same seed."""
-    said = f"{name:30} {found.mean():7.2f} {found.std(ddof=1):6.2f} {len(found):4}"
+    row = f"{name:30} {found.mean():7.2f} {found.std(ddof=1):6.2f} {len(found):4}"
     if found is whole:
-        return said
-    lost = found - whole
-    return f"{said} {lost.mean():+10.2f} ± {lost.std(ddof=1) / len(lost) ** 0.5:.2f}"
+        return row
+    change = found - whole
+    return f"{row} {change.mean():+10.2f} ± {change.std(ddof=1) / len(change) ** 0.5:.2f}"
 
 
 def main(config: Config) -> None:
+    """Train all rows, and print them."""
     start, train = time.monotonic(), trainer(config)
     print(f"{'without':30} {'mean %':>7} {'std':>6} {'n':>4} {'difference':>10} ± standard error")
     names = ["the whole recipe", *(config.only or list(ROWS)[1:])]
@@ -262,5 +248,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=False)
+    shared.command(main, Config)

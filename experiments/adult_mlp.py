@@ -7,58 +7,42 @@ UCI Adult (census of 1994): 32,561 rows to train on, of which a tenth is kept fo
 16,281 in a test file of its own. Categories are one-hot encoded, with a category of its own for
 missing values; numbers are standardized, the two capital columns after a logarithm.
 
-No --resume: all seeds train in one compiled program, of which nothing is kept before its end.
+No --resume: all seeds train in one compiled program, which stores nothing before its end.
 
 Measured: mean test accuracy 85.12 %, std 0.06 %, n = 5 (85.04 to 85.20); 12 s for the five
 together on 2 cores of an Intel Xeon, compilation included, JAX 0.10.2.
 """
 
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import shared
-from experiments.shared import Root, expect
+from experiments.shared import Count, Fraction, NonNegative, Positive, Root
 from fnn import activations, data, losses, metrics, models, nn, optim, schedules, tree
 from fnn.data import Encoder, Table
-from fnn.recipe import Recipe
-from fnn.train import compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import make_evaluate, make_run
+from fnn.types import Batch, Data, Hyper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Arguments of the compiled program."""
-
-    lr: float = 2e-3  # peak of the learning rate
-    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
-    weight_decay: float = 0.1  # of kernels, per step and unit of lr
-    dropout_rate: float = 0.3  # fraction of the hidden units that a step sets to 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Hyper):
+class Config(shared.Options):
     """Train an MLP on Adult, for several seeds in one program."""
 
     root: Root = None
-    widths: tuple[int, ...] = (128, 64)  # units of each hidden layer
-    steps: int = 2000  # updates of each run
-    batch_size: int = 256  # examples per step
-    eval_every: int = 500  # steps between evaluations on the validation part
-    seeds: int = 5  # number of runs
-
-    def __post_init__(self) -> None:
-        shared.expect_above_0(self, "lr", "steps", "eval_every")
-        shared.expect_fraction(self, "dropout_rate")
-        shared.expect_0_or_more(self, "weight_decay")
-        shared.expect_warmup(self, self.steps)
-        expect(self, "batch_size", 0 < self.batch_size <= 29_304, "from 1 to 29304")
-        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
-        expect(self, "widths", min(self.widths, default=1) > 0, "numbers above 0")
+    lr: Positive = 2e-3  # peak of the learning rate
+    longest_warmup = 100  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    weight_decay: NonNegative = 0.1  # of kernels, per step and unit of lr
+    dropout_rate: Fraction = 0.3  # fraction of the hidden units that a step sets to 0
+    widths: shared.Widths = (128, 64)  # units of each hidden layer
+    steps: Count = 2000  # updates of each run
+    batch_size: Annotated[int, shared.between(1, 29_304)] = 256  # examples per step
+    eval_every: Count = 500  # steps between evaluations on the validation part
+    seeds: shared.SeveralSeeds = 5  # number of runs
 
 
 def with_logarithms(table: Table) -> Table:
@@ -81,12 +65,13 @@ def load(root: str | None) -> tuple[Data, Batch, Encoder]:
     return Data(train=next(parts), valid=next(parts)), test, encoder
 
 
-def make_recipe(config: Config):
+def make_recipe(config: Config) -> RecipeFunction:
+    """Model, loss, optimizer and schedule as a function of the hyperparameters."""
     shape = models.mlp.MLPConfig(
         widths=config.widths, out_features=2, activation=activations.gelu, norm=nn.batch_norm
     )
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         return Recipe(
             model=models.mlp.mlp(shape, rate=hyper["dropout_rate"]),
             loss=losses.cross_entropy,
@@ -104,14 +89,10 @@ def make_recipe(config: Config):
 
 
 def main(config: Config) -> None:
-    try:
+    """Train all seeds, and print their accuracy on the test part."""
+    with shared.ends_with_message(__file__):
         examples, test, encoder = load(config.root)
-    except FileNotFoundError as error:
-        sys.exit(f"adult_mlp.py: {error}")
-    names = asdict(Hyper())
-    hyper = {name: value for name, value in asdict(config).items() if name in names}
-    hyper["warmup_steps"] = shared.scaled(config.warmup_steps, config.steps, 100)
-    recipe = make_recipe(config)
+    recipe, hyper = make_recipe(config), config.hyper
     run = make_run(
         recipe, steps=config.steps, batch_size=config.batch_size, eval_every=config.eval_every
     )
@@ -130,5 +111,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=False)
+    shared.command(main, Config)

@@ -9,11 +9,11 @@ It trains nothing, so there is nothing to resume.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from sklearn.datasets import load_sample_image
 
 from experiments import shared
@@ -21,19 +21,19 @@ from fnn import data
 from fnn.data import augment
 from fnn.report.figure import INK, TRAIN, VALID, figure, tidy
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 FIGURE = Path(__file__).parents[1] / "docs" / "augmentations.png"
 KEY = jax.random.key(7)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Draw every augmentation of fnn."""
 
-    size: int = 96  # height and width of an image, in pixels
+    size: Annotated[int, shared.between(32, 106)] = 96  # height and width of an image, in pixels
     out: Path = FIGURE  # file of the figure
-
-    def __post_init__(self) -> None:
-        shared.expect(self, "size", 32 <= self.size <= 106, "from 32 to 106")
 
 
 IMAGES: dict[str, Callable] = {
@@ -42,15 +42,15 @@ IMAGES: dict[str, Callable] = {
     "rotate": augment.rotate(30.0),
     "affine": augment.affine(degrees=15.0, shift=0.15, scale=0.3, shear=20.0),
     "color_jitter": augment.color_jitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.1),
-    "turn_hue": lambda key, x: augment.turn_hue(x, 0.25),
-    "saturate": lambda key, x: augment.saturate(x, 2.5),
-    "change_contrast": lambda key, x: augment.change_contrast(x, 2.0),
-    "brighten": lambda key, x: augment.brighten(x, 1.6),
+    "adjust_hue": lambda key, x: augment.adjust_hue(x, 0.25),
+    "adjust_saturation": lambda key, x: augment.adjust_saturation(x, 2.5),
+    "adjust_contrast": lambda key, x: augment.adjust_contrast(x, 2.0),
+    "adjust_brightness": lambda key, x: augment.adjust_brightness(x, 1.6),
     "autocontrast": lambda key, x: augment.autocontrast(x),
     "equalize": lambda key, x: augment.equalize(x),
     "solarize": lambda key, x: augment.solarize(x, 0.5),
     "posterize": lambda key, x: augment.posterize(x, 2),
-    "sharpen": lambda key, x: augment.sharpen(x, 4.0),
+    "adjust_sharpness": lambda key, x: augment.adjust_sharpness(x, 4.0),
     "cutout": augment.cutout(32.0),
     "random_erasing": augment.random_erasing(1.0, mean=128.0, std=60.0),
     "random_augment": lambda key, x: augment.random_augment(3, 0.4)(jax.random.key(11), x),
@@ -95,14 +95,15 @@ def waves() -> dict[str, np.ndarray]:
     x = jnp.sin(2 * jnp.pi * (200 * t + 600 * t**2)) * jnp.exp(-6 * t)
     changes = {
         "a chirp": lambda key, x: x,
-        "noise_at 10 dB": augment.noise_at(10.0),
+        "add_noise 10 dB": augment.add_noise(10.0),
         "time_stretch": lambda key, x: augment.stretch(x, 1.6),
         "pitch_shift": augment.pitch_shift(12.0),
     }
     return {name: np.asarray(change(KEY, x)) for name, change in changes.items()}
 
 
-def draw_images(axes, size: int) -> None:
+def draw_images(axes: Any, size: int) -> None:
+    """The originals and each augmentation, one on each of `axes`."""
     both = jnp.asarray(photographs(size))
     shown = {"original": both[0]}
     shown |= {name: change(KEY, both[0]) for name, change in IMAGES.items()}
@@ -118,14 +119,16 @@ def draw_images(axes, size: int) -> None:
         panel.set_axis_off()
 
 
-def draw_waves(axes) -> None:
+def draw_waves(axes: Any) -> None:
+    """The chirp and its augmentations."""
     for panel, (name, wave) in zip(axes, waves().items(), strict=True):
         panel.plot(wave, color=TRAIN, linewidth=0.4)
         tidy(panel, name)
         panel.set(xticks=[], yticks=[], ylim=(-1.2, 1.2))
 
 
-def draw_spectrogram(panel) -> None:
+def draw_spectrogram(panel: "Axes") -> None:
+    """A spectrogram with masked times and frequencies."""
     tones = np.abs(np.sin(np.outer(np.arange(40) / 6, np.arange(1, 31) / 5))).astype(np.float32)
     hide = augment.chain(augment.mask_times(12), augment.mask_frequencies(10))
     panel.imshow(np.asarray(hide(KEY, jnp.asarray(tones))).T, aspect="auto", cmap="Blues")
@@ -133,7 +136,8 @@ def draw_spectrogram(panel) -> None:
     panel.set(xticks=[], yticks=[])
 
 
-def draw_rows(noisy, made) -> None:
+def draw_rows(noisy: "Axes", made: "Axes") -> None:
+    """Augmented rows of a table: two measurements of irises."""
     flowers = data.load("iris").train
     x = jnp.asarray(flowers.x[:, 2:])
     rare = x[np.flatnonzero(flowers.y == 2)[:12]]
@@ -143,13 +147,14 @@ def draw_rows(noisy, made) -> None:
         (noisy, x, moved, "feature_noise"),
         (made, rare, new, "smote of twelve rows"),
     ):
-        panel.scatter(*np.asarray(added).T, s=6, color=VALID, label="made")
-        panel.scatter(*np.asarray(old).T, s=10, color=TRAIN, label="given")
+        for rows, size, color, label in ((added, 6, VALID, "made"), (old, 10, TRAIN, "given")):
+            panel.scatter(rows[:, 0], rows[:, 1], s=size, color=color, label=label)
         tidy(panel, name)
         panel.legend(fontsize=7, frameon=False)
 
 
 def main(config: Config) -> None:
+    """Draw all augmentations in one figure."""
     canvas = figure(14, 11.5)
     parts = canvas.subfigures(3, 1, height_ratios=[3.1, 1.1, 1.6])
     top, middle, bottom = np.asarray(parts).ravel().tolist()
@@ -171,4 +176,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    shared.command(main, Config)

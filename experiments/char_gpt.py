@@ -3,7 +3,7 @@
     python experiments/char_gpt.py cpu                4 blocks of width 128, 2,000 steps
     python experiments/char_gpt.py gpu                6 blocks of width 384, 5,000 steps
     python experiments/char_gpt.py cpu --help         lists all settings
-    python experiments/char_gpt.py cpu --resume RUN   goes on with an interrupted run
+    python experiments/char_gpt.py cpu --resume RUN   resumes an interrupted run
 
 The text is tiny Shakespeare, in --root, FNN_DATA or the user's cache, or fetched; without it, the
 sources of Python's standard library. Its last tenth validates, cut into windows that do not
@@ -14,85 +14,61 @@ per character over 111,488 characters after 2,000 steps, 75 s with compilation a
 with --devices 2. With nanoGPT's own rates, 1e-3 to 1e-4, it is 1.8964. `gpu` has not been run.
 """
 
-import sys
-import sysconfig
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments import shared
-from experiments.shared import Resume, Root, expect, unset
-from fnn import activations, data, losses, models, optim, report, schedules, tree
+from experiments.shared import Count, Fraction, NonNegative, Positive, Root, RunOptions, Static
+from fnn import activations, losses, models, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
 from fnn.nn import cast
-from fnn.recipe import Recipe
-from fnn.train import compile_cache, exit_code, fit, trained_params
-from fnn.types import Data, Params, PRNGKey
-
-RecipeFunction = Callable[[dict[str, float]], Recipe]
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import exit_code, fit, trained_params
+from fnn.types import Hyper, Params, PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Arguments of the compiled program: other values need no new compilation."""
-
-    lr: float = 2e-3  # peak of the learning rate
-    last_lr: float = 2e-4  # learning rate at the end of the cosine
-    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
-    b2: float = 0.99  # fraction of the second moment kept in a step
-    weight_decay: float = 0.1  # of kernels and embedding tables, per step and unit of lr
-    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Hyper):
+class Config(RunOptions):
     """Train a GPT on characters, and sample text from it."""
 
     root: Root = None
-    num_layers: int = 4  # number of blocks
-    num_heads: int = 4  # attention heads of a block
-    features: int = 128  # width of the blocks
-    max_length: int = 64  # context length, in characters
-    dropout_rate: float = 0.0  # fraction of activations that a step sets to 0
+    lr: Positive = 2e-3  # peak of the learning rate
+    last_lr: NonNegative = 2e-4  # learning rate at the end of the cosine
+    longest_warmup = 100  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    b2: Fraction = 0.99  # fraction of the second moment kept in a step
+    weight_decay: NonNegative = 0.1  # of kernels and embedding tables, per step and unit of lr
+    clip_norm: Positive = 1.0  # largest norm of the gradient; a larger one is scaled down
+
+    num_layers: Count = 4  # number of blocks
+    num_heads: Count = 4  # attention heads of a block
+    features: Count = 128  # width of the blocks
+    max_length: Count = 64  # context length, in characters
+    dropout_rate: Static[Fraction] = 0.0  # fraction of activations that a step sets to 0
     half: bool = False  # compute in bfloat16, with parameters in float32
 
-    steps: int = 2000  # updates
-    batch_size: int = 12  # windows per step
-    devices: int = 1  # accelerators, or cores of a CPU, over which a step's windows are divided
-    eval_every: int = 250  # steps between evaluations
-    samples: int = 2  # texts to sample at the end
-    sample_length: int = 400  # characters of each text
-    temperature: float = 0.8  # of sampling; below 1: more typical text
-    seed: int = 0  # of the initial weights, the order of the data and the noise
-    out: Annotated[Path | None, unset("a new directory", "runs/char_gpt/<time>", Path)] = None
-    resume: Resume = None
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """The part that may be traced, as the recipe takes it."""
-        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
-        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 100)}
+    steps: Count = 2000  # updates
+    batch_size: Count = 12  # windows per step
+    devices: Count = 1  # accelerators, or cores of a CPU, over which a step's windows are divided
+    eval_every: Count = 250  # steps between evaluations
+    samples: Count = 2  # texts to sample at the end
+    sample_length: Count = 400  # characters of each text
+    temperature: Static[NonNegative] = 0.8  # of sampling; below 1: more typical text
 
     def __post_init__(self) -> None:
-        shared.expect_above_0(self, "lr", "clip_norm", "steps", "batch_size", "eval_every")
-        shared.expect_above_0(self, "num_layers", "num_heads", "features", "max_length", "devices")
-        shared.expect_above_0(self, "samples", "sample_length")
-        shared.expect_0_or_more(self, "temperature", "weight_decay")
-        shared.expect_fraction(self, "dropout_rate", "b2")
-        shared.expect_warmup(self, self.steps)
-        shared.expect_seeds(self)
-        expect(self, "batch_size", self.batch_size % self.devices == 0, "a multiple of --devices")
-        expect(self, "features", self.features % self.num_heads == 0, "a multiple of --num-heads")
+        super().__post_init__()
+        divides = self.batch_size % self.devices == 0
+        shared.expect(self, "batch_size", divides, "a multiple of --devices")
+        divides = self.features % self.num_heads == 0
+        shared.expect(self, "features", divides, "a multiple of --num-heads")
 
 
 GPU = Config(
@@ -112,7 +88,7 @@ GPU = Config(
 def make_model(config: Config, symbols: Characters) -> models.gpt.GPTConfig:
     """The shapes and parts of the network; as in nanoGPT, exact GELU and no biases."""
     return models.gpt.gpt2(
-        vocabulary=len(symbols),
+        vocab_size=len(symbols),
         max_length=config.max_length,
         features=config.features,
         num_layers=config.num_layers,
@@ -123,10 +99,10 @@ def make_model(config: Config, symbols: Characters) -> models.gpt.GPTConfig:
 
 
 def make_recipe(config: Config, shape: models.gpt.GPTConfig) -> RecipeFunction:
-    """Model, loss, optimizer and schedule as a function of what may be traced."""
+    """Model, loss, optimizer and schedule as a function of the hyperparameters."""
     model = models.gpt.gpt(shape, rate=config.dropout_rate)
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         return Recipe(
             model=cast(model, jnp.bfloat16) if config.half else model,
             loss=losses.cross_entropy,
@@ -149,33 +125,10 @@ def make_recipe(config: Config, shape: models.gpt.GPTConfig) -> RecipeFunction:
     return recipe
 
 
-def read_text(root: str | None) -> tuple[str, str]:
-    """The text, and what it is."""
-    try:
-        return data.load("tiny_shakespeare", root), "tiny Shakespeare"
-    except FileNotFoundError as error:
-        if root is not None:
-            raise
-        print(f"{error}\nreading the sources of Python's standard library instead")
-    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    text = "".join(path.read_text("utf-8", errors="ignore") for path in sources)
-    return "".join(c for c in text if c.isascii())[:2_000_000], "Python's standard library"
-
-
-def examples(text: str, length: int) -> tuple[Data, Characters]:
-    """Windows of the first nine tenths and of the last, and the characters."""
-    symbols = Characters.of(text)
-    tokens = symbols.encode(text).astype(np.uint8 if len(symbols) <= 256 else np.int32)
-    train, valid = np.split(tokens, [9 * len(tokens) // 10])
-    return Data(
-        train=data.windows(train, length, stride=1), valid=data.windows(valid, length)
-    ), symbols
-
-
 def write(
     config: Config, shape: models.gpt.GPTConfig, params: Params, symbols: Characters, key: PRNGKey
 ) -> list[str]:
-    """Texts from the network, each after a line break; a window holds its context."""
+    """Samples texts, each after a line break, in pieces of half a context."""
     begin = symbols.encode("\n" if "\n" in symbols.symbols else symbols.symbols[0])
     decoder, tokens = models.gpt.gpt_decoder(shape), np.repeat(begin[None], config.samples, axis=0)
     texts = [""] * config.samples
@@ -195,23 +148,21 @@ def write(
 
 def main(config: Config) -> int:
     """Train in a new directory, or in that of the run to resume; returns the exit code."""
-    try:
+    with shared.ends_with_message(__file__):
         if config.devices > len(jax.devices()):
             raise ValueError(
                 f"--devices: expected at most {len(jax.devices())}, got {config.devices}"
             )
-        text, source = read_text(config.root)
-        [store] = shared.open_runs(config, "char_gpt", config.out)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"char_gpt.py: {error}")
-    shared.keep_options(config, store)
-    return shared.resumable(store.path, lambda: run(config, text, source, store))
+        text, source = shared.read_text(config.root)
+        [run] = shared.open_runs(config, "char_gpt")
+    run.write_config(asdict(config))
+    return shared.resumable(run.path, lambda: train(config, text, source, run))
 
 
-def run(config: Config, text: str, source: str, store: RunDir) -> int:
+def train(config: Config, text: str, source: str, run: RunDir) -> int:
     """Train, evaluate, and print some text; returns the exit code."""
     start = time.monotonic()
-    parts, symbols = examples(text, config.max_length)
+    parts, symbols = shared.text_windows(text, config.max_length)
     key, shape = jax.random.key(config.seed), make_model(config, symbols)
     recipe = make_recipe(config, shape)
     result = fit(
@@ -223,7 +174,7 @@ def run(config: Config, text: str, source: str, store: RunDir) -> int:
         batch_size=config.batch_size,
         eval_every=config.eval_every,
         eval_batch_size=256,
-        store=store,
+        store=run,
         resume=config.resume is not None,
         devices=jax.devices()[: config.devices] if config.devices > 1 else (),
     )
@@ -235,24 +186,21 @@ def run(config: Config, text: str, source: str, store: RunDir) -> int:
         print(f"steps, lowest {lowest:.4f}; nats per character, over {parts.valid[1].size:,}")
     for sample in write(config, shape, params, symbols, fold_name(key, "sample")):
         print("-" * 72 + "\n" + sample.strip())
-    report.curves.save(result.history, store.path / "curves.png")
+    report.curves.save(result.history, run.path / "curves.png")
     print("-" * 72)
     print(f"{tree.count(params):,} parameters, {time.monotonic() - start:.0f} s")
     return exit_code(result)
 
 
-def command() -> int:
-    """Read the options, and train."""
-    compile_cache()
-    chosen = tyro.extras.overridable_config_cli(
-        {
-            "cpu": ("nanoGPT's configuration for a CPU.", Config()),
-            "gpu": ("nanoGPT's configuration for a GPU.", GPU),
-        }
-    )
-    jax.config.update("jax_num_cpu_devices", chosen.devices)  # has no effect on GPUs
-    return main(chosen)
+def command(config: Config) -> int:
+    """Divide the CPU into as many devices as were asked for, and train."""
+    jax.config.update("jax_num_cpu_devices", config.devices)  # has no effect on GPUs
+    return main(config)
 
 
 if __name__ == "__main__":
-    shared.start(command, resumes=True)
+    settings = {
+        "cpu": ("nanoGPT's configuration for a CPU.", Config()),
+        "gpu": ("nanoGPT's configuration for a GPU.", GPU),
+    }
+    shared.command(command, settings, resumes=True)

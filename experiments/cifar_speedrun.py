@@ -5,13 +5,13 @@
     python experiments/cifar_speedrun.py gpu --help        lists all settings
 
 The recipe is airbench94's (Jordan 2024, arXiv:2404.00498): a first convolution that whitens patches
-and is not trained, kernels initialized to the identity, biases with a learning rate of their own,
+and is not trained, kernels initialized to the identity, biases with their own learning rate,
 label smoothing, lookahead, a flip that alternates with the epochs, and six views of each test
 image. The random choices are fnn's own, and the order is that of `fnn.order`: a batch may hold the
 end of one epoch and the start of the next. The time is that of `run`, from images on the device to
 the accuracy; the time of compilation is printed separately.
 
-No --resume: a run is one compiled program, of which nothing is kept before its end.
+No --resume: a run is one compiled program, which stores nothing before its end.
 
 Measured (2 cores of an Intel Xeon, shared with other work, JAX 0.10.2): `cpu`, 240 steps of 125
 out of 5,000 images: accuracy 60.9 % on 2,000 test images, n = 1, in 146 s after 29 s of
@@ -20,71 +20,56 @@ compilation. `gpu` has not been run yet: neither its accuracy nor its time is kn
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from experiments import shared
-from experiments.shared import Root, expect
+from experiments.shared import Count, Fraction, NonNegative, Positive, Root, Static
 from fnn import activations, data, initializers, layers, losses, nn, optim, schedules
 from fnn.data import augment
 from fnn.keys import fold_name, run_keys
-from fnn.layers._window import Padding
 from fnn.nn import cast, sequential
 from fnn.order import order
-from fnn.recipe import Recipe
-from fnn.train import compile_cache, make_init, make_step
-from fnn.types import Batch, Model, Optimizer, PRNGKey, TrainState
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import make_init, make_step
+from fnn.types import Batch, Hyper, Model, Objective, Optimizer, Params, PRNGKey, TrainState
 
-Run = Callable[[PRNGKey, dict[str, float], Batch, Batch], tuple[Array, Array]]
+Run = Callable[[PRNGKey, Hyper, Batch, Batch], tuple[Array, Array]]
 
-# Of each channel, in the training part.
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 PERIOD = 5  # steps between two synchronizations of the fast and the slow weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Arguments of the compiled program: other values need no new compilation."""
-
-    lr: float = 11.5  # peak of the learning rate, times 1 + 1 / (1 - momentum), per 1,024 examples
-    momentum: float = 0.85  # fraction of the velocity kept in a step
-    weight_decay: float = 0.0153  # L2 penalty of kernels, for the same sum
-    bias_factor: float = 64.0  # learning rate of the norms' biases, as a multiple of lr
-    label_smoothing: float = 0.2  # fraction of a target that is spread over all classes
-    norm_decay: float = 0.6  # fraction of batch norm's running statistics kept in a step
-    slow_decay: float = 0.95  # fraction of the slow weights kept per step, at the end
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Hyper):
+class Config(shared.Options):
     """Train on CIFAR-10, and print the accuracy and the time."""
 
     root: Root = None
+    lr: Positive = 11.5  # peak, times 1 + 1 / (1 - momentum), for 1,024 examples
+    momentum: Fraction = 0.85  # fraction of the velocity kept in a step
+    weight_decay: NonNegative = 0.0153  # L2 penalty of kernels, for the same sum
+    bias_factor: Positive = 64.0  # learning rate of the norms' biases, as a multiple of lr
+    label_smoothing: Fraction = 0.2  # fraction of a target that is spread over all classes
+    norm_decay: Fraction = 0.6  # fraction of batch norm's running statistics kept in a step
+    slow_decay: Fraction = 0.95  # fraction of the slow weights kept per step, at the end
+
     widths: tuple[int, int, int] = (64, 256, 256)  # features of the three blocks
-    epochs: float = 9.9  # passes over the training part
-    whiten_epochs: float = 3.0  # epochs after which the first convolution's bias is frozen
-    batch_size: int = 1024  # examples per step
-    shift: int = 2  # largest shift of an image, in pixels
+    epochs: Static[Positive] = 9.9  # passes over the training part
+    whiten_epochs: Static[NonNegative] = 3.0  # until the first convolution's bias is frozen
+    batch_size: Count = 1024  # examples per step
+    shift: shared.CountOrZero = 2  # largest shift of an image, in pixels
     half: bool = True  # compute in bfloat16, with parameters in float32
     train_examples: int = 50_000  # examples to use, from the beginning of the training part
-    test_examples: int = 10_000  # examples to use, from the beginning of the test part
+    test_examples: Count = 10_000  # examples to use, from the beginning of the test part
 
     seed: int = 0  # of the initial weights, the order of the data and the shifts
-    runs: int = 1  # number of runs, with this seed and the following ones
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """The part that may be traced, as the recipe takes it."""
-        return {field.name: getattr(self, field.name) for field in fields(Hyper)}
+    runs: Count = 1  # number of runs, with this seed and the following ones
 
     @property
     def steps(self) -> int:
@@ -97,15 +82,10 @@ class Config(Hyper):
         return math.ceil(self.whiten_epochs * self.train_examples / self.batch_size)
 
     def __post_init__(self) -> None:
-        shared.expect_above_0(
-            self, "lr", "bias_factor", "epochs", "batch_size", "runs", "test_examples"
-        )
-        shared.expect_seeds(self)
-        shared.expect_fraction(self, "momentum", "label_smoothing", "norm_decay", "slow_decay")
-        shared.expect_0_or_more(self, "weight_decay", "whiten_epochs", "shift")
-        expect(self, "widths", min(self.widths) > 0, "three, each above 0")
+        super().__post_init__()
+        shared.expect(self, "widths", min(self.widths) > 0, "three, each above 0")
         enough = self.batch_size <= self.train_examples
-        expect(self, "train_examples", enough, "at least --batch-size")
+        shared.expect(self, "train_examples", enough, "at least --batch-size")
 
 
 CPU = Config(
@@ -135,7 +115,7 @@ def make_model(config: Config, norm_decay: Any) -> Model:
         )
 
     model = sequential(
-        whiten=nn.conv(24, (2, 2), padding=Padding.VALID),  # -> (B, 31, 31, 24)
+        whiten=nn.conv(24, (2, 2), padding="VALID"),  # -> (B, 31, 31, 24)
         activation=activations.gelu,
         blocks=sequential(*map(block, config.widths)),  # -> (B, 3, 3, C)
         pool=nn.global_max_pool(),  # -> (B, C)
@@ -159,27 +139,22 @@ def _torch_like(key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32) 
 
 
 def whitening(x: Float[Array, "n height width 3"], eps: float = 5e-4) -> Float[Array, "2 2 3 24"]:
-    """Kernels whose outputs for patches of 2 x 2 of x are uncorrelated, of size 1; and their
-    negatives, because a GELU would lose what is below 0.
-    """
+    """Kernels that whiten patches of 2 x 2, and their negatives, of which a GELU keeps one."""
     rows = layers.patches(x, (2, 2)).reshape(-1, 12)
     values, vectors = jnp.linalg.eigh(rows.T @ rows / rows.shape[0])
     kernels = (vectors / jnp.sqrt(values + eps)[None]).reshape(2, 2, 3, 12)
     return jnp.concatenate([kernels, -kernels], axis=-1)
 
 
-def make_recipe(config: Config) -> Callable[[dict[str, Any]], Recipe]:
-    """Model, loss, optimizer and schedule as a function of what may be traced."""
+def make_recipe(config: Config) -> RecipeFunction:
+    """Model, loss, optimizer and schedule as a function of the hyperparameters."""
     top = round(0.23 * config.steps)
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         momentum, bias_factor = hyper["momentum"], hyper["bias_factor"]
 
-        def loss(logits, targets):
-            return losses.cross_entropy(logits, targets, label_smoothing=hyper["label_smoothing"])
-
         def decayed(l2: Any) -> Optimizer:
-            return optim.chain(optim.add_l2(l2), optim.nesterov(momentum=momentum))
+            return optim.chain(optim.add_l2(l2), optim.sgd(momentum=momentum, nesterov=True))
 
         # A velocity that forgets (1 - momentum) of itself moves 1 / (1 - momentum) times as far,
         # and the gradient that nesterov adds moves once. The step's loss is a mean: the batch size
@@ -197,6 +172,7 @@ def make_recipe(config: Config) -> Callable[[dict[str, Any]], Recipe]:
             [0.2 * lr, lr, 0.07 * lr], steps=[0, top, config.steps]
         )
         model = make_model(config, hyper["norm_decay"])
+        loss = partial(losses.cross_entropy, label_smoothing=hyper["label_smoothing"])
         return Recipe(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
 
     return recipe
@@ -205,7 +181,9 @@ def make_recipe(config: Config) -> Callable[[dict[str, Any]], Recipe]:
 def faster(optimizer: Optimizer, factor: Any) -> Optimizer:
     """The optimizer at a multiple of the learning rate."""
 
-    def update(grads, state, params, lr, objective=None):
+    def update(
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
+    ) -> tuple[Params, Any]:
         return optimizer.update(grads, state, params, lr * factor, objective)
 
     return optimizer._replace(update=update)
@@ -217,15 +195,14 @@ def make_run(config: Config) -> Run:
     init, step = make_init(recipe), make_step(recipe)
     move = augment.per_example(augment.crop(config.shift, reflect=True))
 
-    def run(key, hyper, train, test):
+    def run(key: PRNGKey, hyper: Hyper, train: Batch, test: Batch) -> tuple[Array, Array]:
         slow_decay = hyper["slow_decay"]
         hyper = {name: value for name, value in hyper.items() if name != "slow_decay"}
         keys, (x, y) = run_keys(key), train
-        x, n, size = normalized(x), len(y), config.batch_size
+        x, n, size = shared.cifar_normalize(x), len(y), config.batch_size
 
-        def advance(carry, upcoming):
-            state, slow = carry
-            i, indices = upcoming
+        def advance(carry: Any, upcoming: Any) -> tuple[Any, Array]:
+            (state, slow), (i, indices) = carry, upcoming
             seen = i * size + jnp.arange(size)
             images = jax.vmap(augment.alternating_flip)(x[indices], indices, seen // n)
             noise = fold_name(jax.random.fold_in(keys.noise, i), "move")
@@ -241,7 +218,7 @@ def make_run(config: Config) -> Run:
         batches = jax.vmap(lambda i: order(keys.order, i, n, size))(steps)
         carry = state, (state.params, state.model_state)
         (_, slow), values = jax.lax.scan(advance, carry, (steps, batches))
-        return accuracy(recipe(hyper).model, slow, normalized(test.x), test.y), values
+        return accuracy(recipe(hyper).model, slow, shared.cifar_normalize(test.x), test.y), values
 
     return run
 
@@ -268,26 +245,18 @@ def meet(state: TrainState, slow: Any, kept: Array, now: Array) -> tuple[TrainSt
     return replace(state, params=params, model_state=model_state), choose(met, slow)
 
 
-def normalized(x: Num[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
-    """Bytes to float32 of mean 0 and standard deviation 1 in each channel."""
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (MEAN, STD))
-    return (x.astype(jnp.float32) / 255 - mean) / std
-
-
 def accuracy(
     model: Model, weights: Any, x: Float[Array, "n height width 3"], y: Int[Array, " n"]
 ) -> Float[Array, ""]:
     """The accuracy of the mean logits of six views of each image."""
-    size = math.gcd(len(y), 2000)
+    size, (params, model_state) = math.gcd(len(y), 2000), weights
 
-    params, model_state = weights
-
-    def right(batch):
+    def correct(batch: Any) -> Array:
         logits = views(lambda x: model.apply(params, model_state, x)[0], batch[0])
         return (logits.argmax(axis=-1) == batch[1]).sum()
 
     batches = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, y))
-    return jax.lax.map(right, batches).sum() / len(y)
+    return jax.lax.map(correct, batches).sum() / len(y)
 
 
 def views(
@@ -318,10 +287,8 @@ def load(config: Config) -> tuple[Batch, Batch]:
 
 def main(config: Config) -> None:
     """Compile, then run, and print the time of each."""
-    try:
+    with shared.ends_with_message(__file__):
         train, test = load(config)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"cifar_speedrun.py: {error}")
     start = time.monotonic()
     arguments = (jax.random.key(config.seed), config.hyper, train, test)
     run = jax.jit(make_run(config)).lower(*arguments).compile()
@@ -329,8 +296,8 @@ def main(config: Config) -> None:
     accuracies, seconds = [], []
     for seed in range(config.seed, config.seed + config.runs):
         start = time.monotonic()
-        share, values = run(jax.random.key(seed), config.hyper, train, test)
-        accuracies.append(100 * float(share))
+        fraction, values = run(jax.random.key(seed), config.hyper, train, test)
+        accuracies.append(100 * float(fraction))
         seconds.append(time.monotonic() - start)
         loss = float(values[-1])
         print(f"seed {seed}: {accuracies[-1]:.2f} % in {seconds[-1]:.3f} s, last loss {loss:.3f}")
@@ -343,9 +310,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
     settings = {
         "cpu": ("A small network on a tenth of the data.", CPU),
         "gpu": ("airbench94's configuration.", Config()),
     }
-    shared.start(lambda: main(tyro.extras.overridable_config_cli(settings)), resumes=False)
+    shared.command(main, settings)

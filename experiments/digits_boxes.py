@@ -2,7 +2,7 @@
 
     python experiments/digits_boxes.py
     python experiments/digits_boxes.py --box-weight 0      learns the digit alone
-    python experiments/digits_boxes.py --resume RUN        goes on with an interrupted run
+    python experiments/digits_boxes.py --resume RUN        resumes an interrupted run
 
 A digit of 8 x 8 pixels lies somewhere on a canvas of 24 x 24; a third of the canvases are empty.
 One network has two outputs: ten logits, and the left, upper, right and lower edge of the digit's
@@ -15,94 +15,71 @@ Measured (JAX 0.10.2, 2 cores of an Intel Xeon, shared with other work), seed 0,
 accuracy 87.8 %, mean overlap of the boxes 65.2 %, 60 s.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from sklearn.datasets import load_digits
 
 from experiments import shared
-from experiments.shared import Resume, expect, over_seeds, unset
+from experiments.shared import Count, NonNegative, Positive
 from fnn import data, losses, metrics, nn, optim, schedules
 from fnn.activations import relu
 from fnn.checkpoint import RunDir
 from fnn.keys import fold_name
 from fnn.nn import parallel, sequential
-from fnn.recipe import Recipe
-from fnn.train import FitResult, compile_cache, fit, make_evaluate
-from fnn.types import Batch, Data, Weighted
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import FitResult, fit, make_evaluate
+from fnn.types import Batch, Data, Hyper, Weighted
 
 NONE = -1  # the label of an empty canvas
 SIDE = 24  # of a canvas, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.RunOptions):
     """Learn which digit is in an image, and where."""
 
-    lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[int | None, shared.warmup(100)] = None
-    weight_decay: float = 0.01  # of all parameters, per step and unit of lr
-    box_weight: float = 10.0  # of the loss of the box; that of the digit is 1
-    steps: int = 1500  # updates
-    batch_size: int = 64  # canvases per step
-    eval_every: int = 250  # steps between evaluations on the validation part
-    seed: int = 0  # of the split, the canvases, the initial weights and the order of the data
-    seeds: int = 1  # number of runs, with this seed and the following ones
-    out: Annotated[Path | None, unset("a new directory", "runs/digits_boxes/<time>", Path)] = None
-    resume: Resume = None
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """The part that may be traced, as the recipe takes it."""
-        return {
-            "lr": self.lr,
-            "warmup_steps": shared.scaled(self.warmup_steps, self.steps, 100),
-            "weight_decay": self.weight_decay,
-            "box_weight": self.box_weight,
-        }
-
-    def __post_init__(self) -> None:
-        shared.expect_above_0(self, "lr", "steps", "eval_every", "seeds")
-        shared.expect_0_or_more(self, "weight_decay", "box_weight")
-        shared.expect_warmup(self, self.steps)
-        shared.expect_seeds(self)
-        expect(self, "batch_size", 0 < self.batch_size <= 1257, "from 1 to 1257")
+    lr: Positive = 3e-3  # peak of the learning rate
+    longest_warmup = 100  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    weight_decay: NonNegative = 0.01  # of all parameters, per step and unit of lr
+    box_weight: NonNegative = 10.0  # of the loss of the box; the digit's is 1
+    steps: Count = 1500  # updates
+    batch_size: Annotated[int, shared.between(1, 1257)] = 64  # canvases per step
+    eval_every: Count = 250  # steps between evaluations on the validation part
+    seeds: Count = 1  # number of runs, with this seed and the following ones
 
 
 def box_loss(predicted: Any, target: dict[str, Any]) -> Any:
-    """Huber's loss of the four edges; an empty canvas has none."""
+    """Huber loss of the four edges, with weight 0 for an empty canvas."""
     where = jnp.broadcast_to(target["where"][:, None], predicted.shape)
     return losses.huber(predicted, target["edges"], delta=0.1, where=where)
 
 
 def overlap(outputs: dict[str, Any], targets: dict[str, Any]) -> Any:
-    """Intersection over union of the two boxes of each digit, and weight 0 for empty canvases."""
+    """Intersection over union of the two boxes of each digit, with weight 0 for empty canvases."""
     a, b = outputs["box"], targets["box"]["edges"]
-    shared_part = jnp.concatenate(
-        [jnp.maximum(a[:, :2], b[:, :2]), jnp.minimum(a[:, 2:], b[:, 2:])], axis=1
-    )
-    both = area(shared_part)
-    union = area(a) + area(b) - both
-    return Weighted(both / jnp.maximum(union, 1e-6), targets["box"]["where"].astype(a.dtype))
+    common = [jnp.maximum(a[:, :2], b[:, :2]), jnp.minimum(a[:, 2:], b[:, 2:])]
+    intersection = area(jnp.concatenate(common, axis=1))
+    union = area(a) + area(b) - intersection
+    weights = targets["box"]["where"].astype(a.dtype)
+    return Weighted(intersection / jnp.maximum(union, 1e-6), weights)
 
 
 def area(boxes: Any) -> Any:
-    """Of boxes (left, upper, right, lower); 0 where an edge is on the wrong side."""
+    """Areas of boxes (left, upper, right, lower); 0 where an edge is on the wrong side."""
     return jnp.clip(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
 
 
-def make_recipe(config: Config) -> Callable[[Any], Recipe]:
+def make_recipe(config: Config) -> RecipeFunction:
     """One body, two heads, and a loss for each."""
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         body = sequential(
             nn.conv(16, (3, 3)), nn.batch_norm(), relu, nn.max_pool((2, 2)),
             nn.conv(32, (3, 3)), nn.batch_norm(), relu, nn.max_pool((2, 2)),
@@ -134,12 +111,12 @@ def make_recipe(config: Config) -> Callable[[Any], Recipe]:
 
 
 def of_labels(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    """A loss or metric of labels that ignores those of empty canvases."""
+    """A loss or metric of labels that ignores the empty canvases."""
     return lambda outputs, labels: function(outputs, labels, ignore_index=NONE)
 
 
 def canvases(rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray) -> Batch:
-    """Each digit at a random place on a canvas, and for every two digits an empty one."""
+    """Each digit at a random position on a canvas, and for every two digits an empty canvas."""
     n = len(digits)
     x = np.zeros((n + n // 2, SIDE, SIDE, 1), np.float32)
     edges = np.zeros((len(x), 4), np.float32)
@@ -166,14 +143,14 @@ def divide(seed: int) -> tuple[Data, Batch]:
     key = fold_name(jax.random.key(seed), "split")
     parts = list(data.stratified_split(key, labels, (0.7, 0.15, 0.15)))
     rng = np.random.default_rng(seed)
-    # Few digits: with one place for each, the network learns the canvases by heart.
+    # With one position for each of the few digits, the network memorizes the canvases.
     parts[0] = np.tile(parts[0], 8)
     train, valid, test = (canvases(rng, digits[part], labels[part]) for part in parts)
     return Data(train=train, valid=valid), test
 
 
-def run(config: Config, recipe: Callable[[Any], Recipe], store: RunDir) -> tuple[float, FitResult]:
-    """One seed: train, and evaluate on the test part."""
+def train(config: Config, recipe: RecipeFunction, run: RunDir) -> tuple[float, FitResult]:
+    """One seed: the test accuracy, and the result of `fit`."""
     start = time.monotonic()
     examples, test = divide(config.seed)
     result = fit(
@@ -184,7 +161,7 @@ def run(config: Config, recipe: Callable[[Any], Recipe], store: RunDir) -> tuple
         steps=config.steps,
         batch_size=config.batch_size,
         eval_every=config.eval_every,
-        store=store,
+        store=run,
         resume=config.resume is not None,
     )
     values = jax.jit(make_evaluate(recipe))(result.state, test, config.hyper)
@@ -198,15 +175,12 @@ def run(config: Config, recipe: Callable[[Any], Recipe], store: RunDir) -> tuple
 
 
 def main(config: Config) -> int:
-    """A run for each seed; returns the exit code."""
-    try:
-        stores = shared.open_runs(config, "digits_boxes", config.out)
-    except ValueError as error:
-        sys.exit(f"digits_boxes.py: {error}")
+    """Train once for each seed; returns the exit code."""
+    with shared.ends_with_message(__file__):
+        runs = shared.open_runs(config, "digits_boxes")
     recipe = make_recipe(config)  # the same function for all seeds: it is compiled once
-    return over_seeds(config, stores, lambda one, store: run(one, recipe, store))
+    return shared.over_seeds(config, runs, lambda one, run: train(one, recipe, run))
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=True)
+    shared.command(main, Config, resumes=True)

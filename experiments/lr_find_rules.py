@@ -17,38 +17,33 @@ No --resume: a case is one compiled program, and nothing is kept between them: n
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from jaxtyping import Float
 from sklearn.datasets import load_diabetes, load_digits
 
 from experiments import shared
-from experiments.shared import expect
-from fnn import losses, nn, optim, schedules, text
+from experiments.shared import Count, Positive
+from fnn import losses, nn, optim, schedules, show
 from fnn.activations import relu
 from fnn.diagnose import RangeCurve, lr_find
 from fnn.nn import sequential
 from fnn.recipe import Recipe, RecipeFunction
-from fnn.train import compile_cache, make_evaluate, make_init, search, silent, sweep
-from fnn.types import Batch, Data, Model
+from fnn.train import make_evaluate, make_init, search, silent, sweep
+from fnn.types import Batch, Data, Hyper, Model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Train with many rates, and see what each rule would have given."""
+class Config(shared.Options):
+    """Train with many rates, and compare them with the choice of each rule."""
 
-    steps: int = 200  # updates of each training
-    batch_size: int = 32  # examples per step
-    seeds: int = 3  # trainings with each rate
-    rates: int = 22  # number of rates, a factor of 2 apart
-    lr_min: float = 1e-5  # lowest rate
-
-    def __post_init__(self) -> None:
-        shared.expect_above_0(self, "steps", "seeds", "rates", "lr_min")
-        expect(self, "batch_size", 0 < self.batch_size <= 221, "from 1 to half of diabetes, 221")
+    steps: Count = 200  # updates of each training
+    batch_size: Annotated[int, shared.between(1, 221)] = 32  # examples per step
+    seeds: Count = 3  # trainings with each rate
+    rates: Count = 22  # number of rates, a factor of 2 apart
+    lr_min: Positive = 1e-5  # lowest rate
 
 
 class Problem(NamedTuple):
@@ -104,13 +99,13 @@ def problems() -> dict[str, Problem]:
     }
 
 
-OPTIMIZERS = {"SGD": optim.momentum(), "Adam": optim.adam(), "Lion": optim.lion()}
+OPTIMIZERS = {"SGD": optim.sgd(momentum=0.9), "Adam": optim.adam(), "Lion": optim.lion()}
 
 
 def recipe_of(problem: Problem, optimizer: Any, warms_up: bool, steps: int) -> RecipeFunction:
     """A constant rate, or a warm-up over a tenth of the steps and a cosine to 0."""
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         schedule = (
             schedules.warmup_cosine(hyper["lr"], warmup_steps=steps // 10, total_steps=steps)
             if warms_up
@@ -218,7 +213,7 @@ def table(cases: list[Case]) -> str:
         worst = int(np.argmax(at[1.0]))
         cells = (f"{np.mean(at[f]):.3f}" for f in (1.0, 1 / 3, 3.0))
         found.append((at[1.0][worst], (name, f"{at[1.0][worst]:.3f}", cases[worst].name, *cells)))
-    return text.table(rows + [row for _, row in sorted(found)])
+    return show.table(rows + [row for _, row in sorted(found)])
 
 
 def main(config: Config) -> None:
@@ -239,5 +234,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    main(tyro.cli(Config))
+    shared.command(main, Config)

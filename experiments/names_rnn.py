@@ -3,7 +3,7 @@
     python experiments/names_rnn.py --root FOLDER   the folder that has makemore-names/
     python experiments/names_rnn.py                 FNN_DATA, the user's cache, or the network
     python experiments/names_rnn.py --cell gru      another cell; --help lists all settings
-    python experiments/names_rnn.py --resume RUN    goes on with an interrupted run
+    python experiments/names_rnn.py --resume RUN    resumes an interrupted run
 
 1,000 of the 32,033 names validate and 1,000 test, as many as in makemore's script; the others
 train. Some names are in the list twice, and so in two parts; that is as makemore has it.
@@ -15,86 +15,59 @@ Of its names: yamia leanni glous madrett garleigh jecalah rolanie jaheli jaycei 
 """
 
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import shared
-from experiments.shared import Resume, Root, expect, unset
+from experiments.shared import Count, Fraction, NonNegative, Positive, Root, RunOptions, Static
 from fnn import data, losses, models, optim, report, schedules, tree
 from fnn.checkpoint import RunDir
 from fnn.data import Characters
 from fnn.generate import generate
 from fnn.keys import fold_name
-from fnn.recipe import Recipe
-from fnn.train import compile_cache, exit_code, fit, make_evaluate, trained_params
-from fnn.types import Batch, Data, Params, PRNGKey
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import exit_code, fit, make_evaluate, trained_params
+from fnn.types import Batch, Data, Hyper, Params, PRNGKey
 
-RecipeFunction = Callable[[dict[str, float]], Recipe]
 CELLS = {"rnn": models.rnn_lm.RNN, "lstm": models.rnn_lm.LSTM, "gru": models.rnn_lm.GRU}
 END = "."  # before and after each name
 PADDING = -1  # a target that is ignored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Arguments of the compiled program: other values need no new compilation."""
-
-    lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[int | None, shared.warmup(200)] = None
-    weight_decay: float = 0.1  # of kernels, per step and unit of lr
-    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
-    dropout_rate: float = 0.25  # fraction of each layer's outputs that a step sets to 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Hyper):
+class Config(RunOptions):
     """Train a recurrent network on names, and sample new ones."""
 
     root: Root = None
+    lr: Positive = 3e-3  # peak of the learning rate
+    longest_warmup = 200  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    weight_decay: NonNegative = 0.1  # of kernels, per step and unit of lr
+    clip_norm: Positive = 1.0  # largest norm of the gradient; a larger one is scaled down
+    dropout_rate: Fraction = 0.25  # fraction of each layer's outputs that a step sets to 0
+
     cell: Literal["rnn", "lstm", "gru"] = "lstm"  # kind of recurrent cell
-    features: int = 32  # dimensions of a letter's embedding
-    widths: tuple[int, ...] = (192,)  # units of each recurrent layer
-    steps: int = 4000  # updates at most
-    batch_size: int = 128  # names per step
-    eval_every: int = 250  # steps between evaluations on the validation part
-    patience: int = 6  # evaluations without a lower loss, after which training stops
+    features: Count = 32  # dimensions of a letter's embedding
+    widths: shared.Widths = (192,)  # units of each recurrent layer
+    steps: Count = 4000  # updates at most
+    batch_size: Annotated[int, shared.between(1, 30_033)] = 128  # names per step
+    eval_every: Count = 250  # steps between evaluations on the validation part
+    patience: Count = 6  # evaluations without a lower loss, after which training stops
 
-    samples: int = 20  # names to sample
-    temperature: float = 1.0  # of sampling; below 1: more typical names
-    seed: int = 0  # of the split, the initial weights, the order of the data and the noise
-    out: Annotated[Path | None, unset("a new directory", "runs/names_rnn/<time>", Path)] = None
-    resume: Resume = None
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """The part that may be traced, as the recipe takes it."""
-        hyper = {field.name: getattr(self, field.name) for field in fields(Hyper)}
-        return hyper | {"warmup_steps": shared.scaled(self.warmup_steps, self.steps, 200)}
-
-    def __post_init__(self) -> None:
-        above = ("lr", "clip_norm", "features", "steps", "eval_every", "patience")
-        shared.expect_above_0(self, *above, "samples", "temperature")
-        shared.expect_fraction(self, "dropout_rate")
-        shared.expect_0_or_more(self, "weight_decay")
-        shared.expect_warmup(self, self.steps)
-        shared.expect_seeds(self)
-        expect(self, "batch_size", 0 < self.batch_size <= 30_033, "from 1 to 30033")
-        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
+    samples: Count = 20  # names to sample
+    temperature: Static[Positive] = 1.0  # of sampling; below 1: more typical names
 
 
 def make_model(config: Config, letters: Characters) -> models.rnn_lm.RNNLMConfig:
     """The shapes and parts of the network."""
     return models.rnn_lm.RNNLMConfig(
-        vocabulary=len(letters),
+        vocab_size=len(letters),
         features=config.features,
         widths=config.widths,
         cell=CELLS[config.cell],
@@ -102,9 +75,9 @@ def make_model(config: Config, letters: Characters) -> models.rnn_lm.RNNLMConfig
 
 
 def make_recipe(config: Config, shape: models.rnn_lm.RNNLMConfig) -> RecipeFunction:
-    """Model, loss, optimizer and schedule as a function of what may be traced."""
+    """Model, loss, optimizer and schedule as a function of the hyperparameters."""
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         kernels = tree.matching("*kernel")
         return Recipe(
             model=models.rnn_lm.rnn_lm(shape, rate=hyper["dropout_rate"]),
@@ -154,7 +127,7 @@ def sample(
     longest: int,
     temperature: float,
 ) -> list[str]:
-    """n names, each letter drawn from the network's prediction given those before it."""
+    """n names, sampled letter by letter."""
     end = int(letters.encode(END)[0])
     rows = generate(
         models.rnn_lm.rnn_decoder(shape),
@@ -170,16 +143,14 @@ def sample(
 
 def main(config: Config) -> int:
     """Train in a new directory, or in that of the run to resume; returns the exit code."""
-    try:
+    with shared.ends_with_message(__file__):
         names = data.load("names", config.root)
-        [store] = shared.open_runs(config, "names_rnn", config.out)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"names_rnn.py: {error}")
-    shared.keep_options(config, store)
-    return shared.resumable(store.path, lambda: run(config, names, store))
+        [run] = shared.open_runs(config, "names_rnn")
+    run.write_config(asdict(config))
+    return shared.resumable(run.path, lambda: train(config, names, run))
 
 
-def run(config: Config, names: Sequence[str], store: RunDir) -> int:
+def train(config: Config, names: Sequence[str], run: RunDir) -> int:
     """Train, evaluate on the test part, and print new names; returns the exit code."""
     start, key = time.monotonic(), jax.random.key(config.seed)
     examples, test, letters = load(key, names)
@@ -194,7 +165,7 @@ def run(config: Config, names: Sequence[str], store: RunDir) -> int:
         batch_size=config.batch_size,
         eval_every=config.eval_every,
         patience=config.patience,
-        store=store,
+        store=run,
         resume=config.resume is not None,
     )
     state, params = result.state, trained_params(recipe, result.state, config.hyper)
@@ -216,13 +187,11 @@ def run(config: Config, names: Sequence[str], store: RunDir) -> int:
     known = set(names)
     print("new names: " + " ".join(name + "*" * (name in known) for name in new))
     print("(* is in the list)")
-    report.curves.save(
-        result.history, store.path / "curves.png", best_step=result.best_step or None
-    )
+    best_step = result.best_step or None
+    report.curves.save(result.history, run.path / "curves.png", best_step=best_step)
     print(f"{tree.count(params):,} parameters, {time.monotonic() - start:.0f} s")
     return exit_code(result)
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=True)
+    shared.command(main, Config, resumes=True)

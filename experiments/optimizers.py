@@ -1,40 +1,42 @@
-"""Every optimizer of fnn on the same tasks: one table, and one figure of their paths.
+"""All optimizers of fnn on the same tasks: one table, and one figure of their paths.
 
     python experiments/optimizers.py                       all of them
     python experiments/optimizers.py --only adam muon      some
 
 For each optimizer one compiled program trains an MLP 64-128-64-10 on scikit-learn's digits for all
 learning rates of a grid and all seeds at once: a `vmap` over `lr` inside one over keys. The rate is
-chosen on the validation part (15 %), and the table gives the mean and deviation of the accuracy on
-the test part (25 %) over the seeds. The other column is the lowest value of the 10-dimensional
-Rosenbrock function after 2,000 updates without noise, over the same rates. The figure has the
-paths of 300 updates over two functions of two numbers, at the rate that ends lowest.
+chosen on the validation set (15 %), and the table has mean and standard deviation of the accuracy
+on the test set (25 %) over the seeds. The other column is the lowest value of the 10-dimensional
+Rosenbrock function after 2,000 noise-free updates, over the same rates. The figure has the paths of
+300 updates on two functions of two variables, at the rate with the lowest final value.
 
-No --resume: an optimizer's runs are one compiled program; go on with the missing ones by --only.
+No --resume: an optimizer's runs are one compiled program; add missing ones with --only.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Array, Float
 from sklearn.datasets import load_digits
 
 from experiments import shared
-from experiments.shared import expect
+from experiments.shared import Count
 from fnn import losses, metrics, models, nn, optim, schedules, tree
 from fnn.data import fit_standardizer, split
 from fnn.optim import contrib
 from fnn.recipe import Recipe
 from fnn.report.figure import GRID, INK, TRAIN, VALID, figure
-from fnn.train import compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data, Objective, Optimizer
+from fnn.train import make_evaluate, make_run
+from fnn.types import Batch, Data, Hyper, Objective, Optimizer, Params, PRNGKey
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FIGURE = Path(__file__).parents[1] / "docs" / "optimizers.png"
 RATES = tuple(10.0 ** (power / 2) for power in range(-8, 2))  # 1e-4 to 3
@@ -44,8 +46,8 @@ KEY = jax.random.key(2)  # of the optimizers that draw
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "sgd": optim.sgd,
-    "momentum": optim.momentum,
-    "nesterov": optim.nesterov,
+    "sgd with momentum": lambda: optim.sgd(momentum=0.9),
+    "sgd with nesterov": lambda: optim.sgd(momentum=0.9, nesterov=True),
     "sign_sgd": optim.sign_sgd,
     "signum": optim.signum,
     "lion": optim.lion,
@@ -82,11 +84,11 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "prodigy": optim.contrib.prodigy,
     "dadapt_adam": optim.contrib.dadapt_adam,
     "lookahead of adam": lambda: optim.lookahead(optim.adam()),
-    "sam of momentum": lambda: optim.sam(optim.momentum()),
-    "asam of momentum": lambda: optim.asam(optim.momentum()),
+    "sam of sgd with momentum": lambda: optim.sam(optim.sgd(momentum=0.9)),
+    "asam of sgd with momentum": lambda: optim.asam(optim.sgd(momentum=0.9)),
     "cautious of adam": lambda: optim.cautious(optim.adam()),
     "ema of adam": lambda: optim.ema(optim.adam(), decay=0.99),
-    "swa of momentum": lambda: optim.swa(optim.momentum(), start=450),
+    "swa of sgd with momentum": lambda: optim.swa(optim.sgd(momentum=0.9), start=450),
     "contrib.acprop": contrib.acprop,
     "contrib.cocob": contrib.cocob,
     "contrib.dog": contrib.dog,
@@ -105,27 +107,28 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "contrib.simplified_ademamix": contrib.simplified_ademamix,
     "contrib.sm3": contrib.sm3,
 }
-# What lbfgs searches for, and what cocob does not depend on.
+# lbfgs searches for its step size, and cocob does not depend on lr.
 OWN_RATES = {"lbfgs": (1.0,), "contrib.cocob": (1.0,)}
 WHOLE_BATCH = ("rprop", "lbfgs")  # made for gradients without noise
 
-# Under vmap a condition is a choice between two results, so that what is done every tenth step is
-# computed at every step; and a search takes as long as the longest of all.
+# Under vmap a cond computes both branches, so that a renewal every tenth step costs every step, and
+# a search takes as many trials as the longest of all.
 ONE_BY_ONE = ("shampoo", "soap", "kron", "lbfgs", "contrib.galore of adam")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Train with every optimizer, print one table and draw one figure."""
 
     only: tuple[str, ...] = ()  # rows of the table; none given: all
-    seeds: int = 5  # runs of the MLP for each learning rate
-    steps: int = 600  # updates of the MLP
-    batch_size: int = 64  # examples per step; rprop and lbfgs take the whole training part
-    warmup_steps: Annotated[int | None, shared.warmup(50)] = None
-    valley_steps: int = 2000  # updates on the Rosenbrock function of the table
-    path_steps: int = 300  # updates in the figure
-    columns: int = 5  # optimizers side by side in the figure, each with two panels
+    seeds: shared.SeveralSeeds = 5  # runs of the MLP for each learning rate
+    steps: Count = 600  # updates of the MLP
+    batch_size: Annotated[int, shared.between(1, 1078)] = 64  # per step; rprop, lbfgs: all
+    longest_warmup = 50  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    valley_steps: Count = 2000  # updates on the Rosenbrock function of the table
+    path_steps: Count = 300  # updates in the figure
+    columns: Count = 5  # optimizers side by side in the figure, each with two panels
     out: Path = FIGURE  # file of the figure
 
     @property
@@ -133,14 +136,8 @@ class Config:
         """The optimizers to train with."""
         return self.only or tuple(OPTIMIZERS)
 
-    def __post_init__(self) -> None:
-        shared.expect_above_0(self, "steps", "valley_steps", "path_steps", "columns")
-        shared.expect_warmup(self, self.steps)
-        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
-        expect(self, "batch_size", 0 < self.batch_size <= 1078, "from 1 to 1078")
 
-
-def load(key) -> tuple[Data, Batch]:
+def load(key: PRNGKey) -> tuple[Data, Batch]:
     """The digits as training and validation parts, and the test part, standardized."""
     images, labels = load_digits(return_X_y=True)
     x, y = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)
@@ -151,7 +148,7 @@ def load(key) -> tuple[Data, Batch]:
 
 
 def _one_by_one(function: Callable) -> Callable:
-    """As `vmap` over one argument, but one after another."""
+    """As `vmap` over one argument, but sequentially."""
     return lambda xs: jax.lax.map(function, xs)
 
 
@@ -164,7 +161,9 @@ class Digits:
 
 
 def train_on_digits(name: str, config: Config) -> Digits:
-    def recipe(hyper):
+    """Trains with all rates and seeds, and tests at the rate that validates best."""
+
+    def recipe(hyper: Hyper) -> Recipe:
         return Recipe(
             model=models.mlp.mlp(
                 models.mlp.MLPConfig(widths=(128, 64), out_features=10, norm=nn.batch_norm)
@@ -173,7 +172,7 @@ def train_on_digits(name: str, config: Config) -> Digits:
             optimizer=OPTIMIZERS[name](),
             schedule=schedules.warmup_cosine(
                 hyper["lr"],
-                warmup_steps=shared.scaled(config.warmup_steps, config.steps, 50),
+                warmup_steps=config.hyper["warmup_steps"],
                 total_steps=config.steps,
             ),
             metrics={"accuracy": metrics.accuracy()},
@@ -205,13 +204,13 @@ def descend(
     lr: Float[Array, ""] | float,
     steps: int,
 ) -> Float[Array, "steps n"]:
-    """The path of an optimizer: the parameters that it would be judged by, after each update."""
+    """The path of an optimizer: its `weights` after each update."""
 
-    def at(params):
+    def at(params: Params) -> tuple[Array, Params]:
         value, grads = jax.value_and_grad(lambda p: function(p["kernel"]))(params)
         return value, grads
 
-    def step(carry, _):
+    def step(carry: Any, _: None) -> tuple[Any, Array]:
         params, state = carry
         value, grads = at(params)
         updates, state = optimizer.update(grads, state, params, lr, Objective(value, at))
@@ -223,11 +222,11 @@ def descend(
 
 
 def cross_the_valley(name: str, config: Config) -> tuple[float, float]:
-    """The best rate of the grid, and the value at the end of the path that it gives."""
+    """The best rate of the grid, and the final value with it."""
     rates = OWN_RATES.get(name, RATES)
     start = jnp.tile(jnp.array([-1.2, 1.0]), 5)[:, None]
 
-    def end(lr):
+    def end(lr: Array) -> Array:
         path = descend(OPTIMIZERS[name](), rosenbrock, start, lr, config.valley_steps)
         return rosenbrock(path[-1][:, None])
 
@@ -245,7 +244,7 @@ def beale(x: Float[Array, "2 1"]) -> Float[Array, ""]:
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """A function, where its paths start and end, and the part of the plane to show."""
+    """A function, the start and the minimum of its paths, and the region to show."""
 
     name: str
     function: Callable[[Array], Array]
@@ -268,11 +267,11 @@ LANDSCAPES = (
 
 
 def best_path(name: str, land: Landscape, steps: int) -> tuple[float, float, np.ndarray]:
-    """The rate that ends lowest, the value there, and the path, (steps + 1, 2)."""
+    """The rate with the lowest final value, that value, and the path, (steps + 1, 2)."""
     start = jnp.array(land.start)[:, None]
     rates = OWN_RATES.get(name, RATES)
 
-    def path(lr):
+    def path(lr: Array) -> Array:
         return descend(OPTIMIZERS[name](), land.function, start, lr, steps)
 
     paths = jax.jit(_one_by_one(path))(jnp.array(rates))
@@ -282,7 +281,8 @@ def best_path(name: str, land: Landscape, steps: int) -> tuple[float, float, np.
     return rates[best], float(values[best]), taken
 
 
-def draw(axes, land: Landscape, name: str, steps: int) -> None:
+def draw(axes: "Axes", land: Landscape, name: str, steps: int) -> None:
+    """The best path over the contour lines of a function."""
     lr, value, path = best_path(name, land, steps)
     title = name if land is LANDSCAPES[0] else ""
     grid = np.meshgrid(np.linspace(*land.across, 120), np.linspace(*land.up, 120))
@@ -295,8 +295,8 @@ def draw(axes, land: Landscape, name: str, steps: int) -> None:
     axes.plot(*land.minimum, "*", color=VALID, markersize=9)
     axes.set(xlim=land.across, ylim=land.up, xticks=[], yticks=[])
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK)
-    said = dict(transform=axes.transAxes, ha="right", fontsize=7, color=INK)
-    axes.text(0.98, 0.03, f"lr {lr:.1g}: {value:.0e}", **said)
+    text = f"lr {lr:.1g}: {value:.0e}"
+    axes.text(0.98, 0.03, text, transform=axes.transAxes, ha="right", fontsize=7, color=INK)
     for spine in axes.spines.values():
         spine.set_color(GRID)
 
@@ -322,6 +322,7 @@ def draw_paths(config: Config) -> None:
 
 
 def main(config: Config) -> None:
+    """Print a row for each optimizer, and draw all paths."""
     if unknown := sorted(set(config.names) - OPTIMIZERS.keys()):
         sys.exit(f"--only: expected names of {sorted(OPTIMIZERS)}, got {unknown}")
     print(f"{'optimizer':36} {'lr':>8}  {'test accuracy':>16}   {'lr':>8} {'Rosenbrock':>10}")
@@ -337,5 +338,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=False)
+    shared.command(main, Config)

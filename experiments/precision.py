@@ -8,7 +8,7 @@ from those in float32, batch by batch, as a fraction of the mean loss. "activati
 of 64 examples stores for its gradient: more than half, since batch norm stores its statistics and
 the normalized values in float32. Parameters and the optimizer's state are float32 in every row.
 
-No --resume: a row is one compiled program, of which nothing is kept before its end.
+No --resume: a row is one compiled program, which stores nothing before its end.
 
 Measured (JAX 0.10.2, 2 cores of an Intel Xeon, shared with other work, n = 5, 58 s in all):
 
@@ -31,51 +31,37 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Float
-from sklearn.datasets import load_digits
 
 from experiments import shared
-from experiments.shared import expect
+from experiments.digits import load
+from experiments.shared import Count, Fraction, NonNegative, Positive
 from fnn import losses, metrics, models, nn, optim, schedules, tree
-from fnn.data import fit_standardizer, split
-from fnn.keys import fold_name
 from fnn.nn import cast, mixed_bfloat16, mixed_float16
-from fnn.recipe import Recipe
-from fnn.train import compile_cache, make_evaluate, make_run
-from fnn.types import Batch, Data, Hyper, PRNGKey
-
-RecipeFunction = Callable[[Hyper], Recipe]
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import make_evaluate, make_run
+from fnn.types import Hyper, Params, PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Train the recipe of digits.py in each precision, and print one table."""
 
-    lr: float = 3e-3  # peak of the learning rate
-    warmup_steps: Annotated[int | None, shared.warmup(50)] = None
-    weight_decay: float = 0.3  # of kernels, per step and unit of lr
-    clip_norm: float = 1.0  # largest norm of the gradient; a longer one is scaled down to it
-    dropout_rate: float = 0.2  # fraction of the hidden units that a step sets to 0
-    widths: tuple[int, ...] = (256, 256)  # units of each hidden layer
-    steps: int = 600  # updates of every run
-    batch_size: int = 64  # examples per step
+    lr: Positive = 3e-3  # peak of the learning rate
+    longest_warmup = 50  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
+    weight_decay: NonNegative = 0.3  # of kernels, per step and unit of lr
+    clip_norm: Positive = 1.0  # largest norm of the gradient; a larger one is scaled down
+    dropout_rate: Fraction = 0.2  # fraction of the hidden units that a step sets to 0
+    widths: shared.Widths = (256, 256)  # units of each hidden layer
+    steps: Count = 600  # updates of every run
+    batch_size: Annotated[int, shared.between(1, 1258)] = 64  # examples per step
     seed: int = 0  # of the first run's split, initial weights, order and dropout
-    seeds: int = 5  # runs of each row, with this seed and the following ones
-
-    def __post_init__(self) -> None:
-        shared.expect_above_0(self, "lr", "clip_norm", "steps")
-        expect(self, "seeds", self.seeds > 1, "2 or more, to know the spread")
-        shared.expect_fraction(self, "dropout_rate")
-        shared.expect_0_or_more(self, "weight_decay")
-        shared.expect_warmup(self, self.steps)
-        shared.expect_seeds(self)
-        expect(self, "batch_size", 0 < self.batch_size <= 1258, "from 1 to 1258")
-        expect(self, "widths", min(self.widths, default=0) > 0, "one or more, each above 0")
+    seeds: shared.SeveralSeeds = 5  # runs of each row, with this seed and the following ones
 
 
 def float16_unscaled(recipe: Recipe) -> Recipe:
-    """What `mixed_float16` is without its loss scale."""
+    """As `mixed_float16`, but without a loss scale."""
     return recipe._replace(model=cast(recipe.model, jnp.float16))
 
 
@@ -88,36 +74,26 @@ PRECISIONS: dict[str, Callable[[Recipe], Recipe]] = {
 
 
 def make_recipe(config: Config, precision: Callable[[Recipe], Recipe]) -> RecipeFunction:
-    def recipe(hyper):
+    """The recipe of digits.py in one precision."""
+
+    def recipe(hyper: Hyper) -> Recipe:
         shape = models.mlp.MLPConfig(widths=config.widths, out_features=10, norm=nn.batch_norm)
         kernels = tree.matching("*kernel")
         single = Recipe(
-            model=models.mlp.mlp(shape, rate=config.dropout_rate),
+            model=models.mlp.mlp(shape, rate=hyper["dropout_rate"]),
             loss=losses.cross_entropy,
             optimizer=optim.chain(
-                optim.clip_by_global_norm(config.clip_norm),
-                optim.adamw(weight_decay=config.weight_decay, mask=kernels),
+                optim.clip_by_global_norm(hyper["clip_norm"]),
+                optim.adamw(weight_decay=hyper["weight_decay"], mask=kernels),
             ),
             schedule=schedules.warmup_cosine(
-                hyper["lr"],
-                warmup_steps=shared.scaled(config.warmup_steps, config.steps, 50),
-                total_steps=config.steps,
+                hyper["lr"], warmup_steps=hyper["warmup_steps"], total_steps=config.steps
             ),
             metrics={"accuracy": metrics.accuracy()},
         )
         return precision(single)
 
     return recipe
-
-
-def load(key: PRNGKey) -> tuple[Data, Batch]:
-    """The digits split by a key and standardized by their training part, and the test part."""
-    digits = load_digits()
-    x, y = jnp.asarray(digits.data, jnp.float32), jnp.asarray(digits.target, jnp.int32)
-    parts = split(fold_name(key, "split"), len(y), shares=(0.7, 0.15, 0.15))
-    standardizer = fit_standardizer(x[parts[0]], axis=None)
-    train, valid, test = (Batch(standardizer.apply(x[part]), y[part]) for part in parts)
-    return Data(train=train, valid=valid), test
 
 
 class Found(NamedTuple):
@@ -133,7 +109,7 @@ class Found(NamedTuple):
 
 def train(config: Config, precision: Callable[[Recipe], Recipe]) -> Found:
     """All seeds in one program."""
-    recipe, hyper = make_recipe(config, precision), {"lr": config.lr}
+    recipe, hyper = make_recipe(config, precision), config.hyper
     keys = jax.vmap(jax.random.key)(jnp.arange(config.seed, config.seed + config.seeds))
     data, test = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(load, keys))
     run = make_run(recipe, steps=config.steps, batch_size=config.batch_size)
@@ -156,10 +132,10 @@ def train(config: Config, precision: Callable[[Recipe], Recipe]) -> Found:
 
 
 def activations(recipe: Recipe, params: Any, model_state: Any, x: Any, config: Config) -> int:
-    """Bytes of what one step's forward pass keeps for the gradient, example by example."""
+    """Bytes of the activations, per example, that a forward pass stores for the gradient."""
 
-    def pullback(params, x, key):
-        def forward(params):
+    def pullback(params: Params, x: Any, key: PRNGKey) -> Any:
+        def forward(params: Params) -> Any:
             return recipe.model.apply(params, model_state, x, key=key, train=True)[0]
 
         return jax.vjp(forward, params)[1]
@@ -170,15 +146,17 @@ def activations(recipe: Recipe, params: Any, model_state: Any, x: Any, config: C
 
 
 def tree_bytes(values: Any) -> int:
+    """Total size of all leaves."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(values))
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> float:
-    """How far two sets of loss curves are from each other, in percent of the mean of the first."""
+    """Mean distance of two sets of loss curves, in percent of the mean of the first."""
     return 100 * np.abs(a - b).mean() / np.abs(a).mean()
 
 
 def main(config: Config) -> None:
+    """Train in each precision, and print the table."""
     print(
         f"{'computed in':26} {'test accuracy':>16} {'n':>3} {'loss apart':>11} {'skipped':>8} "
         f"{'parameters':>11} {'activations':>12} {'ms a step':>10}"
@@ -200,5 +178,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=False)
+    shared.command(main, Config)

@@ -2,7 +2,7 @@
 
     python experiments/scaling_law.py                        writes docs/scaling_law.png
     python experiments/scaling_law.py --lr 0.02              other settings; --help lists them
-    python experiments/scaling_law.py --resume RUN           goes on with an interrupted run
+    python experiments/scaling_law.py --resume RUN           resumes an interrupted run
 
 Each size is one run on characters (tiny Shakespeare; without it, the sources of Python's standard
 library). Schedule-free AdamW at a constant rate gives, at any step, weights as good as those of a
@@ -25,29 +25,24 @@ batches of 512 tokens, not beyond: the two largest models still fall faster at t
 (by up to 0.05 nats), so that E is too high, and the rates were not tuned for each size.
 """
 
-import sys
-import sysconfig
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from jaxtyping import Float
 
 from experiments import shared
-from experiments.shared import Resume, Root, expect, unset
-from fnn import data, losses, models, optim, scaling, schedules, tree
+from experiments.shared import Count, Positive, Resume, Root, unset
+from fnn import losses, models, optim, scaling, schedules, tree
 from fnn.checkpoint import RunDir
-from fnn.data import Characters
-from fnn.recipe import Recipe
+from fnn.recipe import Recipe, RecipeFunction
 from fnn.report.figure import INK, VALID, figure, matplotlib, tidy
 from fnn.scaling import Law
-from fnn.train import compile_cache, exit_code, fit, silent
-from fnn.types import Data
+from fnn.train import exit_code, fit, silent
+from fnn.types import Data, Hyper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,19 +51,20 @@ FIGURE = Path(__file__).parents[1] / "docs" / "scaling_law.png"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Train GPTs of several sizes on characters, and fit a law to their losses."""
 
     root: Root = None
     num_layers: tuple[int, ...] = (1, 1, 2, 3)  # blocks of each size
     features: tuple[int, ...] = (16, 32, 48, 64)  # width of each size, multiples of 16
     steps: tuple[int, ...] = (12000, 10000, 7000, 4000)  # updates of each size
-    max_length: int = 64  # context length, in characters
-    batch_size: int = 8  # windows per step
-    evals: int = 25  # evaluations of each size, if it has as many steps
-    eval_windows: int = 512  # windows of the validation part to evaluate, evenly spaced
-    lr: float = 0.006  # learning rate of 64 features; other sizes take lr * 64 / features
-    warmup_steps: Annotated[int | None, shared.warmup(50)] = None
+    max_length: Count = 64  # context length, in characters
+    batch_size: Count = 8  # windows per step
+    evals: Count = 25  # evaluations of each size, if it has as many steps
+    eval_windows: Count = 512  # windows of the validation part to evaluate, evenly spaced
+    lr: Positive = 0.006  # learning rate of 64 features; other sizes take lr * 64 / features
+    longest_warmup = 50  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
     first_step: Annotated[
         int | None,
         unset(
@@ -81,17 +77,16 @@ class Config:
     resume: Resume = None
 
     def __post_init__(self) -> None:
-        shared.expect_above_0(self, "max_length", "batch_size", "evals", "eval_windows", "lr")
+        super().__post_init__()
         fine = all(features > 0 and features % 16 == 0 for features in self.features)
-        expect(self, "features", fine and len(self.features) > 2, "three or more multiples of 16")
+        fine = fine and len(self.features) > 2
+        shared.expect(self, "features", fine, "three or more multiples of 16")
         for name in ("num_layers", "steps"):
             values = getattr(self, name)
             fine = len(values) == len(self.features) and min(values) > 0
-            expect(self, name, fine, "a number above 0 for each of --features")
-        shared.expect_warmup(self, min(self.steps))
+            shared.expect(self, name, fine, "a number above 0 for each of --features")
         fine = self.first_step is None or 0 <= self.first_step < min(self.steps)
-        expect(self, "first_step", fine, "from 0 to below --steps")
-        shared.expect_seeds(self)
+        shared.expect(self, "first_step", fine, "from 0 to below --steps")
 
 
 class Curve(NamedTuple):
@@ -102,11 +97,11 @@ class Curve(NamedTuple):
     loss: Float[np.ndarray, " evals"]  # on the validation part, nats per character
 
 
-def make_recipe(config: Config, vocabulary: int, size: int) -> Callable[[Any], Recipe]:
+def make_recipe(config: Config, vocabulary: int, size: int) -> RecipeFunction:
     """Model, loss, optimizer and schedule of one size."""
     features = config.features[size]
     shape = models.gpt.gpt2(
-        vocabulary=vocabulary,
+        vocab_size=vocabulary,
         max_length=config.max_length,
         features=features,
         num_layers=config.num_layers[size],
@@ -114,7 +109,7 @@ def make_recipe(config: Config, vocabulary: int, size: int) -> Callable[[Any], R
         bias=False,
     )
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         return Recipe(
             model=models.gpt.gpt(shape),
             loss=losses.cross_entropy,
@@ -122,41 +117,15 @@ def make_recipe(config: Config, vocabulary: int, size: int) -> Callable[[Any], R
                 optim.clip_by_global_norm(1.0), optim.schedule_free_adamw(beta=0.95, b2=0.99)
             ),
             schedule=schedules.with_warmup(
-                schedules.constant(hyper["lr"]),
-                warmup_steps=shared.scaled(config.warmup_steps, min(config.steps), 50),
+                schedules.constant(hyper["lr"]), warmup_steps=hyper["warmup_steps"]
             ),
         )
 
     return recipe
 
 
-def read_text(root: str | None) -> tuple[str, str]:
-    """The text, and what it is."""
-    try:
-        return data.load("tiny_shakespeare", root), "tiny Shakespeare"
-    except FileNotFoundError as error:
-        if root is not None:
-            raise
-        print(f"{error}\nreading the sources of Python's standard library instead")
-    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    text = "".join(path.read_text("utf-8", errors="ignore") for path in sources)
-    return "".join(c for c in text if c.isascii())[:2_000_000], "Python's standard library"
-
-
-def examples(config: Config, text: str) -> tuple[Data, int]:
-    """All windows of the first nine tenths, some of the last, and how many characters there are."""
-    symbols = Characters.of(text)
-    tokens = symbols.encode(text).astype(np.uint8 if len(symbols) <= 256 else np.int32)
-    train, valid = np.split(tokens, [9 * len(tokens) // 10])
-    apart = max(config.max_length, (len(valid) - 1) // config.eval_windows)
-    return Data(
-        train=data.windows(train, config.max_length, stride=1),
-        valid=data.windows(valid, config.max_length, stride=apart),
-    ), len(symbols)
-
-
 def train(
-    config: Config, parts: Data, vocabulary: int, size: int, store: RunDir
+    config: Config, parts: Data, vocabulary: int, size: int, run: RunDir
 ) -> tuple[Curve, int]:
     """The losses of one size at its evaluations, and the exit code: not 0 if interrupted."""
     lr = config.lr * 64 / config.features[size]
@@ -164,12 +133,12 @@ def train(
         make_recipe(config, vocabulary, size),
         parts,
         key=jax.random.key(config.seed),
-        hyper={"lr": lr},
+        hyper=config.hyper | {"lr": lr},
         steps=config.steps[size],
         batch_size=config.batch_size,
         eval_every=max(1, config.steps[size] // config.evals),
         eval_batch_size=256,
-        store=store,
+        store=run,
         resume=config.resume is not None,
         progress=silent,
     )
@@ -229,21 +198,20 @@ def report_law(law: Law, curves: list[Curve]) -> None:
 
 def main(config: Config) -> int:
     """Train in a new directory, or in that of the run to resume; returns the exit code."""
-    try:
-        text, source = read_text(config.root)
-        [store] = shared.open_runs(config, "scaling_law", out=None)
+    with shared.ends_with_message(__file__):
+        text, source = shared.read_text(config.root)
+        [run] = shared.open_runs(config, "scaling_law")
         config.out.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        sys.exit(f"scaling_law.py: {error}")
-    shared.keep_options(config, store)
-    measure = lambda: run(config, text, source, store)  # noqa: E731
-    return shared.resumable(store.path, measure, replaces=("--resume",))
+    run.write_config(asdict(config))
+    return shared.resumable(
+        run.path, lambda: all_sizes(config, text, source, run), replaces=("--resume",)
+    )
 
 
-def run(config: Config, text: str, source: str, store: RunDir) -> int:
+def all_sizes(config: Config, text: str, source: str, run: RunDir) -> int:
     """Train all sizes, fit the law, and draw it; returns the exit code."""
     start = time.monotonic()
-    parts, vocabulary = examples(config, text)
+    parts, symbols = shared.text_windows(text, config.max_length, config.eval_windows)
     first_step = config.first_step
     if first_step is None:
         first_step = min(800, min(config.steps) // 5)
@@ -251,8 +219,8 @@ def run(config: Config, text: str, source: str, store: RunDir) -> int:
     curves = []
     for size in range(len(config.features)):
         began = time.monotonic()
-        folder = RunDir(store.path / f"size_{size}")
-        curve, code = train(config, parts, vocabulary, size, folder)
+        folder = RunDir(run.path / f"size_{size}")
+        curve, code = train(config, parts, len(symbols), size, folder)
         if code:
             return code
         used = curve.tokens >= first_step * config.batch_size * config.max_length
@@ -269,5 +237,4 @@ def run(config: Config, text: str, source: str, store: RunDir) -> int:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=True)
+    shared.command(main, Config, resumes=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
+from experiments import shared
 from fnn import schedules as s
 from fnn.report.figure import TRAIN, VALID, figure, tidy
 from fnn.types import Schedule
@@ -30,7 +30,7 @@ MUTED = "#57606a"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Draw every schedule of fnn over 1,000 steps."""
 
     out: Path = Path(__file__).parents[1] / "docs" / "schedules.png"  # file of the figure
@@ -143,10 +143,11 @@ def draw() -> "Figure":
 
 
 def main(config: Config) -> None:
+    """Draw all schedules in one figure."""
     config.out.parent.mkdir(parents=True, exist_ok=True)
     draw().savefig(config.out, dpi=110)
     print(f"figure: {config.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    shared.command(main, Config)

@@ -19,7 +19,6 @@ times decay is 3 or more. Beyond 2, the decay alone flips a weight's sign and en
 """
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,59 +27,53 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.colors import LogNorm
 
 from experiments import shared
-from experiments.shared import expect, unset
+from experiments.shared import Count, Positive, unset
 from fnn import losses, metrics, models, optim, report, schedules, tree
 from fnn.data import fit_standardizer, load, split
-from fnn.recipe import Recipe
-from fnn.train import SweepResult, compile_cache, exit_code, search, sweep
-from fnn.types import Batch, Data
+from fnn.recipe import Recipe, RecipeFunction
+from fnn.train import SweepResult, exit_code, search, sweep
+from fnn.types import Batch, Data, Hyper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Sweep the learning rate and the weight decay of an MLP on the digits of scikit-learn."""
 
-    lr_from: float = 1e-4  # smallest peak of the learning rate
-    lr_to: float = 3.0  # largest
-    lrs: int = 16  # number of values, evenly spaced on a logarithmic scale
-    decay_from: float = 1e-3  # smallest weight decay of the kernels, per step and unit of lr
-    decay_to: float = 100.0  # largest
-    decays: int = 16  # number of values, evenly spaced on a logarithmic scale
-    seeds: int = 4  # runs of each setting
+    lr_from: Positive = 1e-4  # smallest peak of the learning rate
+    lr_to: Positive = 3.0  # largest
+    lrs: Count = 16  # number of values, evenly spaced on a logarithmic scale
+    decay_from: Positive = 1e-3  # smallest weight decay of the kernels, per step and unit of lr
+    decay_to: Positive = 100.0  # largest
+    decays: Count = 16  # number of values, evenly spaced on a logarithmic scale
+    seeds: Count = 4  # runs of each setting
     seed: int = 0  # of the split and of all runs
 
-    width: int = 32  # hidden units
-    steps: int = 400  # updates of a run
-    batch_size: int = 64  # examples per step
-    eval_every: int = 50  # steps between evaluations
-    warmup_steps: Annotated[int | None, shared.warmup(40)] = None
+    width: Count = 32  # hidden units
+    steps: Count = 400  # updates of a run
+    batch_size: Annotated[int, shared.between(1, 1258)] = 64  # examples per step
+    eval_every: Count = 50  # steps between evaluations
+    longest_warmup = 40  # of the default below
+    warmup_steps: Annotated[int | None, shared.warmup(longest_warmup)] = None
 
-    devices: int = os.cpu_count() or 1  # number of cores over which the runs are divided
+    devices: Count = os.cpu_count() or 1  # number of cores over which the runs are divided
     out: Path = Path("runs/sweep_digits")  # directory of the table and the figures
     figure: Annotated[
         Path | None, unset("a second file for the map, such as docs/sweep_digits.png", "none", Path)
     ] = None
 
     def __post_init__(self) -> None:
-        for name in ("lrs", "decays", "seeds", "width", "steps", "eval_every", "devices"):
-            expect(self, name, getattr(self, name) > 0, "a number above 0")
-        shared.expect_seeds(self)
-        expect(self, "batch_size", 0 < self.batch_size <= 1258, "from 1 to 1258")
-        shared.expect_above_0(self, "lr_to", "decay_to")
-        expect(self, "lr_from", 0 < self.lr_from < self.lr_to, "more than 0, less than --lr-to")
-        fine = 0 < self.decay_from < self.decay_to
-        expect(self, "decay_from", fine, "more than 0, less than --decay-to")
-        shared.expect_warmup(self, self.steps)
+        super().__post_init__()
+        shared.expect(self, "lr_from", self.lr_from < self.lr_to, "less than --lr-to")
+        shared.expect(self, "decay_from", self.decay_from < self.decay_to, "less than --decay-to")
 
 
-def make_recipe(config: Config):
+def make_recipe(config: Config) -> RecipeFunction:
     """Model, loss, optimizer and schedule as a function of the learning rate and the decay."""
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         shape = models.mlp.MLPConfig(widths=(config.width,), out_features=10)
         return Recipe(
             model=models.mlp.mlp(shape),
@@ -90,7 +83,7 @@ def make_recipe(config: Config):
             ),
             schedule=schedules.warmup_cosine(
                 hyper["lr"],
-                warmup_steps=shared.scaled(config.warmup_steps, config.steps, 40),
+                warmup_steps=config.hyper["warmup_steps"],
                 total_steps=config.steps,
             ),
             metrics={"accuracy": metrics.accuracy()},
@@ -103,7 +96,7 @@ def digits(seed: int) -> Data:
     """70 % of the images for training and 15 % for validation; the rest is not used."""
     x, y = load("digits").train
     x, y = jnp.asarray(x).reshape(len(x), -1), jnp.asarray(y)
-    train, valid, _ = split(jax.random.key(seed), len(y), shares=(0.7, 0.15, 0.15))
+    train, valid, _ = split(jax.random.key(seed), len(y), fractions=(0.7, 0.15, 0.15))
     standardizer = fit_standardizer(x[train], axis=None)
     return Data(
         train=Batch(standardizer.apply(x[train]), y[train]),
@@ -151,7 +144,7 @@ def main(config: Config) -> int:
     )
     runs, seconds = result.made.size, time.monotonic() - start
     print(f"{runs:,} runs of {config.steps} steps: {seconds:.1f} s, compilation included")
-    print(f"{int(result.died.sum())} diverged")
+    print(f"{int(result.diverged.sum())} diverged")
     print(result.table().sorted("accuracy mean", descending=True).head(8))
     if result.interrupted:
         print("interrupted: some runs are missing")
@@ -160,17 +153,13 @@ def main(config: Config) -> int:
     return exit_code(result)
 
 
-def command() -> int:
-    """Read the options, and train."""
-    compile_cache()
-    chosen = tyro.cli(Config)
-    try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_num_cpu_devices", chosen.devices)
-    except (OSError, RuntimeError) as error:
-        sys.exit(f"sweep_digits.py: {error}")
-    return main(chosen)
+def command(config: Config) -> int:
+    """Divide the CPU into devices, and train."""
+    with shared.ends_with_message(__file__):
+        config.out.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_num_cpu_devices", config.devices)
+    return main(config)
 
 
 if __name__ == "__main__":
-    shared.start(command, resumes=True)
+    shared.command(command, Config, resumes=True)

@@ -9,7 +9,7 @@ log p(x), in nats per image. 80 % train, 20 % validate. The validation loss of t
 mean of the posterior; the reported bound draws from it, and the bound of more draws is tighter
 (Burda et al. 2016, arXiv:1509.00519, equation 8).
 
-No --resume: the training is one compiled program, of which nothing is kept before its end.
+No --resume: the training is one compiled program, which stores nothing before its end.
 
 Measured (2 cores of an Intel Xeon, JAX 0.10.2, shared with other work): log p(x) of a validation
 image is at least -93.1 nats with one draw and -86.9 with 500, mean of n = 359 (training: -76.0
@@ -21,24 +21,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Array, Float
 
 from experiments import shared
-from experiments.shared import expect
+from experiments.shared import Count, NonNegative, Positive
 from fnn import activations, losses, models, optim, schedules
 from fnn.data import load, split
 from fnn.keys import fold_name
 from fnn.models.vae import VAEConfig
-from fnn.recipe import Recipe
+from fnn.recipe import Recipe, RecipeFunction
 from fnn.report.figure import INK, figure
-from fnn.train import compile_cache, make_run, trained_params
-from fnn.types import Batch, Data, Params, PRNGKey
+from fnn.train import make_run, trained_params
+from fnn.types import Batch, Data, Hyper, Params, PRNGKey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,28 +47,19 @@ LEVELS = 16  # of a pixel, and 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(shared.Options):
     """Train a VAE on the digits of scikit-learn, and draw samples."""
 
-    widths: tuple[int, ...] = (256, 256)  # units of the encoder's layers; reversed in the decoder
-    latent: int = 12  # dimensions of the latent space
-    beta: float = 1.0  # weight of the KL divergence; 1 gives the bound
-    lr: float = 1e-3  # peak of the learning rate
-    weight_decay: float = 0.1  # of all parameters, per step and unit of lr
-    steps: int = 6000  # updates
-    batch_size: int = 128  # examples per step
-    draws: int = 500  # samples of the posterior per image, for the tighter bound
+    widths: shared.Widths = (256, 256)  # units of the encoder's layers; reversed in the decoder
+    latent: Count = 12  # dimensions of the latent space
+    beta: NonNegative = 1.0  # weight of the KL divergence; 1 gives the bound
+    lr: Positive = 1e-3  # peak of the learning rate
+    weight_decay: NonNegative = 0.1  # of all parameters, per step and unit of lr
+    steps: Count = 6000  # updates
+    batch_size: Annotated[int, shared.between(1, 1437)] = 128  # examples per step
+    draws: Count = 500  # samples of the posterior per image, for the tighter bound
     seed: int = 0  # of the split, the initial weights, the order of the data and the draws
     out: Path = FIGURE  # file of the figure
-
-    def __post_init__(self) -> None:
-        shared.expect_above_0(self, "latent", "lr", "steps", "draws")
-        shared.expect_0_or_more(self, "beta", "weight_decay")
-        shared.expect_seeds(self)
-        expect(
-            self, "batch_size", 0 < self.batch_size <= 1437, "from 1 to 80 % of the digits, 1437"
-        )
-        expect(self, "widths", min(self.widths, default=1) > 0, "numbers above 0")
 
 
 def binomial_nll(logits: Float[Array, "b i"], x: Float[Array, "b i"]) -> Float[Array, "b i"]:
@@ -79,10 +69,10 @@ def binomial_nll(logits: Float[Array, "b i"], x: Float[Array, "b i"]) -> Float[A
     return n * losses.binary_cross_entropy(logits, x) - ways
 
 
-def make_recipe(config: Config) -> Callable[[Any], Recipe]:
-    """Model, loss, optimizer and schedule as a function of what may be traced."""
+def make_recipe(config: Config) -> RecipeFunction:
+    """Model, loss, optimizer and schedule as a function of the hyperparameters."""
 
-    def recipe(hyper):
+    def recipe(hyper: Hyper) -> Recipe:
         return Recipe(
             model=models.vae.vae(shape_of(config)),
             loss=partial(models.vae.negative_elbo, beta=hyper["beta"], nll=binomial_nll),
@@ -105,12 +95,12 @@ def shape_of(config: Config) -> VAEConfig:
 def digits(seed: int) -> Data:
     """80 % of the images for training and 20 % for validation, as fractions of black."""
     x = jnp.asarray(load("digits").train.x, jnp.float32).reshape(-1, 64) / LEVELS
-    train, valid = split(jax.random.key(seed), len(x), shares=(0.8, 0.2))
+    train, valid = split(jax.random.key(seed), len(x), fractions=(0.8, 0.2))
     return Data(train=Batch(x[train], x[train]), valid=Batch(x[valid], x[valid]))
 
 
 def make_bounds(config: Config) -> Callable[[Params, PRNGKey, Any], tuple[Array, Array]]:
-    """`bounds(params, key, x)`: of log p(x) in nats, the mean of 1 draw and the one of many."""
+    """`bounds(params, key, x)`: lower bounds of log p(x) in nats, from 1 draw and from many."""
     model = models.vae.vae(shape_of(config))
 
     def log_weights(params: Params, x: Array, key: PRNGKey) -> Float[Array, " b"]:
@@ -154,7 +144,7 @@ def rows(images: Any) -> Float[np.ndarray, "rows 10 100"]:
 
 
 def show(axes: Any, pixels: Any, title: str) -> None:
-    """Fractions of black in shades of gray."""
+    """Shows fractions of black in shades of gray."""
     axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
     axes.set_axis_off()
@@ -165,7 +155,7 @@ def main(config: Config) -> None:
     start = time.monotonic()
     config.out.parent.mkdir(parents=True, exist_ok=True)
     recipe, data, key = make_recipe(config), digits(config.seed), jax.random.key(config.seed)
-    hyper = {"lr": config.lr, "weight_decay": config.weight_decay, "beta": config.beta}
+    hyper = config.hyper
     run = jax.jit(make_run(recipe, steps=config.steps, batch_size=config.batch_size))
     state, _ = run(key, hyper, data)
     params = trained_params(recipe, state, hyper)
@@ -185,5 +175,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    compile_cache()
-    shared.start(lambda: main(tyro.cli(Config)), resumes=False)
+    shared.command(main, Config)

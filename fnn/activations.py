@@ -1,12 +1,13 @@
-"""Activations: pure functions of an array, element by element unless they say otherwise.
+"""Activations: pure functions of an array, elementwise unless they take an axis.
 
-None gives NaN, in value or derivative, for a number however large, nor for an infinity where the
-function has a limit. All keep the dtype.
+Values and derivatives are free of NaN for all finite inputs, and for infinities where the function
+has a limit. All preserve the dtype.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,37 +18,36 @@ from fnn.dtypes import at_least_float32
 from fnn.expect import expect_real, within
 from fnn.types import Scalar
 
-# Beyond this every gate below is 0 or 1 to the last bit, in float64 too.
+# For larger |x| every gate below is exactly 0 or 1, in float64 too.
 _SATURATED = 1e3
 
 
 def _clamp(x: Array, low: Scalar, high: Scalar) -> Array:
-    """x held in [low, high]; the derivative at both ends is 0, as in PyTorch."""
+    """x clipped to [low, high], with derivative 0 at both ends, as in PyTorch."""
     return lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _gated(gate: Callable[[Array], Array], x: Array) -> Array:
-    """x gate(x), for a gate that goes to 0 on the left and to 1 on the right."""
-    return _share_of(x, gate(x))
+    """x gate(x), for a gate with limits 0 at -inf and 1 at inf."""
+    return _times_gate(x, gate(x))
 
 
 @_gated.defjvp
-def _gated_jvp(gate, primals, tangents):
-    # By hand for the same reason, and cheaper than to select the infinities: those selects cost a
-    # third of the gelu's time on a CPU.
+def _gated_jvp(gate: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # Clipping once costs less on a CPU than selects around each infinity.
     (x,), (dx,) = primals, tangents
     inside = jnp.clip(x, -_SATURATED, _SATURATED)
-    share, dshare = jax.jvp(gate, (inside,), (dx,))
-    return _share_of(x, share), share * dx + inside * dshare
+    g, dg = jax.jvp(gate, (inside,), (dx,))
+    return _times_gate(x, g), g * dx + inside * dg
 
 
-def _share_of(x: Array, share: Array) -> Array:
-    return jnp.where(x < -_SATURATED, 0, x * share)  # -inf * 0 would be NaN
+def _times_gate(x: Array, gate: Array) -> Array:
+    return jnp.where(x < -_SATURATED, 0, x * gate)  # -inf * 0 would be NaN
 
 
 def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """max(x, 0); its derivative at 0 is taken as 0.
+    """max(x, 0), with derivative 0 at 0.
 
     >>> relu(jnp.array([-1.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -56,7 +56,7 @@ def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def relu6(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """min(max(x, 0), 6); its derivative at 0 and at 6 is taken as 0.
+    """min(max(x, 0), 6), with derivative 0 at 0 and at 6.
 
     Source: Krizhevsky 2010, Convolutional deep belief networks on CIFAR-10.
 
@@ -80,12 +80,11 @@ def squared_relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 def leaky_relu(
     x: Float[Array, "*n"], slope: Scalar | Float[Array, "..."] = 0.01
 ) -> Float[Array, "*n"]:
-    """x where x > 0, and slope x elsewhere; its derivative at 0 is the slope.
+    """x where x > 0, and slope x elsewhere; the derivative at 0 is the slope.
 
     Args:
-      slope: of the negative side; may be traced, or an array that broadcasts against x. The
-        default is that of JAX, Flax and PyTorch; Keras takes 0.2 in its function and 0.3 in its
-        layer.
+      slope: for x < 0; may be traced, or an array that broadcasts against x. The default is that of
+        JAX, Flax and PyTorch; Keras uses 0.2 in its function and 0.3 in its layer.
 
     Source: Maas, Hannun & Ng 2013, Rectifier nonlinearities improve neural network acoustic models.
 
@@ -99,25 +98,23 @@ def elu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
     """x where x > 0, and alpha (exp(x) - 1) elsewhere.
 
     Args:
-      alpha: minus the limit on the left; may be traced. All peers take 1.
+      alpha: the limit at -inf is -alpha; may be traced. All peers use 1.
 
     Source: Clevert, Unterthiner & Hochreiter 2016, arXiv:1511.07289.
 
     >>> elu(jnp.array([-jnp.inf, 2.0])).tolist()
     [-1.0, 2.0]
     """
-    positive = x > 0
-    return jnp.where(
-        positive, x, jnp.asarray(alpha, x.dtype) * jnp.expm1(jnp.where(positive, 0, x))
-    )
+    a = jnp.asarray(alpha, x.dtype)
+    return jnp.where(x > 0, x, a * jnp.expm1(jnp.where(x > 0, 0, x)))
 
 
 @within(alpha="(0, inf)")
 def celu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
-    """x where x > 0, and alpha (exp(x / alpha) - 1) elsewhere: an elu with no kink at 0.
+    """x where x > 0, and alpha (exp(x / alpha) - 1) elsewhere: continuously differentiable.
 
     Args:
-      alpha: above 0, minus the limit on the left; may be traced. All peers take 1.
+      alpha: above 0; the limit at -inf is -alpha; may be traced. All peers use 1.
 
     Source: Barron 2017, arXiv:1704.07483.
 
@@ -125,12 +122,11 @@ def celu(x: Float[Array, "*n"], alpha: Scalar = 1.0) -> Float[Array, "*n"]:
     [-0.5, 2.0]
     """
     a = jnp.asarray(alpha, x.dtype)
-    positive = x > 0
-    return jnp.where(positive, x, a * jnp.expm1(jnp.where(positive, 0, x) / a))
+    return jnp.where(x > 0, x, a * jnp.expm1(jnp.where(x > 0, 0, x) / a))
 
 
 def selu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """1.0507 elu(x, 1.6733): keeps zero mean and unit variance through the layers.
+    """1.0507 elu(x, 1.6733): preserves zero mean and unit variance across layers.
 
     Source: Klambauer et al. 2017, arXiv:1706.02515, equation 2 and the digits of appendix A.
 
@@ -141,11 +137,10 @@ def selu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """x Phi(x), with Phi the distribution function of the standard normal; the exact form.
+    """x Phi(x), with Phi the distribution function of the standard normal; exact, by erf.
 
-    PyTorch and Keras mean this form by gelu; JAX and Flax mean `gelu_tanh`, which differs from it
-    by up to 0.0005. Written with erf, which XLA on a CPU computes three times faster than the erfc
-    of jax.nn.
+    The default gelu of PyTorch and Keras; that of JAX and Flax is `gelu_tanh`, which differs by up
+    to 0.0005.
 
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
 
@@ -157,6 +152,7 @@ def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 def _normal_cdf(x: Array) -> Array:
     expect_real("gelu", x)
+    # XLA:CPU computes erf several times faster than the erfc of jax.nn.gelu.
     return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
@@ -176,7 +172,7 @@ def _tanh_cdf(x: Array) -> Array:
 
 
 def silu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """x sigmoid(x), known as swish.
+    """x sigmoid(x), also known as swish.
 
     Source: Elfwing, Uchibe & Doya 2018, arXiv:1702.03118.
 
@@ -202,7 +198,7 @@ def _tanh_of_softplus(x: Array) -> Array:
 
 
 def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """log(1 + exp(x)). PyTorch replaces it by x above 20, which costs float64 nine digits.
+    """log(1 + exp(x)). PyTorch replaces it by x above 20, with an error of 2e-9.
 
     Source: Dugas et al. 2001, Incorporating second-order functional knowledge.
 
@@ -235,7 +231,7 @@ def tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """1 / (1 + exp(-x)), in (0, 1); finite for every input.
+    """1 / (1 + exp(-x)), in (0, 1).
 
     >>> sigmoid(jnp.array([-jnp.inf, 0.0])).tolist()
     [0.0, 0.5]
@@ -244,7 +240,7 @@ def sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def log_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """log(sigmoid(x)) = -softplus(-x): exact also where the sigmoid rounds to 0.
+    """log(sigmoid(x)) = -softplus(-x): accurate also where the sigmoid rounds to 0.
 
     >>> log_sigmoid(jnp.array([-1e4])).tolist()
     [-10000.0]
@@ -253,7 +249,7 @@ def log_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def hard_tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """min(max(x, -1), 1); its derivative at -1 and at 1 is taken as 0.
+    """min(max(x, -1), 1), with derivative 0 at -1 and at 1.
 
     >>> hard_tanh(jnp.array([-3.0, 0.5, 3.0])).tolist()
     [-1.0, 0.5, 1.0]
@@ -262,7 +258,7 @@ def hard_tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def hard_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """relu6(x + 3) / 6, as in JAX, PyTorch and Keras 3; Keras 2 took the slope 0.2, not 1/6.
+    """relu6(x + 3) / 6, as in JAX, PyTorch and Keras 3; Keras 2 used the slope 0.2, not 1/6.
 
     Source: Howard et al. 2019, arXiv:1905.02244, section 5.2.
 
@@ -273,7 +269,7 @@ def hard_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def hard_silu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """x hard_sigmoid(x), known as hard swish.
+    """x hard_sigmoid(x), also known as hard swish.
 
     Source: Howard et al. 2019, arXiv:1905.02244, section 5.2.
 
@@ -289,10 +285,10 @@ def snake(
     """x + sin^2(a x) / a, for periodic signals; `layers.snake` learns the frequency.
 
     Args:
-      frequency: a, in radians for a unit of x; may be traced, or an array that broadcasts against
-        x. At 0 it is the limit, x.
+      frequency: a, in radians per unit of x; may be traced, or an array that broadcasts against x.
+        For a = 0 the result is the limit, x.
 
-    Returns: the shape and dtype of x; an infinity stays one, with derivative 1 (it has no limit).
+    Returns: the shape and dtype of x; infinities are kept, with derivative 1.
     Source: Ziyin, Hartwig & Ueda 2020, arXiv:2006.08195, equation 3.
 
     >>> f"{snake(jnp.array(0.5 * jnp.pi)):.4f}"   # pi / 2 + 1
@@ -309,7 +305,7 @@ def snake(
 def glu(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     """a sigmoid(b), with a and b the first and second half of x along `axis`.
 
-    Returns: the shape of x with `axis` half as long.
+    Returns: the shape of x with half the size along `axis`.
     Raises: ValueError for an odd length.
     Source: Dauphin et al. 2017, arXiv:1612.08083.
 
@@ -318,7 +314,7 @@ def glu(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     """
     if x.shape[axis] % 2:
         raise ValueError(
-            f"glu: expected an even length along axis {axis}, got {x.shape}; "
+            f"glu: expected an even size along axis {axis}, got {x.shape}; "
             "half of it gates the other half"
         )
     a, b = jnp.split(x, 2, axis=axis)
@@ -326,10 +322,7 @@ def glu(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
 
 
 def _shifted(x: Array, axis: int) -> Array:
-    """x less its largest entry along `axis`, in at least float32: exp of it cannot overflow.
-
-    An entry of +inf leaves the others at -inf; where all are -inf, they stay so.
-    """
+    """x - max(x) along `axis` in at least float32; beside +inf all are -inf, and -inf is kept."""
     wide = x.astype(at_least_float32(x))
     top = lax.stop_gradient(wide.max(axis=axis, keepdims=True))
     shifted = wide - jnp.where(jnp.isinf(top), 0, top)
@@ -337,9 +330,9 @@ def _shifted(x: Array, axis: int) -> Array:
 
 
 def softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
-    """exp(x) / sum(exp(x)) along `axis`, with the statistics in at least float32.
+    """exp(x) / sum(exp(x)) along `axis`, with statistics in at least float32.
 
-    Entries of -inf get probability 0. Where a whole row is -inf, the row is 0, not NaN.
+    Entries of -inf have probability 0; a row of only -inf gives 0, not NaN.
 
     >>> softmax(jnp.array([0.0, 0.0])).tolist()
     [0.5, 0.5]
@@ -350,9 +343,9 @@ def softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
 
 
 def log_softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
-    """log(softmax(x)) along `axis`: exact also where the softmax rounds to 0.
+    """log(softmax(x)) along `axis`: accurate also where the softmax rounds to 0.
 
-    Entries of -inf stay -inf, also where a whole row is.
+    Entries of -inf stay -inf, also in a row of only -inf.
 
     >>> log_softmax(jnp.array([0.0, 1e4])).tolist()
     [-10000.0, 0.0]
@@ -363,11 +356,11 @@ def log_softmax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
 
 
 def sparsemax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
-    """The probabilities nearest to x, along `axis`; small entries get exactly 0.
+    """Euclidean projection of x onto the probability simplex along `axis`: sparse probabilities.
 
-        p = max(x - t, 0),    t such that p sums to 1
+        p = max(x - t, 0),    with t such that sum(p) = 1
 
-    Entries of -inf get 0. Where a whole row is -inf, the row is 0, not NaN.
+    Entries of -inf give 0; a row of only -inf gives 0, not NaN.
 
     Source: Martins & Astudillo 2016, arXiv:1602.02068, algorithm 1.
 
@@ -377,13 +370,13 @@ def sparsemax(x: Float[Array, "*n"], axis: int = -1) -> Float[Array, "*n"]:
     z = _shifted(x, axis)
     support = lax.stop_gradient(z > _threshold(jnp.moveaxis(z, axis, -1), axis))
     size = jnp.maximum(support.sum(axis=axis, keepdims=True), 1).astype(z.dtype)
-    # The same threshold again, now as a function of x: the support is locally constant.
+    # The threshold as a function of x with a constant support, which is exact locally.
     t = (jnp.where(support, z, 0).sum(axis=axis, keepdims=True) - 1) / size
     return jnp.where(support, z - t, 0).astype(x.dtype)
 
 
 def _threshold(z: Array, axis: int) -> Array:
-    """t of the rows of z, whose largest entry is 0."""
+    """t for the rows of z, whose largest element is 0."""
     descending = -jnp.sort(-z, axis=-1)
     k = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
     k = jnp.expand_dims(k, tuple(range(z.ndim - 1)))

@@ -1,8 +1,8 @@
-"""Derivatives by hand, in every transform: linear maps with a fast transpose, safe roots.
+"""Custom derivatives for every transform: linear maps with a given transpose, safe roots.
 
-`jax.custom_vjp` fixes the backward pass alone, so `jax.jvp` and forward-over-reverse fail. A
-`jax.custom_jvp` whose tangents are `linear_call`s has the same backward pass and all the others:
-JAX transposes the tangents, and the transpose of a `linear_call` is the one that it was given.
+`jax.custom_vjp` defines the backward pass only, so `jax.jvp` and forward-over-reverse fail. A
+`jax.custom_jvp` whose tangents are `linear_call`s has both: JAX transposes the tangents, and a
+`linear_call` transposes to the function that it was given.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,21 +27,20 @@ Axes = int | tuple[int, ...] | None
 def linear_call(
     function: LinearFunction, transpose: LinearFunction, residuals: PyTree, operands: PyTree
 ) -> PyTree:
-    """`function(residuals, operands)`, linear in the operands, with a transpose written by hand.
+    """`function(residuals, operands)`, linear in the operands, with a given transpose.
 
         <c, function(r, x)> = <transpose(r, c), x>
 
-    It has every transform, where `jax.custom_derivatives.linear_call` lacks `vmap`. Where the
-    residuals have tangents, as in a second derivative, the functions are differentiated as they
-    are written.
+    All transforms apply; `jax.custom_derivatives.linear_call` lacks `vmap`. Where the residuals
+    have tangents, as in second derivatives, the functions themselves are differentiated.
 
     Args:
-      function, transpose: pure functions of their two arguments alone; hashable, and the same
-        objects at every call instead of new closures: JAX finds what it has compiled by them.
+      function, transpose: pure functions of their two arguments; hashable, and the same objects at
+        every call, since JAX caches compiled programs by them.
       residuals: a pytree of arrays.
-      operands: a pytree of arrays of floats.
+      operands: a pytree of float arrays.
 
-    Returns: what `function` returns, a pytree of arrays of floats.
+    Returns: the result of `function`, a pytree of float arrays.
 
     >>> scale = lambda factor, x: factor * x
     >>> f = lambda x: linear_call(scale, scale, jnp.float32(3.0), x)
@@ -58,9 +57,9 @@ def linear_call(
 
 
 def linear_sum(*terms: tuple[LinearFunction, LinearFunction, PyTree, PyTree]) -> PyTree:
-    """The sum of `linear_call(*term)` over the terms whose operand is no `SymbolicZero`.
+    """The sum of `linear_call(*term)` over the terms whose operand is not a `SymbolicZero`.
 
-    The tangent of a function of several arguments, each with a linear map of its own.
+    For the tangent of a function of several arguments, each with its own linear map.
 
     >>> scale = lambda factor, x: factor * x
     >>> float(linear_sum((scale, scale, 2.0, 1.0), (scale, scale, 3.0, 1.0)))
@@ -73,12 +72,12 @@ def linear_sum(*terms: tuple[LinearFunction, LinearFunction, PyTree, PyTree]) ->
 def apply_transpose(
     function: Callable[[Array], Array], shape: tuple[Dim, ...], cotangent: Array, *reads: Array
 ) -> Array:
-    """The transpose of a linear function of one array, as JAX makes it, of a cotangent.
+    """JAX's transpose of a linear function of one array, applied to a cotangent.
 
     Args:
-      function: to an array of the dtype of its argument.
+      function: from an array to an array of the same dtype.
       shape: of the function's argument.
-      reads: the arrays that the function reads besides.
+      reads: arrays that the function closes over.
 
     >>> apply_transpose(lambda x: 2 * x, (1,), jnp.ones(1)).tolist()
     [2.0]
@@ -89,10 +88,10 @@ def apply_transpose(
 
 
 def varying_like(tree: PyTree, *others: PyTree) -> PyTree:
-    """The same arrays; inside `jax.shard_map`, declared to vary wherever one of `others` does.
+    """Identity; inside `jax.shard_map`, marks the arrays as varying wherever one of `others` does.
 
-    For what is the same on all devices by itself: zeros at the start of a loop, whose next values
-    are not, or an operand of a `linear_call`, whose cotangent is summed over the devices only then.
+    For device-invariant arrays where varying ones are needed: the initial carry of a loop, or an
+    operand of a `linear_call`, whose cotangent is then summed over the devices.
 
     >>> varying_like(jnp.zeros(1), jnp.ones(2)).tolist()
     [0.0]
@@ -109,7 +108,7 @@ def _vary(types: Any, leaf: Any) -> Any:
 
 @jax.custom_jvp
 def safe_sqrt(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Square root whose derivative at 0 is 0, not infinite.
+    """Square root with derivative 0 at 0.
 
     >>> jax.grad(safe_sqrt)(0.0).item()
     0.0
@@ -125,11 +124,11 @@ def _safe_sqrt_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 def safe_norm(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
-    """L2 norm over `axis` (None: all), kept with size 1; its derivative at 0 is 0.
+    """L2 norm over `axis` (None: all) with keepdims; its derivative at 0 is 0.
 
-        m = max |x|,   ||x|| = m ||x / m||
+        ||x|| = m ||x / m||,   m = max |x|
 
-    so that no square of a finite number overflows or underflows.
+    so that no square overflows or underflows.
 
     >>> safe_norm(jnp.array([3e30, 4e30])).tolist() == [float(jnp.float32(5e30))]
     True
@@ -139,22 +138,22 @@ def safe_norm(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
 
 
 def magnitude(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
-    """The largest |x| over `axis` (None: all), kept with size 1, a constant to derivatives.
+    """max |x| over `axis` (None: all) with keepdims, constant under differentiation.
 
-    A number to divide by: 1 where all of x is 0, and where x is not finite.
+    As a divisor: 1 where x is all 0 or not finite.
 
     >>> magnitude(jnp.array([[1.0, -2.0], [0.0, 0.0]]), 1).tolist()
     [[2.0], [1.0]]
     """
     largest = jnp.abs(jax.lax.stop_gradient(x)).max(axis=axis, keepdims=True, initial=0)
-    # XLA multiplies by the reciprocal instead, which must be no denormal: those become 0.
+    # XLA multiplies by the reciprocal, which must not be a denormal: those are flushed to 0.
     tiny = float(jnp.finfo(x.dtype).tiny)
     usable = (largest > 0) & jnp.isfinite(largest)
     return jnp.where(usable, jnp.clip(largest, tiny, 1 / tiny), 1)
 
 
 def huge(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
-    """`magnitude` where a sum of squares of x may overflow, else 1: dividing then changes no bit.
+    """`magnitude` where a sum of squares of x may overflow, else 1, which keeps x bitwise.
 
     >>> huge(jnp.array([[3.0, 1.0], [1e20, 0.0]]), 1).tolist() == [[1.0], [jnp.float32(1e20)]]
     True
@@ -165,10 +164,10 @@ def huge(x: Float[Array, "..."], axis: Axes = None) -> Float[Array, "..."]:
 
 @dataclass(frozen=True)
 class _OnLeaves:
-    """A function of two trees as one of their leaves."""
+    """A function of two trees as a function of their leaves; hashable."""
 
     function: LinearFunction
-    residuals: Any  # the structures of the two
+    residuals: Any  # tree structures
     operands: Any
 
     def __call__(self, residuals: Leaves, operands: Leaves) -> PyTree:
@@ -178,11 +177,11 @@ class _OnLeaves:
 
 @dataclass(frozen=True)
 class _Batched:
-    """A function of leaves under `vmap`: 0 for an argument with a batch axis, None for others."""
+    """A function of leaves under `vmap`, with the batch axis of each argument: 0 or None."""
 
     function: Callable[[Leaves, Leaves], PyTree]
     residuals: tuple[int | None, ...]
-    operands: tuple[int | None, ...] | None  # None: all have one
+    operands: tuple[int | None, ...] | None  # None: all are batched
     summed: tuple[int, ...] = ()  # the outputs to sum over the batch
 
     def __call__(self, residuals: Leaves, operands: Leaves) -> Leaves:
@@ -197,7 +196,7 @@ _linear_call.multiple_results = True
 
 def _bind(residuals: Leaves, operands: Leaves, there: Any, back: Any) -> Leaves:
     operands = varying_like(operands, residuals)
-    jaxpr = jax.make_jaxpr(there)(residuals, operands)  # found again for the same `there`
+    jaxpr = jax.make_jaxpr(there)(residuals, operands)  # cached by `there`
     maps = {"jaxpr": jaxpr, "there": there, "back": back, "split": len(residuals)}
     return _linear_call.bind(*residuals, *operands, **maps)
 
@@ -234,7 +233,7 @@ def _transpose(
             f"linear_call: expected a transpose that gives cotangents like the operands, {wanted}, "
             f"got {got}; it takes (residuals, cotangents of the outputs)"
         )
-    # Those of operands that are constants are not asked for.
+    # Constant operands need no cotangent.
     linear = map(ad.is_undefined_primal, primals[split:])
     cotangents = [_vary([type_], ct) for type_, ct in zip(operands, given, strict=True)]
     return [None] * split + [ct if x else None for x, ct in zip(linear, cotangents, strict=True)]
@@ -246,7 +245,7 @@ def _batch(
     pairs = list(zip(leaves, dims, strict=True))
     leaves = [leaf if dim is None else jnp.moveaxis(leaf, dim, 0) for leaf, dim in pairs]
     axes = tuple(None if dim is None else 0 for dim in dims)
-    # An operand that all examples share has the sum of their cotangents.
+    # The cotangent of an unbatched operand is summed over the batch.
     shared = tuple(i for i, axis in enumerate(axes[split:]) if axis is None)
     batched = _Batched(there, axes[:split], axes[split:])
     transposed = _Batched(back, axes[:split], None, shared)

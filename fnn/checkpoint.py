@@ -1,16 +1,15 @@
-"""A run on disk: checkpoints that notice a flipped bit, and a log of rows.
+"""A run on disk: checkpoints with checksums, trained models, and the log of the metrics.
 
-A checkpoint is one safetensors file. Beside the arrays it holds a CRC-32 of each leaf (over name,
-dtype, shape and bytes), which the format itself lacks, and a little JSON. Dtypes that the format
-lacks as well, such as float8 and int4, are kept as bytes. The file is written to a temporary one,
-flushed to the disk and renamed: under its final name a file is always whole.
+A checkpoint is one safetensors file, with a CRC-32 of each leaf (over name, dtype, shape and bytes)
+and JSON in its header. Dtypes that the format lacks, such as float8 and int4, are stored as bytes.
+Writes are atomic: to a temporary file, which is flushed to the disk and renamed.
 """
 
 import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,17 +26,17 @@ from fnn.train import trained_params
 from fnn.types import Hyper, Model, ModelState, Params, TrainState
 
 _FORMAT = "fnn-1"
-_MODEL_VERSION = 1  # of what `save_model` writes
+_MODEL_VERSION = 1  # of the files of `save_model`
 
 
 def save(path: str | Path, values: PyTree, meta: dict[str, Any] | None = None) -> None:
-    """Write a tree of arrays, and `meta` (JSON), to the file `path`, all or nothing.
+    """Write a tree of arrays, and `meta` (JSON), to the file `path`, atomically.
 
-    Every dtype of JAX is kept as it is; a Python number becomes what JAX makes of it.
+    Every dtype of JAX is preserved; Python numbers get JAX's default dtypes.
 
-    Raises: ValueError for a leaf that is no array of numbers (of a typed key store
-      `jax.random.key_data`), two leaves of one path, or `meta` that JSON cannot hold; OSError if
-      the disk refuses, with what was at `path` left as it was.
+    Raises: ValueError for a leaf that is not a numeric array (for a typed key, store
+      `jax.random.key_data`), two leaves of one path, or `meta` that is not JSON; OSError if writing
+      fails, with the file at `path` unchanged.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'state.safetensors'
@@ -52,8 +51,8 @@ def save(path: str | Path, values: PyTree, meta: dict[str, Any] | None = None) -
     for name, leaf in zip(tree.paths(values), jax.tree.leaves(values), strict=True):
         if name in arrays:
             raise ValueError(
-                "checkpoint.save: expected every leaf to have a path of its own, got two leaves at "
-                f"{name!r}; rename the one whose key holds a '/'"
+                "checkpoint.save: expected a unique path for every leaf, got two leaves at "
+                f"{name!r}; rename the one whose key has a '/'"
             )
         arrays[name] = _as_array(name, leaf)
     text = _as_json(meta or {})
@@ -64,14 +63,14 @@ def save(path: str | Path, values: PyTree, meta: dict[str, Any] | None = None) -
         "crc32": json.dumps(
             {"": zlib.crc32(text.encode())} | {n: _crc(n, a) for n, a in arrays.items()}
         ),
-        "dtypes": json.dumps(raw),  # of the leaves that are stored as bytes, a last axis of uint8
+        "dtypes": json.dumps(raw),  # of leaves stored as bytes, with a last axis of uint8
     }
     stored = {n: _as_bytes(a) if n in raw else a for n, a in arrays.items()}
     _write_whole(Path(path), to_bytes(stored, metadata=header))
 
 
 _Masked = np.ma.MaskedArray
-# What the package safetensors writes and reads as arrays of NumPy.
+# The dtypes that safetensors.numpy supports.
 _NATIVE = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
      "float16", "bfloat16", "float32", "float64"]
@@ -120,15 +119,14 @@ def _from_bytes(raw: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """Read what `save` wrote, into the structure of `like`.
+    """Read a file of `save` into the structure of `like`.
 
     Args:
       like: a tree of arrays or ShapeDtypeStructs; shapes and dtypes must be those in the file.
 
-    Returns: the tree, and the meta data.
-    Raises: ValueError if the file is damaged (naming the leaf), if its leaves are not those of
-      `like` (naming every missing, extra and differing one), or if they are numbers of 64 bits that
-      are out of the range of 32 in a session without jax_enable_x64.
+    Returns: the tree, and the metadata.
+    Raises: ValueError for a damaged file (naming the leaf), for leaves that differ from those of
+      `like` (naming each), and, without jax_enable_x64, for 64-bit values out of the 32-bit range.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'state.safetensors'
@@ -149,12 +147,12 @@ def _on_device(path: Path, name: str, array: np.ndarray) -> jax.Array:
     if narrow != array.dtype:
         with np.errstate(over="ignore"):
             kept = array.astype(narrow)
-        rounded = array.dtype.kind in "fc"  # as JAX rounds every number of a session of 32 bits
+        rounded = array.dtype.kind in "fc"  # as JAX does without jax_enable_x64
         lost = (np.isinf(kept) != np.isinf(array)) | ((kept == 0) != (array == 0))
         if (lost if rounded else kept != array).any():
             raise ValueError(
-                f"checkpoint.load: expected numbers that {narrow} holds at {name!r} in {path}, got "
-                f"others in {array.dtype}; load it with jax_enable_x64"
+                f"checkpoint.load: expected values in the range of {narrow} at {name!r} in {path}, "
+                f"got others in {array.dtype}; load it with jax_enable_x64"
             )
     return jnp.asarray(array)
 
@@ -170,7 +168,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         sums, raw = json.loads(header["crc32"]), json.loads(header.get("dtypes", "{}"))
         text = header["meta"]
         if not isinstance(sums, dict):
-            raise ValueError("checksums that are no dict")
+            raise ValueError("checksums that are not a dict")
         arrays = {n: _from_bytes(a, raw[n]) if n in raw else a for n, a in stored.items()}
         meta = json.loads(text)
     except FileNotFoundError:
@@ -187,7 +185,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         )
     found = {"": zlib.crc32(text.encode())} | {n: _crc(n, a) for n, a in arrays.items()}
     damaged = sorted(
-        n or "(meta data)" for n in sums.keys() | found.keys() if sums.get(n) != found.get(n)
+        n or "(metadata)" for n in sums.keys() | found.keys() if sums.get(n) != found.get(n)
     )
     if damaged:
         raise ValueError(
@@ -220,7 +218,7 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 class LoadedModel(NamedTuple):
-    """What `load_model` returns: a model, what its `apply` takes, and the configuration."""
+    """A model of `load_model`, the arguments of its `apply`, and the configuration."""
 
     model: Model
     params: Params
@@ -237,20 +235,19 @@ def save_model(
     recipe: RecipeFunction | None = None,
     hyper: Hyper = None,
 ) -> None:
-    """Write a trained model to one file, for use without the training: weights and no code.
+    """Write a trained model to one file, for inference: its weights, without code.
 
     The file holds the parameters to evaluate with (the optimizer's `weights`, such as a moving
     average), the model state, and as JSON the configuration and the shapes of the inputs.
 
     Args:
-      state: after training; or a pair (params, model_state), which is written as it is.
-      config: JSON, of which `load_model` makes the model again; tuples come back as lists.
-      x: a batch of inputs, or ShapeDtypeStructs in its place; only shapes and dtypes are written.
-      recipe, hyper: those of the training. A TrainState needs them: only the optimizer knows which
-        weights to evaluate with.
+      state: after training; or a pair (params, model_state), which is written unchanged.
+      config: JSON, from which `load_model` builds the model; tuples come back as lists.
+      x: a batch of inputs, or ShapeDtypeStructs; only shapes and dtypes are written.
+      recipe, hyper: those of the training; needed for the optimizer's `weights` of a TrainState.
 
-    Raises: ValueError for a TrainState without its recipe, a config that is no JSON, and parameters
-      in other containers than dicts, lists and tuples; OSError if the disk refuses.
+    Raises: ValueError for a TrainState without its recipe, a config that is not JSON, and
+      parameters in containers other than dicts, lists and tuples; OSError if writing fails.
 
     >>> import tempfile
     >>> from fnn import models, nn
@@ -281,16 +278,14 @@ def save_model(
 
 
 def load_model(path: str | Path, make_model: Callable[[Any], Model]) -> LoadedModel:
-    """Read what `save_model` wrote, in any process: nothing of the training is needed.
+    """Read a file of `save_model`; nothing of the training is needed.
 
     Args:
-      make_model: from the configuration to the model, such as
+      make_model: builds the model from the configuration, such as
         `lambda config: models.mlp.mlp(models.mlp.MLPConfig(**config))`.
 
-    Returns: LoadedModel (model, params, model_state, config).
-    Raises: ValueError for a file that is damaged, of another version, or no model, and for a
-      make_model that fails or makes another model than that of the weights (naming every leaf that
-      is missing, extra or different).
+    Raises: ValueError for a file that is damaged, of another version, or not a model, and for a
+      make_model that fails or builds a model with other parameters (naming each leaf that differs).
 
     >>> import tempfile
     >>> from fnn import models, nn
@@ -333,10 +328,7 @@ def load_model(path: str | Path, make_model: Callable[[Any], Model]) -> LoadedMo
 
 
 def _json(config: Any) -> Any:
-    """`config` as it will be read back.
-
-    Raises: ValueError for what JSON changes otherwise than a tuple to a list.
-    """
+    """`config` as read back; ValueError if JSON changes more than tuples to lists."""
 
     def lists(value: Any) -> Any:
         if isinstance(value, dict):
@@ -358,48 +350,42 @@ def _json(config: Any) -> Any:
     return read
 
 
-_CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
-
-
 def _encode(path: str, value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """Nested dicts, lists and tuples as JSON, with `leaf` of their leaves."""
-    kind = type(value).__name__
-    if value is not None and jax.tree_util.all_leaves([value]):
-        return leaf(value)
+    """Nested dicts, lists and tuples as JSON, with each leaf replaced by leaf(value)."""
     if value is None:
         return {"none": []}
-    if _CONTAINERS.get(kind) is not type(value) or (
-        kind == "dict" and not all(isinstance(key, str) for key in value)
-    ):
-        raise ValueError(
-            "checkpoint.save_model: expected dicts with strings for keys, lists and tuples, got "
-            f"{kind} at {path!r}; give params, model_state and inputs in these"
-        )
-    if kind == "dict":
+    if jax.tree_util.all_leaves([value]):
+        return leaf(value)
+    kind = type(value)
+    if kind in (list, tuple):
+        return {kind.__name__: [_encode(f"{path}/{i}", v, leaf) for i, v in enumerate(value)]}
+    if kind is dict and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(f"{path}/{key}", v, leaf) for key, v in value.items()}}
-    return {kind: [_encode(f"{path}/{i}", v, leaf) for i, v in enumerate(value)]}
+    raise ValueError(
+        "checkpoint.save_model: expected dicts with strings for keys, lists and tuples, got "
+        f"{kind.__name__} at {path!r}; give params, model_state and inputs in these"
+    )
 
 
 def _decode(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """What `_encode` encoded."""
+    """The inverse of `_encode`."""
     if not isinstance(value, dict):
         return leaf(value)
     ((kind, children),) = value.items()
-    if kind == "none":
-        return None
     if kind == "dict":
         return {key: _decode(child, leaf) for key, child in children.items()}
-    return _CONTAINERS[kind](_decode(child, leaf) for child in children)
+    items = [_decode(child, leaf) for child in children]
+    return {"none": None, "list": items, "tuple": tuple(items)}[kind]
 
 
 class RunDir:
-    """A directory that keeps one run: `best.safetensors`, `last.safetensors`, `metrics.jsonl`.
+    """The directory of a run: `best` and `last.safetensors`, `metrics.jsonl` and `config.json`.
 
-    Give it to `fit` as its store. A row of the log is `{'step': 0, 'loss': ..., 'lr': ..., ...}`
-    for each step, with what was measured at it (vectors as lists), and `{'step': 99, 'valid':
-    {...}}` for an evaluation after step 99.
+    The store of `fit`. The log has a row `{'step': 0, 'loss': ..., 'lr': ..., ...}` for each step,
+    with its measures (vectors as lists), and `{'step': 99, 'valid': {...}}` for an evaluation after
+    step 99.
 
-    Raises: ValueError if the directory cannot be made or written to, before any training.
+    Raises: ValueError if the directory cannot be created or written to.
 
     >>> import tempfile
     >>> run = RunDir(Path(tempfile.mkdtemp()) / 'runs' / 'a')
@@ -429,7 +415,7 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def has(self, name: str) -> bool:
-        """Whether there is a checkpoint `name`."""
+        """Whether the checkpoint `name` exists."""
         return self._file(name).exists()
 
     def save(self, name: str, values: PyTree, meta: dict[str, Any]) -> None:
@@ -440,15 +426,28 @@ class RunDir:
         """Read the checkpoint `name`; see `checkpoint.load`."""
         return load(self._file(name), like)
 
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write `config.json`, with text for what JSON lacks; the one of a resumed run stays.
+
+        >>> import tempfile
+        >>> run = RunDir(tempfile.mkdtemp())
+        >>> run.write_config({'lr': 0.1, 'root': Path('data')})
+        >>> json.loads((run.path / 'config.json').read_text())
+        {'lr': 0.1, 'root': 'data'}
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            _write_whole(path, (json.dumps(dict(config), indent=2, default=str) + "\n").encode())
+
     def log(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows to metrics.jsonl; numbers that are not finite become null."""
+        """Append rows to metrics.jsonl, with null for non-finite numbers."""
         with open(self._log, "a") as file:
             file.writelines(json.dumps(_finite(row)) + "\n" for row in rows)
 
     def rows(self, up_to_step: int) -> list[dict[str, Any]]:
-        """The rows of steps up to `up_to_step`, in order; later or torn ones leave the file.
+        """The rows of steps up to `up_to_step`; later and truncated ones are removed from the file.
 
-        Raises: ValueError for a file that is no text, or a whole line that is no row.
+        Raises: ValueError for a file that is not text, or a complete line that is not a row.
         """
         try:
             lines = self._log.read_text("utf-8").splitlines() if self._log.exists() else []
@@ -483,13 +482,13 @@ def _finite(value: Any) -> Any:
 
 
 def new_runs(out: str | Path | None, name: str, seeds: Sequence[int] = (0,)) -> list[RunDir]:
-    """New directories for an experiment, one for each seed, before any training.
+    """New directories for an experiment, one for each seed.
 
     Args:
-      out: the directory, which must be empty or not there; None for `runs/<name>/<time>`. Several
+      out: the directory, which must be empty or not exist; None for `runs/<name>/<time>`. Several
         seeds each get a directory `seed_<seed>` inside.
 
-    Raises: ValueError for one that cannot be written to, or that holds something.
+    Raises: ValueError for a directory that cannot be written to, or is not empty.
 
     >>> import tempfile
     >>> out = Path(tempfile.mkdtemp())

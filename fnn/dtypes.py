@@ -1,4 +1,4 @@
-"""The dtypes of computations: sums in float32, indices in int32, and what stands for no number."""
+"""Dtypes of computations: float32 statistics, int32 indices, NaN for missing values."""
 
 import math
 from typing import Any
@@ -9,9 +9,9 @@ from jaxtyping import Array, Int, PyTree
 
 
 def at_least_float32(leaf: Any) -> Any:
-    """The dtype for sums, moments and statistics of `leaf`: never narrower than float32.
+    """The dtype for sums, moments and statistics of `leaf`: its own, at least float32.
 
-    Raises: ValueError for complex numbers, of which a cast would drop the imaginary part.
+    Raises: ValueError for complex numbers: a cast would drop the imaginary part.
 
     >>> at_least_float32(jnp.zeros(2, jnp.bfloat16)).name
     'float32'
@@ -27,14 +27,14 @@ def at_least_float32(leaf: Any) -> Any:
 
 
 def _result_type(leaf: Any) -> Any:
-    """The dtype of a leaf, where a Python number, which takes any, is of float32."""
+    """The dtype of a leaf; a weakly typed float, such as a Python number, counts as float32."""
     weak = isinstance(leaf, (int, float)) or getattr(leaf, "weak_type", False)
     dtype = jnp.result_type(leaf)
     return jnp.dtype(jnp.float32) if weak and jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def widest(tree: PyTree) -> Any:
-    """The dtype for a scalar computed from all leaves: float64 if a leaf has it, else float32.
+    """The dtype of a scalar computed from all leaves: float64 if one has it, else float32.
 
     >>> widest({'w': jnp.ones(2, jnp.bfloat16)}).name
     'float32'
@@ -44,7 +44,7 @@ def widest(tree: PyTree) -> Any:
 
 
 def wide(tree: PyTree) -> PyTree:
-    """Every leaf in at least float32.
+    """Casts every leaf to at least float32.
 
     >>> wide({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
     'float32'
@@ -53,7 +53,7 @@ def wide(tree: PyTree) -> PyTree:
 
 
 def is_float(leaf: Any) -> bool:
-    """Whether a leaf is a number or an array of numbers in a floating dtype.
+    """Whether a leaf is a floating-point number or array.
 
     >>> is_float(1.0), is_float(jnp.int32(1)), is_float(jax.random.key(0))
     (True, False, False)
@@ -62,7 +62,7 @@ def is_float(leaf: Any) -> bool:
 
 
 def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
-    """The floating leaves of `tree` in `dtype`; integers, bools and keys unchanged.
+    """Casts the floating-point leaves of `tree` to `dtype`; integers, bools and keys are kept.
 
     >>> cast_floats({'w': jnp.ones(1), 'n': jnp.int32(1)}, jnp.bfloat16)['w'].dtype.name
     'bfloat16'
@@ -71,10 +71,9 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
 
 
 def indices(ids: Any) -> Int[Array, "..."]:
-    """Ids, labels or lengths as int32, the dtype of index arithmetic.
+    """Casts ids, labels or lengths to int32, for index arithmetic that does not wrap around.
 
-    In a narrow dtype, 256 is 0 and a difference of unsigned numbers is never negative. What int32
-    cannot hold becomes its largest or smallest number: out of range, as it was.
+    Values outside int32 are clipped to its limits, so they stay out of range.
 
     >>> indices(jnp.array([3, 2**32 - 1], jnp.uint32)).tolist()
     [3, 2147483647]
@@ -87,10 +86,9 @@ def indices(ids: Any) -> Int[Array, "..."]:
 
 
 def missing() -> float:
-    """What stands in an array for a value that was not computed: NaN.
+    """The placeholder for a value that was not computed: NaN, or 0 under `jax_debug_nans`.
 
-    While `jax_debug_nans` looks for NaN that a mistake has made, it is 0. The flag is read when a
-    function is traced.
+    The flag is read at trace time.
 
     >>> missing()
     nan

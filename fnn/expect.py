@@ -1,4 +1,4 @@
-"""Checks of arguments, whose errors read `where: expected X, got Y; do Z`, and words for them."""
+"""Checks of arguments, whose errors read `where: expected X, got Y; do Z`."""
 
 import difflib
 import functools
@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def spec(leaf: Any) -> str:
-    """Shape and dtype of a leaf in short, for error messages.
+    """Dtype and shape of an array or a number, in JAX's short notation.
 
     >>> spec(jnp.zeros((3, 4)))
     'float32[3,4]'
@@ -27,13 +27,13 @@ def spec(leaf: Any) -> str:
 
 
 def expect_alike(where: str, expected: PyTree, got: PyTree, *, dtypes: bool = False) -> None:
-    """Check that two trees have the same leaves.
+    """Checks that two trees have the same paths and shapes.
 
     Args:
-      where: how the message begins; names the function and what the trees are.
-      dtypes: also compare the dtypes of the leaves.
+      where: the beginning of the message: the function, and the names of the trees.
+      dtypes: also compare the dtypes.
 
-    Raises: ValueError that lists every missing, extra and differing leaf.
+    Raises: ValueError that lists every missing, unexpected and differing leaf.
 
     >>> expect_alike('adam: params and grads', {'w': jnp.zeros(2)}, {'w': jnp.zeros(3)})
     Traceback (most recent call last):
@@ -45,15 +45,21 @@ def expect_alike(where: str, expected: PyTree, got: PyTree, *, dtypes: bool = Fa
     have = {path_of(k): leaf for k, leaf in jax.tree.leaves_with_path(got)}
     lines = [f"  {p}: expected {spec(want[p])}, got no such leaf" for p in want if p not in have]
     lines += [f"  {p}: expected no such leaf, got {spec(have[p])}" for p in have if p not in want]
-    for p in want:
-        if p in have and _differ(want[p], have[p], dtypes):
-            lines.append(f"  {p}: expected {spec(want[p])}, got {spec(have[p])}")
+    lines += [
+        f"  {p}: expected {spec(want[p])}, got {spec(have[p])}"
+        for p in want
+        if p in have and _differ(want[p], have[p], dtypes)
+    ]
     if lines:
         raise ValueError(f"{where} differ:\n" + "\n".join(lines))
 
 
+def _differ(a: Any, b: Any, dtypes: bool) -> bool:
+    return jnp.shape(a) != jnp.shape(b) or (dtypes and jnp.result_type(a) != jnp.result_type(b))
+
+
 def expect_real(where: str, values: PyTree) -> None:
-    """Refuse complex numbers, whose imaginary part would be lost.
+    """Checks that no leaf is complex: a cast would drop the imaginary part.
 
     Raises: ValueError, which begins with `where` and names the leaf.
 
@@ -71,14 +77,8 @@ def expect_real(where: str, values: PyTree) -> None:
             )
 
 
-def _differ(a: Any, b: Any, dtypes: bool) -> bool:
-    if jnp.shape(a) != jnp.shape(b):
-        return True
-    return dtypes and jnp.result_type(a) != jnp.result_type(b)
-
-
 def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
-    """What to do about a name that is not one of `names`: the closest one, or something else.
+    """A hint for an unknown name: the closest of `names`, or `otherwise`.
 
     >>> did_you_mean('rte', ['lr', 'rate'], 'add it')
     "did you mean 'rate'?"
@@ -89,27 +89,35 @@ def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
     return f"did you mean {close[0]!r}?" if close else otherwise
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is a Python or NumPy integer; False for a bool.
+
+    >>> is_integer(3), is_integer(np.int32(3)), is_integer(3.0), is_integer(True)
+    (True, True, False, False)
+    """
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def expect_positive(where: str, **numbers: int) -> None:
-    """Raise for a number that is not a whole one above 0.
+    """Checks that arguments are positive integers.
 
     >>> expect_positive('fit', steps=0)
     Traceback (most recent call last):
         ...
-    ValueError: fit: expected steps to be a whole number above 0, got 0; use 1 or more
+    ValueError: fit: expected steps to be a positive integer, got 0; use 1 or more
     """
     for name, value in numbers.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        if not is_integer(value) or value < 1:
             raise ValueError(
-                f"{where}: expected {name} to be a whole number above 0, got {value!r}; "
-                "use 1 or more"
+                f"{where}: expected {name} to be a positive integer, got {value!r}; use 1 or more"
             )
 
 
 def expect_not_paired(where: str, values: Any, *given: PyTree) -> None:
-    """Refuse values (n, n, ...) of n examples: (n, 1) and (n,) have been broadcast.
+    """Checks that values of n examples are not (n, n): (n, 1) and (n,) broadcast to all pairs.
 
     Args:
-      given: what the values were computed from; one of them may have that shape itself.
+      given: the inputs of the values; an input of that shape itself passes the check.
 
     >>> expect_not_paired('mean', jnp.ones((3, 3)), jnp.ones((3, 1)), jnp.ones(3))
     Traceback (most recent call last):
@@ -129,9 +137,7 @@ float32[3,1], float32[3]; (n, 1) and (n,) broadcast to all pairs: reshape one
 
 
 def expect_divided(where: str, batch: PyTree, parts: int) -> int:
-    """The number of examples in the batch, of which each part gets the same number.
-
-    Raises: ValueError, which begins with `where`, for a batch that the parts do not divide.
+    """The number of examples in a batch, checked to be divisible by `parts`.
 
     >>> expect_divided('here', (np.ones(4), np.ones(4)), 2)
     4
@@ -146,10 +152,10 @@ def expect_divided(where: str, batch: PyTree, parts: int) -> int:
 
 
 def within(**intervals: str) -> Callable[[Function], Function]:
-    """A decorator that refuses arguments outside their intervals, such as `rate="[0, 1]"`.
+    """Decorator that checks arguments against intervals, such as `rate="[0, 1]"`.
 
-    Only values that are known are checked: a tracer passes, and so does what is no number. The
-    decorated function keeps the intervals in its attribute `intervals`.
+    Traced values and values that are not numbers pass. The decorated function has the intervals as
+    its attribute `intervals`.
 
     Raises: ValueError, in the function, which begins with its name.
 
@@ -181,13 +187,7 @@ def within(**intervals: str) -> Callable[[Function], Function]:
 
 
 def expect_within(where: str, interval: str, value: Any) -> None:
-    """Check the numbers in `value`, as far as they are known, against an interval.
-
-    Args:
-      where: how the message begins; names the function and the argument.
-      interval: such as '[0, 1)' or '(0, inf)'.
-
-    Raises: ValueError for a number outside it, or NaN.
+    """Checks the known numbers in `value` against an interval, such as '[0, 1)'; NaN is outside.
 
     >>> expect_within('lr_find: expected decay', '[0, 1)', 0.5)
     """
@@ -202,7 +202,7 @@ def expect_within(where: str, interval: str, value: Any) -> None:
 
 
 def expect_rising(where: str, *numbers: tuple[str, Any], strictly: bool = False) -> None:
-    """Check that numbers, each with its name, are in rising order, as far as they are known.
+    """Checks that named numbers are in ascending order, as far as they are known.
 
     Raises: ValueError, which begins with `where`, with the first two that are not.
 
@@ -224,24 +224,23 @@ correct them
 
 
 def known(leaf: Any) -> np.ndarray:
-    """The numbers of a leaf as float64; none of a tracer, nor of what is no number.
+    """The elements of a real number or array as a float64 vector; empty if traced or not real.
 
     >>> known(2), known(jax.nn.relu)
     (array([2.]), array([], dtype=float64))
     """
-    of_numbers = isinstance(leaf, (int, float, np.number, np.ndarray, jax.Array))
-    if not of_numbers or isinstance(leaf, jax.core.Tracer):
+    is_numeric = isinstance(leaf, (int, float, np.number, np.ndarray, jax.Array))
+    if not is_numeric or isinstance(leaf, jax.core.Tracer):
         return np.zeros(0)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return np.zeros(0)
-    real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or jnp.issubdtype(
-        jnp.result_type(leaf), jnp.integer
-    )
-    return np.asarray(leaf, np.float64).reshape(-1) if real else np.zeros(0)
+    dtype = jnp.result_type(leaf)
+    is_real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    return np.asarray(leaf, np.float64).reshape(-1) if is_real else np.zeros(0)
 
 
 def expect_floats(where: str, x: Any) -> None:
-    """Refuse inputs that are no real floats, such as images of uint8, where they are multiplied.
+    """Checks that inputs are real floats, not images of uint8 for instance.
 
     Raises: ValueError, which begins with `where`.
 
@@ -259,16 +258,15 @@ images: x.astype('float32') / 255
 
 
 class in_layer:
-    """Name the layer in which an error arises, and its input there, in a note to the error.
+    """Context that adds to an error, as a note, the path of the layer and the spec of its input.
 
         with in_layer(("stages", 1, "conv"), x): ...
 
-    Nested ones add to the path of the same note, so that it reads as a path of the parameters does.
-    Code that is traced costs nothing more for it once it is compiled.
+    Nested contexts extend the path of the same note, which then reads as a path of the parameters.
 
     Args:
-      address: the path of the layer below that of the code around it.
-      x: what the layer gets.
+      address: the path below the enclosing context.
+      x: the input of the layer.
 
     >>> try:
     ...     with in_layer(('stages', 1), jnp.zeros((2, 8))), in_layer(('conv',), jnp.zeros((2, 4))):
@@ -296,7 +294,7 @@ class in_layer:
 
 
 class _LayerNote(str):
-    """A note of `in_layer`, which those around it find again among the others."""
+    """The note of `in_layer`; its type tells it from other notes of the error."""
 
     path: str
     got: str
@@ -306,7 +304,7 @@ class _LayerNote(str):
         note.path, note.got = path, got
         return note
 
-    def __reduce__(self) -> tuple[Any, ...]:  # for an error that is sent to another process
+    def __reduce__(self) -> tuple[Any, ...]:  # pickles, for errors sent between processes
         return _LayerNote, (self.path, self.got)
 
 
@@ -317,5 +315,5 @@ def _specs(x: Any) -> str:
 def _spec_or_type(leaf: Any) -> str:
     try:
         return spec(leaf)
-    except TypeError:  # an error within an error would hide the first
+    except TypeError:  # not an array; raising here would hide the first error
         return type(leaf).__name__

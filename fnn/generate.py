@@ -1,4 +1,4 @@
-"""Sampling from language models: one compiled loop over a decoder's steps.
+"""Sampling from language models in one compiled loop over a decoder's steps.
 
 B batch, P length of the prompts, V vocabulary.
 """
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from fnn._arguments import check_exports
+from fnn._messages import is_array, refuse
 from fnn.activations import softmax
-from fnn.advice import is_array, refuse
-from fnn.arguments import check_exports
 from fnn.dtypes import indices
 from fnn.expect import within
 from fnn.types import Decoder, Params, PRNGKey, Scalar
@@ -33,30 +33,29 @@ def generate(
     top_p: Scalar | None = None,
     stop: int | None = None,
 ) -> Int[Array, "b n"]:
-    """Go on with each prompt, a token at a time, with the past in a cache.
+    """Samples `max_tokens` tokens after each prompt, autoregressively with a cache.
 
-        token ~ softmax(filter(logits) / temperature)
+        token ~ softmax(filter(logits / temperature))
 
-    The prompts are read together; where they are of unequal lengths, a shorter one begins to be
-    continued while the others are still read, so each gets what it would get alone. Compiled once
-    for a decoder, a shape of prompts and a number of tokens.
+    Prompts of unequal lengths need no padding convention: a shorter one is continued while the
+    others are still read, and each gets the tokens that it would get alone. Compiled once per
+    decoder, shape of the prompts and `max_tokens`.
 
     Args:
-      decoder: such as `models.gpt.gpt_decoder(config)`; make it once, and call with that one.
-      prompt: (B, P) integers, at least one token each; what is beyond a prompt's length is ignored.
-      key: consumed; token t of row b draws from its own stream, so the rows do not depend on each
-        other, nor a token on how many are asked for.
-      max_tokens: how many tokens each prompt gets.
-      lengths: (B,), of the prompts, in [1, P]; P for all if None.
-      temperature: at 0, the likeliest token is taken; may be traced.
-      top_k: keep the k likeliest tokens; may be traced. None keeps all. Of equal logits, those of
-        the lower ids are kept.
-      top_p: of these, keep the fewest of the likeliest that have this probability together, in
-        (0, 1]; may be traced. None and 1 keep all.
-      stop: a token after which a row is filled with it.
+      decoder: such as `models.gpt.gpt_decoder(config)`; reuse it, since it is static.
+      prompt: (B, P) integers, at least one token each; tokens beyond a prompt's length are ignored.
+      key: token t of row b has its own key, so that it depends neither on other rows nor on
+        `max_tokens`.
+      lengths: of the prompts, (B,), in [1, P]; all P by default.
+      temperature: 0 is greedy decoding; may be traced.
+      top_k: keeps the k most likely tokens (of equal ones the lower ids); may be traced. None keeps
+        all.
+      top_p: of these, keeps the smallest set of most likely tokens whose probability reaches top_p,
+        in (0, 1]; may be traced. None and 1 keep all.
+      stop: the token that ends a row; the rest of the row is filled with it.
 
-    Returns: (B, max_tokens) int32: the new tokens alone.
-    Raises: ValueError for prompts of another shape, and for numbers out of range that are known.
+    Returns: the new tokens, (B, max_tokens) int32.
+    Raises: ValueError for prompts of the wrong shape and for known numbers out of range.
     Source: Fan et al. 2018, arXiv:1805.04833 (top_k); Holtzman et al. 2020, arXiv:1904.09751
       (top_p).
 
@@ -93,7 +92,7 @@ def sample(
     top_k: int | Integer[Array, ""] | None = None,
     top_p: Scalar | None = None,
 ) -> Int[Array, ""]:
-    """One token from the logits (V,); the arguments are those of `generate`.
+    """Samples one token from logits (V,); arguments as in `generate`.
 
     >>> sample(jax.random.key(0), jnp.array([0.0, 2.0, 1.0]), temperature=0.0).item()
     1
@@ -109,8 +108,8 @@ def sample(
 
 
 def _is_kept(logits: Float[Array, "v"], top_k: Any, top_p: Any) -> Bool[Array, "v"]:
-    """Which tokens the filters keep: by rank, because a threshold keeps all equal ones."""
-    order = jnp.argsort(logits, descending=True)  # stable: of equal ones the lower id first
+    """Mask of the tokens that the filters keep: by rank, since a threshold would keep all ties."""
+    order = jnp.argsort(logits, descending=True)  # stable: ties by id
     rank = jnp.arange(len(logits), dtype=jnp.int32)
     kept = rank >= 0
     if top_k is not None:
@@ -120,13 +119,13 @@ def _is_kept(logits: Float[Array, "v"], top_k: Any, top_p: Any) -> Bool[Array, "
     return jnp.zeros_like(kept).at[order].set(kept)
 
 
-def _nucleus(falling: Float[Array, "v"], top_p: Scalar) -> Int[Array, ""]:
-    """How many of the likeliest tokens it takes to reach the probability `top_p`; at least one."""
+def _nucleus(descending: Float[Array, "v"], top_p: Scalar) -> Int[Array, ""]:
+    """The least number of most likely tokens whose probability reaches `top_p`."""
     p = jnp.asarray(top_p, jnp.float32)
-    # Seven probabilities of 0.1, rounded, add up to less than 0.7.
-    short = jnp.cumsum(softmax(falling)) < p - 1e-6
-    size = len(falling)
-    return jnp.where(p < 1, jnp.minimum(1 + short.sum(dtype=jnp.int32), size), size)
+    # With a tolerance: seven rounded probabilities of 0.1 sum to less than 0.7.
+    below = jnp.cumsum(softmax(descending)) < p - 1e-6
+    size = len(descending)
+    return jnp.where(p < 1, jnp.minimum(1 + below.sum(dtype=jnp.int32), size), size)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -146,43 +145,41 @@ def _generate(
     batch, length = prompt.shape
     rows = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch))
 
-    def draw(logits: Array, place: Array) -> Array:
-        """The tokens at `place`, (B,): counted from each row's first new one, for the key."""
-        keys = jax.vmap(jax.random.fold_in)(rows, jnp.maximum(place - lengths, 0))
-        one = partial(sample, temperature=temperature, top_k=top_k, top_p=top_p)
-        return jax.vmap(one)(keys, logits)
+    sample_one = partial(sample, temperature=temperature, top_k=top_k, top_p=top_p)
 
-    def next_token(logits: Array, place: Array, done: Array) -> tuple[Array, Array]:
-        """Of the prompt where it has one, else drawn; and which rows have stopped."""
-        drawn = draw(logits, place)
+    def next_token(logits: Array, position: Array, done: Array) -> tuple[Array, Array]:
+        """The tokens at a position, (B,), from the prompt or sampled; and the stopped rows."""
+        # Keys count from a row's first new token.
+        keys = jax.vmap(jax.random.fold_in)(rows, jnp.maximum(position - lengths, 0))
+        drawn = jax.vmap(sample_one)(keys, logits)
         if stop is not None:
             drawn = jnp.where(done, stop, drawn)
         given = jax.lax.dynamic_index_in_dim(
-            prompt, jnp.minimum(place, length - 1), axis=1, keepdims=False
+            prompt, jnp.minimum(position, length - 1), axis=1, keepdims=False
         )
-        is_given = place < lengths
-        token = jnp.where(is_given, given, drawn)
-        return token, done if stop is None else done | (~is_given & (token == stop))
+        in_prompt = position < lengths
+        token = jnp.where(in_prompt, given, drawn)
+        return token, done if stop is None else done | (~in_prompt & (token == stop))
 
-    def one(state: Any, place: Array) -> tuple[Any, Array]:
+    def step(state: Any, position: Array) -> tuple[Any, Array]:
         token, done, carry = state
         logits, carry = decoder.step(params, token[:, None], carry)
-        token, done = next_token(logits[:, -1], place, done)
+        token, done = next_token(logits[:, -1], position, done)
         return (token, done, carry), token
 
     carry = decoder.init(params, batch, length + max_tokens - 1)  # the last token is not read
     logits, carry = decoder.step(params, prompt[:, :together], carry)
     done = jnp.zeros(batch, bool)
     first, done = next_token(logits[:, -1], jnp.int32(together), done)
-    places = jnp.arange(together + 1, length + max_tokens, dtype=jnp.int32)
-    _, later = jax.lax.scan(one, (first, done, carry), places)
-    tokens = jnp.concatenate([first[None], later])  # (places from `together` on, B)
+    positions = jnp.arange(together + 1, length + max_tokens, dtype=jnp.int32)
+    _, later = jax.lax.scan(step, (first, done, carry), positions)
+    tokens = jnp.concatenate([first[None], later])  # (positions from `together` on, B)
     own = (lengths - together)[:, None] + jnp.arange(max_tokens, dtype=jnp.int32)[None]
     return jnp.take_along_axis(tokens.T, own, axis=1)
 
 
 def _read_together(lengths: Any, length: int) -> int:
-    """How many tokens all prompts have: they are read in one go. One, where that is not known."""
+    """The length of the shortest prompt, up to which all are read at once; 1 if unknown."""
     if isinstance(lengths, jax.core.Tracer):
         return 1
     return int(np.clip(np.asarray(lengths, np.int64).min(initial=length), 1, length))
@@ -211,7 +208,9 @@ def _expect_arguments(
         is_known = isinstance(value, (int, float))
         if is_known and (value < least or (most is not None and not least < value <= most)):
             bound = f"at least {least}" if most is None else f"in ({least}, {most}]"
-            raise ValueError(f"generate: expected {name} {bound}, got {value}")
+            raise ValueError(
+                f"generate: expected {name} {bound}, got {value}; choose a value in that range"
+            )
 
 
 check_exports(__name__)

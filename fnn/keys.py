@@ -1,4 +1,4 @@
-"""Random keys by name: streams that do not depend on the order in which they are made."""
+"""Random keys by name: streams that do not depend on the order of their creation."""
 
 import zlib
 from typing import Any, NamedTuple
@@ -11,21 +11,19 @@ from fnn.types import PRNGKey, Scalar
 
 
 def fold_name(key: PRNGKey, name: str) -> PRNGKey:
-    """The stream of `key` that belongs to `name`.
+    """The key for `name` derived from `key`, which is not consumed.
 
-    Adding another name changes no stream that exists. The key itself is not consumed.
+    New names leave the keys of other names unchanged.
 
     >>> key = jax.random.key(0)
-    >>> bool(fold_name(key, 'kernel') == fold_name(key, 'kernel'))
-    True
-    >>> bool(fold_name(key, 'kernel') == fold_name(key, 'bias'))
-    False
+    >>> [bool(fold_name(key, 'kernel') == fold_name(key, name)) for name in ('kernel', 'bias')]
+    [True, False]
     """
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def fold_name_or_none(key: PRNGKey | None, name: str) -> PRNGKey | None:
-    """`fold_name`, where there is a key: outside of training a model is given None.
+    """`fold_name`, and None for None: outside of training a model has no key.
 
     >>> fold_name_or_none(None, 'weights') is None
     True
@@ -34,17 +32,17 @@ def fold_name_or_none(key: PRNGKey | None, name: str) -> PRNGKey | None:
 
 
 class RunKeys(NamedTuple):
-    """The three streams of a run, all derived from its one base key."""
+    """The three keys of a run, derived from its base key."""
 
     init: PRNGKey  # parameters
-    order: PRNGKey  # which examples a step sees
-    noise: PRNGKey  # dropout and the like; a step uses fold_in(noise, step)
+    order: PRNGKey  # order of the examples
+    noise: PRNGKey  # dropout, augmentation; a step uses fold_in(noise, step)
 
 
 def run_keys(key: PRNGKey) -> RunKeys:
-    """The streams that `run` and `fit` use for the base key `key`.
+    """The keys that `run` and `fit` derive from their base key.
 
-    With them a run can be repeated by hand, one `step` at a time, to the last bit.
+    They reproduce a run step by step, bitwise.
 
     >>> run_keys(jax.random.key(0)).order.shape
     ()
@@ -53,11 +51,9 @@ def run_keys(key: PRNGKey) -> RunKeys:
 
 
 def key_of_noise(where: str, amount: Scalar, key: PRNGKey | None, train: bool) -> PRNGKey | None:
-    """The key that a layer draws its noise from; None where it adds none.
+    """The key for a layer's noise; None outside of training and for an amount of a Python 0.
 
-    That is outside of training, and for an amount that is a plain 0 (a traced 0 cannot be seen).
-
-    Raises: ValueError, which begins with `where`, if there is to be noise and the key is None.
+    Raises: ValueError, which begins with `where`, if the key is missing.
 
     >>> key_of_noise('dropout', 0.5, None, False) is key_of_noise('dropout', 0.0, None, True)
     True
@@ -76,9 +72,9 @@ def key_of_noise(where: str, amount: Scalar, key: PRNGKey | None, train: bool) -
 
 
 def draw_normal(key: PRNGKey, shape: tuple[Any, ...], dtype: Any) -> Float[Array, "..."]:
-    """Standard normal, drawn in at least float32 and rounded to `dtype`.
+    """Standard normal samples, drawn in at least float32 and rounded to `dtype`.
 
-    A draw in bfloat16 has the tails of 128 uniform numbers: none is beyond 3.
+    Drawn in bfloat16, from 128 uniform values, no sample would exceed 3.
 
     >>> draw_normal(jax.random.key(0), (2,), jnp.bfloat16).dtype.name
     'bfloat16'

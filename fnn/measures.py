@@ -1,8 +1,8 @@
-"""Measures: what a training step records, as pure functions of what it computed.
+"""Measures: pure functions from the values of a training step to what it records.
 
-A measure maps a `StepView` to named scalars or small vectors; what no measure reads costs nothing.
-They are listed in the recipe: `Recipe(..., measures=(norms, every(10, grad_norms_by_layer)))`.
-Metrics of the outputs, such as accuracy, are `Recipe.train_metrics`.
+A measure maps a `StepView` to named scalars or small vectors; values that no measure reads are not
+computed. A recipe lists them: `Recipe(..., measures=(norms, every(10, grad_norms_by_layer)))`.
+Metrics of the outputs, such as accuracy, go into `Recipe.train_metrics`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from fnn import dtypes, tree
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.autodiff import safe_sqrt
 from fnn.types import Measure, Params, StatefulMeasure, StepView
 
-Named = dict[str, Any]  # arrays by name; of JAX, or of NumPy on the host
-Recorded = dict[int, Named]  # {n: what is measured at every n-th step}
+Named = dict[str, Any]  # name -> JAX array, or NumPy array on the host
+Recorded = dict[int, Named]  # n -> the values that are measured every n steps
 
 
 def norms(view: StepView) -> Named:
     """Global L2 norms: 'grad_norm' (before clipping), 'update_norm', 'param_norm' (after the step).
 
-    The default of `Recipe.measures`. A norm above 1e19 is infinite, one below 1e-19 is 0: their
-    squares are, in float32. Leaves that the optimizer does not train have the gradient 0.
+    The default of `Recipe.measures`. Norms above 1e19 are infinite and norms below 1e-19 are 0,
+    because their squares are in float32. Leaves that the optimizer does not train have gradient 0.
 
     >>> of = lambda *w: {'w': jnp.array(w)}
     >>> view = StepView(*[None] * 6, grads=of(3.0, 4.0), updates=of(0.0, 0.0), params=of(1.0, 1.0),
@@ -43,7 +43,7 @@ def norms(view: StepView) -> Named:
 def grad_norms_by_layer(view: StepView) -> Named:
     """'grad_norms_by_layer': the L2 norm of each layer's gradient, (layers,).
 
-    A layer is all leaves with one parent path; `layer_names(params)` has the order.
+    A layer is the leaves with the same parent path, in the order of `layer_names(params)`.
 
     >>> grads = {'a': {'kernel': jnp.array([3.0]), 'bias': jnp.array([4.0])}, 'b': [jnp.ones(1)]}
     >>> view = StepView(*[None] * 6, grads=grads, updates=None, params=None, model_state=())
@@ -54,10 +54,9 @@ def grad_norms_by_layer(view: StepView) -> Named:
 
 
 def update_ratios_by_layer(view: StepView) -> Named:
-    """'update_ratios_by_layer': the norm of each layer's update over that of its parameters.
+    """'update_ratios_by_layer': norm of each layer's update over that of its parameters, (layers,).
 
-    A vector (layers,) in the order of `layer_names(params)`; about 1e-3 in healthy training. 0 for
-    parameters that are 0.
+    In the order of `layer_names(params)`; about 1e-3 in healthy training; 0 for parameters of 0.
 
     >>> of = lambda x: {'a': {'bias': jnp.array([x])}}
     >>> view = StepView(*[None] * 6, grads=None, updates=of(0.5), params=of(2.0), model_state=())
@@ -69,7 +68,7 @@ def update_ratios_by_layer(view: StepView) -> Named:
 
 
 def layer_names(params: Params) -> list[str]:
-    """The paths of a model's layers, the parents of its leaves, in the order of the leaves.
+    """Paths of a model's layers, the parents of its leaves, in the order of the leaves.
 
     >>> layer_names({'head': {'bias': 0.0, 'kernel': 1.0}, 'hidden': [{'kernel': 2.0}]})
     ['head', 'hidden/0']
@@ -89,22 +88,20 @@ def _norms_by_layer(values: PyTree) -> Array:
 
 
 class Every(NamedTuple):
-    """A measure that runs at some steps only; made by `every`."""
+    """A measure of every n-th step; made by `every`."""
 
     steps: int
     measure: Measure | StatefulMeasure
 
 
 def every(steps: int, measure: Measure | StatefulMeasure) -> Every:
-    """`measure` at the steps 0, n, 2n, ... only; at the others it is not computed.
+    """`measure` at steps 0, n, 2n, ... only; it is not computed at other steps.
 
-    A `History` has an entry for each measured step; `history.steps(name)` are their numbers. The
-    metrics of a single step that is not measured hold NaN (0 under `jax_debug_nans`).
+    A `History` has an entry per measured step, see `history.steps(name)`. The metrics of an
+    unmeasured step hold NaN (0 under `jax_debug_nans`).
 
     Args:
-      steps: n, from one measurement to the next; static.
-
-    Raises: ValueError for n below 1.
+      steps: n, at least 1; static.
 
     >>> every(10, norms).steps
     10
@@ -113,7 +110,7 @@ def every(steps: int, measure: Measure | StatefulMeasure) -> Every:
 
 
 def init_states(measures: Sequence[Measure | StatefulMeasure | Every], params: Params) -> PyTree:
-    """`TrainState.measure_state`: a state for each measure, or () if none has memory.
+    """The initial `TrainState.measure_state`: one state per measure, or () if none has memory.
 
     >>> init_states((norms,), {'w': jnp.ones(2)})
     ()
@@ -128,9 +125,10 @@ def record(
     view: StepView,
     always: Mapping[str, Array],
 ) -> tuple[Recorded, PyTree]:
-    """What all measures record at a step, besides the entries of `always`; and their new states.
+    """Evaluates all measures at a step.
 
-    Raises: ValueError for two entries of one name.
+    Returns: the entries of `always` and of the measures, and the new states of the measures.
+    Raises: ValueError for two entries of the same name.
 
     >>> of = lambda *w: {'w': jnp.array(w)}
     >>> view = StepView(*[None] * 6, grads=of(3.0, 4.0), updates=of(0.0, 0.0), params=of(1.0, 1.0),
@@ -154,7 +152,7 @@ def record(
 
 
 def flat(recorded: Recorded) -> Named:
-    """All entries by name.
+    """All recorded values by name.
 
     >>> flat({1: {'loss': 0.5}, 10: {'norms': 2.0}})
     {'loss': 0.5, 'norms': 2.0}
@@ -163,9 +161,9 @@ def flat(recorded: Recorded) -> Named:
 
 
 def measured(recorded: Recorded, first: int, length: int) -> tuple[Named, Named]:
-    """Of what `length` steps from `first` on recorded, stacked, the entries that were measured.
+    """Selects the measured steps from the stacked records of steps first, ..., first + length - 1.
 
-    Returns: values by name; and for what is not measured at each step, the numbers of the steps.
+    Returns: values by name; and the steps of those that are not measured at every step.
 
     >>> recorded = {1: {'loss': np.arange(5.0)}, 2: {'norm': np.arange(5.0)}}
     >>> train, steps = measured(recorded, 3, 5)   # the steps 3, 4, ..., 7

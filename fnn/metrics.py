@@ -1,8 +1,7 @@
-"""Metrics as monoids: weighted sums that add up over batches of any size.
+"""Metrics as monoids: weighted sums, which add over batches of any size.
 
-Masks travel in the targets. A metric is the mean of a function of outputs and targets, and such a
-function takes masks as a loss does: `mean(lambda z, y: hits(z, y['labels'], where=y['mask']))`, or
-with weights `mean(lambda z, y: Weighted(hits(z, y['labels']), y['weights']))`.
+Masks and weights are part of the targets: `mean(lambda z, y: hits(z, y['labels'],
+where=y['mask']))`, or `mean(lambda z, y: Weighted(hits(z, y['labels']), y['weights']))`.
 """
 
 from collections.abc import Callable
@@ -13,25 +12,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from fnn import dtypes
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.expect import expect_not_paired, expect_real, spec
+from fnn.losses._elements import Mask, expect_mask, kept_rows, masked
 from fnn.losses.terms import sums_of, total_of
 from fnn.types import Loss, Metric, Scalar, Terms, Weighted
 from fnn.weighted import per_weight
 
-Mask = Array | None  # of bools: True counts; None counts everything
-
 
 def mean(function: Callable[[Any, Any], Array | Weighted | Terms]) -> Metric:
-    """The mean of a function of outputs and targets over all elements; also of a loss.
+    """The mean of a function of outputs and targets, such as a loss, over all elements.
 
     Args:
-      function: (outputs, targets) to an array, whose elements all count alike, or to a `Weighted`.
+      function: (outputs, targets) to an array, whose elements have equal weight, or a `Weighted`.
 
-    The mean over nothing, or where all weights are 0, is 0.
+    The mean is 0 if there are no elements or all weights are 0.
 
-    Raises: ValueError while measuring for weights of another shape, and for values of all pairs of
-      examples, which (n, 1) against (n,) broadcasts to.
+    Raises: ValueError, from `measure`, for weights of another shape, and for (n, n) values of n
+      examples, which (n, 1) and (n,) broadcast to.
 
     >>> error = mean(lambda outputs, targets: jnp.abs(outputs - targets))
     >>> a = error.measure(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.0]))
@@ -65,7 +63,7 @@ def _ratio(sums: dict[str, Any]) -> Float[Array, ""]:
 
 
 def perplexity(loss: Loss) -> Metric:
-    """exp of the mean loss over all tokens that count.
+    """exp of the mean loss over all tokens with weight.
 
     >>> metric = perplexity(lambda outputs, targets: outputs)
     >>> metric.value(metric.measure(jnp.log(jnp.array([2.0, 8.0])), None)).round(3).item()
@@ -79,9 +77,9 @@ def accuracy(*, ignore_index: int | None = None) -> Metric:
     """The fraction of examples (or tokens) whose largest logit is at the label: mean `hits`.
 
     Args:
-      ignore_index: a label that does not count, such as -100.
+      ignore_index: a label to exclude, such as -100.
 
-    Raises: ValueError while measuring, as `hits`: for one output `binary_accuracy` is meant.
+    Raises: ValueError, from `measure`, as `hits`; for a single logit use `binary_accuracy`.
 
     >>> metric = accuracy(ignore_index=-100)
     >>> logits = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
@@ -95,8 +93,8 @@ def top_k_accuracy(k: int, *, ignore_index: int | None = None) -> Metric:
     """The fraction of examples (or tokens) whose label is among the k largest logits: mean `hits`.
 
     Args:
-      k: from 1 to the number of classes. Of equal logits, the lower class comes first.
-      ignore_index: a label that does not count, such as -100.
+      k: from 1 to the number of classes. Ties are broken in favor of the lower class.
+      ignore_index: a label to exclude, such as -100.
 
     >>> metric = top_k_accuracy(2)
     >>> metric.value(metric.measure(jnp.zeros((3, 3)), jnp.array([0, 1, 2]))).round(3).item()
@@ -106,12 +104,11 @@ def top_k_accuracy(k: int, *, ignore_index: int | None = None) -> Metric:
 
 
 def binary_accuracy(threshold: Scalar = 0.0, *, ignore_index: int | None = None) -> Metric:
-    """The fraction of yes-or-no questions that are answered right: mean `binary_hits`.
+    """The fraction of correct binary predictions: mean `binary_hits`.
 
     Args:
-      threshold: outputs above it are a yes: 0 for logits, as the losses take them; 0.5 for
-        probabilities.
-      ignore_index: a target that does not count, such as -1.
+      threshold: outputs above it are positive: 0 for logits, 0.5 for probabilities.
+      ignore_index: a target to exclude, such as -1.
 
     >>> metric = binary_accuracy()
     >>> logits, targets = jnp.array([2.0, -1.0, 0.5, 3.0]), jnp.array([1, 0, 0, 1])
@@ -137,15 +134,15 @@ def hits(
 
     Args:
       logits: (*batch, classes), or probabilities; at least two classes.
-      targets: labels in [0, classes) of shape (*batch,), or probabilities (*batch, classes), of
-        which the largest counts as the label.
-      k: from 1 to classes. Of equal logits, the lower class comes first, as in `argmax`.
-      ignore_index: a label that does not count, such as -100.
-      where: which rows count, of shape (*batch,).
+      targets: labels in [0, classes) of shape (*batch,), or probabilities (*batch, classes), whose
+        argmax is the label.
+      k: from 1 to classes. Ties are broken in favor of the lower class, as in `argmax`.
+      ignore_index: a label to exclude, such as -100.
+      where: mask of the rows, (*batch,); True counts.
 
-    Returns: float32 of shape (*batch,); a `Weighted` with `ignore_index` or `where`. A label out of
-      range, or probabilities that do not sum to 1, give NaN.
-    Raises: ValueError if the shapes do not fit, for one class, and for a k out of range.
+    Returns: float32 of shape (*batch,); a `Weighted` with `ignore_index` or `where`. NaN for a
+      label out of range and for probabilities that do not sum to 1.
+    Raises: ValueError for inconsistent shapes, a single class, and a k out of range.
 
     >>> hits(jnp.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]), jnp.array([2, 0])).tolist()
     [0.0, 1.0]
@@ -156,17 +153,18 @@ def hits(
     classes = logits.shape[-1]
     if not 1 <= k <= classes:
         raise ValueError(
-            f"metrics.hits: expected k from 1 to {classes}, the classes, got {k}; take fewer"
+            f"metrics.hits: expected k from 1 to {classes}, the classes, got {k}; use a smaller k"
         )
     in_range = jnp.clip(labels, 0, classes - 1)[..., None]
     own = jnp.take_along_axis(logits, in_range, axis=-1)
     index = jnp.arange(classes, dtype=jnp.int32)
     index = jnp.expand_dims(index, tuple(range(labels.ndim)))
     before = (logits > own) | ((logits == own) & (index < in_range))
-    # A logit of NaN is before all others, as it is for argmax: a model that broke hits nothing.
+    # NaN ranks before all other logits, as in argmax: a diverged model has no hits.
     before = before | (jnp.isnan(logits) & (index != in_range)) | jnp.isnan(own)
     right = (before.sum(axis=-1) < k).astype(jnp.float32)
-    return _counted(jnp.where(valid, right, jnp.nan), _kept(labels, ignore_index, where))
+    expect_mask("metrics.hits", where, labels.shape)
+    return masked(jnp.where(valid, right, jnp.nan), kept_rows(labels, ignore_index, where))
 
 
 def binary_hits(
@@ -177,17 +175,17 @@ def binary_hits(
     ignore_index: int | None = None,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """1 for each element where output and target are on the same side, else 0.
+    """1 for each element where output and target are both positive or both negative, else 0.
 
     Args:
-      outputs: (n,), (n, 1), or (n, questions) for several questions of an example.
-      targets: of the same shape; a yes is above 0.5: bools, 0 and 1, -1 and 1, or probabilities.
-      threshold: outputs above it are a yes: 0 for logits, 0.5 for probabilities. May be traced.
-      ignore_index: an integer target that does not count, such as -1.
-      where: which elements count, of the same shape.
+      outputs: (n,), (n, 1), or (n, labels) for several binary labels per example.
+      targets: the same shape; positive above 0.5: bools, 0 and 1, -1 and 1, or probabilities.
+      threshold: outputs above it are positive: 0 for logits, 0.5 for probabilities. May be traced.
+      ignore_index: an integer target to exclude, such as -1.
+      where: mask of the same shape; True counts.
 
-    Returns: float32 of the shape of the outputs; a `Weighted` with `ignore_index` or `where`. A
-      target outside of [-1, 1], such as one of many classes, gives NaN.
+    Returns: float32 of the same shape; a `Weighted` with `ignore_index` or `where`. NaN for a
+      target outside [-1, 1], such as a class label.
     Raises: ValueError if the shapes differ.
 
     >>> binary_hits(jnp.array([[2.0, -1.0], [0.5, 3.0]]), jnp.array([[1, 0], [0, 1]])).tolist()
@@ -205,19 +203,19 @@ def binary_hits(
             f"{targets.dtype}; mask others with where="
         )
     y = targets.astype(jnp.float32)
-    yes = outputs > jnp.asarray(threshold, outputs.dtype)
-    right = (yes == (y > 0.5)) & ~jnp.isnan(outputs)
-    valid = jnp.abs(y) <= 1
-    kept = _kept(targets, ignore_index, where)
-    return _counted(jnp.where(valid, right.astype(jnp.float32), jnp.nan), kept)
+    positive = outputs > jnp.asarray(threshold, outputs.dtype)
+    right = (positive == (y > 0.5)) & ~jnp.isnan(outputs)
+    hit = jnp.where(jnp.abs(y) <= 1, right.astype(jnp.float32), jnp.nan)
+    expect_mask("metrics.binary_hits", where, targets.shape)
+    return masked(hit, kept_rows(targets, ignore_index, where))
 
 
 def _labels(logits: Array, targets: Array, ignore_index: int | None) -> tuple[Array, Array]:
-    """The label of each row, and whether it is one."""
+    """The label of each row, and whether it is valid."""
     if logits.ndim < 1 or logits.shape[-1] < 2:
         raise ValueError(
             f"metrics.hits: expected logits of at least 2 classes, got {spec(logits)}; for one "
-            "logit use metrics.binary_accuracy, for numbers metrics.mean of a loss"
+            "logit use metrics.binary_accuracy, for a regression metrics.mean of a loss"
         )
     soft = jnp.issubdtype(targets.dtype, jnp.floating)
     if soft and ignore_index is not None:
@@ -230,47 +228,18 @@ def _labels(logits: Array, targets: Array, ignore_index: int | None) -> tuple[Ar
         raise ValueError(
             f"metrics.hits: expected labels of shape {logits.shape[:-1]}, or probabilities "
             f"{logits.shape}, for logits {spec(logits)}, got {spec(targets)}; give one label for "
-            "each row, or use metrics.binary_accuracy for several questions of an example"
+            "each row, or use metrics.binary_accuracy for several binary labels"
         )
     if soft:
-        # Sums of rounded probabilities: of bfloat16, with 8 bits, or over many classes.
+        # The tolerance is for rounded probabilities: bfloat16 has 8 bits.
         valid = jnp.abs(dtypes.wide(targets).sum(axis=-1) - 1) < 0.05
         return targets.argmax(axis=-1).astype(jnp.int32), valid
     labels = dtypes.indices(targets)
     return labels, (labels >= 0) & (labels < logits.shape[-1])
 
 
-def _kept(labels: Array, ignore_index: int | None, where: Mask) -> Mask:
-    """What counts: what `where` shows and is not the ignored label."""
-    if where is not None and (where.shape != labels.shape or where.dtype != bool):
-        raise ValueError(
-            f"metrics: expected where of bools of shape {labels.shape}, got {spec(where)}; give "
-            "one for each value (weights go into a Weighted)"
-        )
-    if ignore_index is None:
-        return where
-    kept = dtypes.indices(labels) != ignore_index
-    return kept if where is None else kept & where
-
-
-def _counted(values: Array, kept: Mask) -> Array | Weighted:
-    """Float32 values; with a mask, weighted by it, and 0 where they do not count."""
-    if kept is None:
-        return values
-    return Weighted(jnp.where(kept, values, 0), kept.astype(values.dtype))
-
-
-def _expect_classes(logits: Any, targets: Any) -> None:
-    """Refuse a regression, whose single output would always be the largest."""
-    if logits.shape[-1:] == (1,) and jnp.issubdtype(targets.dtype, jnp.floating):
-        raise ValueError(
-            f"accuracy: expected logits of at least 2 classes, got {spec(logits)} with targets "
-            f"{spec(targets)}; a regression has metrics.mean(losses.mean_squared_error)"
-        )
-
-
 def merge(a: PyTree, b: PyTree) -> PyTree:
-    """Add the sums of two parts.
+    """Adds the sums of two batches.
 
     >>> merge({'total': 1.0, 'weight': 2.0}, {'total': 3.0, 'weight': 1.0})
     {'total': 4.0, 'weight': 3.0}

@@ -1,4 +1,4 @@
-"""What is trained: a recipe, and the function that builds it from hyperparameters."""
+"""Recipes: the definition of a training, as a function of hyperparameters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import jax
 
 from fnn import show
-from fnn.advice import refuse
-from fnn.expect import did_you_mean
-from fnn.measures import norms
-from fnn.recipe_check import (
+from fnn._messages import refuse
+from fnn._recipe_check import (
     check_fields,
+    checked_model,
+    checked_optimizer,
     expect_hyper,
     learning_rate,
-    model_of_pairs,
-    optimizer_of_pairs,
 )
+from fnn.expect import did_you_mean
+from fnn.measures import norms
 from fnn.types import (
     BatchLoss,
     Gradient,
@@ -40,7 +40,7 @@ from fnn.types import (
 def whole_batch(
     loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
 ) -> tuple[LossSums, Params]:
-    """The default of `Recipe.gradient`: the gradient over all examples at once.
+    """Default of `Recipe.gradient`: one backward pass over the whole batch.
 
     >>> def loss(params, model_state, batch, key):
     ...     total = (params['w'] * batch[0]).sum()
@@ -55,7 +55,7 @@ def whole_batch(
 
 
 def no_penalty(params: Params, model_state: ModelState) -> float:
-    """The default of `Recipe.penalty`: 0.
+    """Default of `Recipe.penalty`: 0.
 
     >>> no_penalty({}, ())
     0.0
@@ -64,7 +64,7 @@ def no_penalty(params: Params, model_state: ModelState) -> float:
 
 
 def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
-    """The default of `Recipe.augment`: the batch unchanged.
+    """Default of `Recipe.augment`: the identity.
 
     >>> no_augmentation(jax.random.key(0), (1.0, 2.0))
     (1.0, 2.0)
@@ -73,20 +73,20 @@ def no_augmentation(key: PRNGKey, batch: Pair) -> Pair:
 
 
 class Recipe(NamedTuple):
-    """What is trained, built by a function `recipe(hyper)` inside the trace.
+    """What is trained; returned by a function `recipe(hyper)`, which is called at trace time.
 
     Args:
       model, loss, optimizer, schedule: see `fnn.types`.
-      metrics: evaluated beside the loss on the validation data, by name; 'loss' is taken.
-      train_metrics: measured on each training batch, from the forward pass of the step, by name;
-        'loss', 'lr', 'penalty', 'step' and 'valid' are taken.
-      penalty: added to the mean loss of a step, such as L2 of the parameters or the load balance
-        that a mixture of experts leaves in the model state. The metrics report it as 'penalty'.
-      augment: changes the batches of the steps, not those of an evaluation; its key follows from
-        the run's key and the step.
-      gradient: how a step differentiates its batch: `whole_batch`, `train.microbatches(n)`, or
+      metrics: computed by evaluations, by name; the name 'loss' is reserved.
+      train_metrics: computed on each training batch from the forward pass of the step, by name;
+        'loss', 'lr', 'penalty', 'step' and 'valid' are reserved.
+      penalty: added to the mean loss, such as L2 of the parameters or the load-balancing loss in
+        the model state of a mixture of experts. Reported as the metric 'penalty'.
+      augment: `(key, batch) -> batch`, for training batches only; the key is derived from the run's
+        key and the step.
+      gradient: `whole_batch`, `train.microbatches(n)`, or
         `train.private_gradient(clip_norm, noise_multiplier)`.
-      measures: what a step records besides loss and lr; `()` is fastest. See `fnn.measures`.
+      measures: recorded at each step besides loss and lr, see `fnn.measures`; `()` is fastest.
     """
 
     model: Model
@@ -106,7 +106,7 @@ class Recipe(NamedTuple):
 
 
 def _shown(part: Any) -> str:
-    """A part of a recipe, as the call that made it, or a sequence or mapping of such."""
+    """A field of a recipe as the call that made it; also a sequence or mapping of such values."""
     if isinstance(part, Mapping):
         return "{" + ", ".join(f"{n!r}: {show.made_by(v)}" for n, v in part.items()) + "}"
     parts = part if isinstance(part, (list, tuple)) and not hasattr(part, "_fields") else None
@@ -117,12 +117,11 @@ RecipeFunction = Callable[[Any], Recipe]
 
 
 def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
-    """The recipe for `hyper`.
+    """Calls `recipe(hyper)` and checks the result.
 
-    Raises: ValueError for hyperparameters that are no numbers, if the recipe reads a key that a
-      dict of hyperparameters lacks or needs the value of a traced one, does not return a Recipe, or
-      has a field of another kind, or a metric with a name that a step or an evaluation has itself:
-      loss; for train_metrics also lr, penalty, step, valid.
+    Raises: ValueError for hyperparameters that are not numbers, missing from `hyper`, or used where
+      a traced value cannot be (shapes, loops, branches); for a result that is not a Recipe, a field
+      of the wrong type, and a metric with a reserved name.
 
     >>> build(lambda hyper: hyper['rate'], {'lr': 0.1})
     Traceback (most recent call last):
@@ -145,14 +144,14 @@ def build(recipe: RecipeFunction, hyper: Hyper) -> Recipe:
         )
     check_fields(built._asdict())
     return built._replace(
-        model=model_of_pairs(built.model),
-        optimizer=optimizer_of_pairs(built.optimizer),
+        model=checked_model(built.model),
+        optimizer=checked_optimizer(built.optimizer),
         schedule=partial(learning_rate, built.schedule),
     )
 
 
 def expect_recipe(recipe: Any) -> None:
-    """Refuse what is not a function of hyperparameters, such as the recipe that it returns.
+    """Raises ValueError for what is not a function, such as a Recipe.
 
     >>> expect_recipe(None)
     Traceback (most recent call last):
@@ -161,9 +160,8 @@ def expect_recipe(recipe: Any) -> None:
 calling it
     """
     if not callable(recipe):
-        refuse(
-            "recipe", "a function of hyper", recipe, "pass the function itself, without calling it"
-        )
+        hint = "pass the function itself, without calling it"
+        refuse("recipe", "a function of hyper", recipe, hint)
 
 
 _NEEDS_VALUE = (
@@ -174,7 +172,7 @@ _NEEDS_VALUE = (
 
 
 class _Watched(dict):
-    """A dict of hyperparameters that remembers which of its keys were read."""
+    """A dict of hyperparameters that records which keys were read."""
 
     def __init__(self, hyper: dict[str, Any]):
         super().__init__(hyper)
@@ -195,20 +193,20 @@ class _Watched(dict):
         self.unread.clear()
         return super().__iter__()
 
-    def keys(self):
+    def keys(self) -> Any:
         self.unread.clear()
         return super().keys()
 
-    def values(self):
+    def values(self) -> Any:
         self.unread.clear()
         return super().values()
 
-    def items(self):
+    def items(self) -> Any:
         self.unread.clear()
         return super().items()
 
 
-# A recipe may map over its hyperparameters as over any pytree; all of them count as read then.
+# As a pytree, so that a recipe may map over its hyperparameters; all then count as read.
 jax.tree_util.register_pytree_node(
     _Watched,
     lambda hyper: ([hyper[name] for name in sorted(hyper)], sorted(hyper)),
@@ -217,7 +215,7 @@ jax.tree_util.register_pytree_node(
 
 
 def watch(hyper: Hyper) -> Hyper:
-    """`hyper`; a dict is wrapped so that it records which keys are read. See `expect_all_read`.
+    """Wraps a dict of hyperparameters so that it records reads, for `expect_all_read`.
 
     Raises: ValueError for hyperparameters that are not numbers or arrays of them.
 
@@ -232,18 +230,16 @@ def watch(hyper: Hyper) -> Hyper:
 
 
 def expect_all_read(hyper: Hyper) -> None:
-    """Refuse a watched dict with keys that nothing has read by the end of a step.
-
-    Raises: ValueError with the keys.
+    """Raises ValueError for a watched dict with keys that were never read.
 
     >>> expect_all_read(watch({'lr': 0.1}))
     Traceback (most recent call last):
         ...
     ValueError: recipe: expected only keys that recipe(hyper) reads, got also ['lr']; correct the \
-name, or leave it out
+name, or drop it
     """
     if isinstance(hyper, _Watched) and hyper.unread:
         raise ValueError(
             "recipe: expected only keys that recipe(hyper) reads, got also "
-            f"{sorted(hyper.unread)}; correct the name, or leave it out"
+            f"{sorted(hyper.unread)}; correct the name, or drop it"
         )

@@ -1,6 +1,6 @@
-"""Chinchilla's law: the loss of a model by its parameters and tokens, and the best use of compute.
+"""Chinchilla scaling law: loss as a function of parameters and tokens, and compute-optimal sizes.
 
-Everything is NumPy in float64 on the host: five numbers are fitted to some hundred losses.
+NumPy in float64 on the host: five coefficients are fitted to some hundred losses.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from jaxtyping import Float
 from fnn.expect import expect_positive
 
 _NAMES = ("E", "A", "a", "B", "b")
-_EXPONENTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # of the starts, for a and for b
-_FLOPS = 6.0  # of a parameter and a token: two forward, four backward
+_EXPONENTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # initial values of a and b
+_FLOPS = 6.0  # per parameter and token: two forward, four backward
 
 Points = Float[np.ndarray, " n"]
 Vectors = Float[np.ndarray, "starts 5"]  # log E, log A, a, log B, b
@@ -23,7 +23,7 @@ Vectors = Float[np.ndarray, "starts 5"]  # log E, log A, a, log B, b
 class Law:
     """L(N, D) = E + A / N^a + B / D^b, with N parameters and D tokens.
 
-    E is the loss that no model gets below, in the unit of the losses (nats per token, say).
+    E is the irreducible loss, in the unit of the losses (such as nats per token).
     """
 
     E: float
@@ -31,11 +31,13 @@ class Law:
     a: float
     B: float
     b: float
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # of a fit, by name
-    error: float = float("nan")  # of a fit: root mean square of log L less the losses' logarithms
+    intervals: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # of a fit, by coefficient
+    error: float = float("nan")  # of a fit: root mean square of the residuals of log L
 
     def loss(self, params: Any, tokens: Any) -> Any:
-        """L(N, D), of numbers or arrays.
+        """L(N, D), for numbers or arrays.
 
         >>> round(Law(E=1.69, A=406.4, a=0.34, B=410.7, b=0.28).loss(70e9, 1.4e12), 3)
         1.937
@@ -51,7 +53,7 @@ class Law:
 
 
 class Optimal(NamedTuple):
-    """What `optimal` returns; numbers, or arrays for several budgets."""
+    """The result of `optimal`: numbers, or arrays for several budgets."""
 
     params: Any
     tokens: Any
@@ -68,28 +70,28 @@ def fit(
     level: float = 0.95,
     seed: int = 0,
 ) -> Law:
-    """Fit L = E + A / N^a + B / D^b to the losses of models of several sizes.
+    """Fits L = E + A / N^a + B / D^b to the losses of models of several sizes.
 
         minimize sum_i Huber_delta( log L(N_i, D_i) - log loss_i )
 
-    over log E, log A, a, log B and b, from 25 starts: a and b on a grid, and for each pair the
-    best E, A and B.
+    over log E, log A, a, log B and b, from 25 initial points: a and b on a grid, with the least
+    squares E, A and B of each pair.
 
     Args:
-      params, tokens, losses: one number for each point, all above 0; for the law to be determined,
-        five points with three sizes and three numbers of tokens among them.
-      delta: where Huber's loss turns from a square to a line, in the logarithm of the loss.
-      bootstraps: fits to points drawn again, from which the intervals come; 0 for none. Points of
-        one run are not independent, so that theirs are too narrow.
-      level: of the intervals.
-      seed: of the bootstraps; the fit itself draws nothing.
+      params, tokens, losses: vectors of positive numbers, one element per point; at least five
+        points with three sizes and three numbers of tokens.
+      delta: threshold of Huber's loss, in log loss.
+      bootstraps: fits to resampled points, for the intervals; 0 for none. The intervals are too
+        narrow where points are from the same run, and so not independent.
+      level: confidence level of the intervals.
+      seed: of the resampling; the fit itself is deterministic.
 
     Returns: a `Law`, with `intervals` and the `error` of the fit.
-    Raises: ValueError for columns of unequal length, for numbers that are not above 0, and for too
-      few sizes or numbers of tokens.
-    Source: Hoffmann et al. 2022, arXiv:2203.15556, appendix D.2; the bootstrap is that of
-      Besiroglu et al. 2024, arXiv:2404.10102. Deviates: Levenberg and Marquardt's method instead
-      of L-BFGS, and other starts; the minimum is the same.
+    Raises: ValueError for columns of unequal length, for numbers not above 0, and for too few
+      points.
+    Source: Hoffmann et al. 2022, arXiv:2203.15556, appendix D.2; the bootstrap: Besiroglu et al.
+      2024, arXiv:2404.10102. Deviates: Levenberg-Marquardt instead of L-BFGS, and other initial
+      points; the minimum is the same.
 
     >>> law = Law(E=1.7, A=400.0, a=0.34, B=410.0, b=0.28)
     >>> n, d = (grid.ravel() for grid in np.meshgrid([1e7, 1e8, 1e9], [1e9, 1e10, 1e11]))
@@ -100,11 +102,12 @@ def fit(
     n, d, loss = _columns(params, tokens, losses)
     if not (0 < level < 1 and delta > 0):
         raise ValueError(
-            f"scaling.fit: expected level in (0, 1) and delta above 0, got {level} and {delta}"
+            f"scaling.fit: expected level in (0, 1) and delta above 0, got {level} and {delta}; "
+            "correct them"
         )
     if bootstraps:
         expect_positive("scaling.fit", bootstraps=bootstraps)
-    x = _Data(np.log(n), np.log(d), np.log(loss))
+    x = _LogData(np.log(n), np.log(d), np.log(loss))
     starts = _starts(n, d, loss)
     ends, misfits = _descend(x, starts, np.ones((len(starts), len(loss))), delta)
     best = ends[np.argmin(misfits)]
@@ -116,22 +119,22 @@ def fit(
         )
         again, _ = _descend(x, np.tile(best, (bootstraps, 1)), draws.astype(np.float64), delta)
         tail = 100 * (1 - level) / 2
-        low, high = np.percentile(_as_numbers(again), [tail, 100 - tail], axis=0).tolist()
+        low, high = np.percentile(_coefficients(again), [tail, 100 - tail], axis=0).tolist()
         intervals = dict(zip(_NAMES, zip(low, high, strict=True), strict=True))
-    numbers = dict(zip(_NAMES, _as_numbers(best[None])[0].tolist(), strict=True))
+    numbers = dict(zip(_NAMES, _coefficients(best[None])[0].tolist(), strict=True))
     return Law(**numbers, intervals=intervals, error=error)
 
 
 def optimal(law: Law, flops: Any) -> Optimal:
-    """The parameters and tokens with the lowest loss for a budget of C = 6 N D FLOPs.
+    """Parameters and tokens with the lowest loss for a budget of C = 6 N D FLOPs.
 
         N = G (C / 6)^(b / (a + b)),   D = C / (6 N),   G = (a A / (b B))^(1 / (a + b))
 
     Args:
       flops: C, a number or an array, above 0.
 
-    Raises: ValueError for flops that are not above 0, and for a law in which more parameters or
-      more tokens do not help.
+    Raises: ValueError for flops not above 0, and for a law whose loss does not fall with parameters
+      and tokens.
     Source: Hoffmann et al. 2022, arXiv:2203.15556, section 3.3, equation 4.
 
     >>> law = Law(E=1.69, A=406.4, a=0.34, B=410.7, b=0.28)
@@ -140,7 +143,7 @@ def optimal(law: Law, flops: Any) -> Optimal:
     '1.8e+09 parameters, 50 tokens for each'
     """
     if not np.all(np.asarray(flops) > 0):
-        raise ValueError(f"scaling.optimal: expected flops above 0, got {flops}")
+        raise ValueError(f"scaling.optimal: expected flops above 0, got {flops}; correct them")
     if not min(law.A, law.a, law.B, law.b) > 0:
         raise ValueError(
             f"scaling.optimal: expected A, a, B and b above 0, got {law}; fit it to more sizes"
@@ -152,9 +155,7 @@ def optimal(law: Law, flops: Any) -> Optimal:
     return Optimal(params, tokens, law.loss(params, tokens))
 
 
-class _Data(NamedTuple):
-    """Logarithms."""
-
+class _LogData(NamedTuple):
     n: Points
     d: Points
     loss: Points
@@ -184,7 +185,7 @@ def _columns(params: Any, tokens: Any, losses: Any) -> list[Points]:
 
 
 def _starts(n: Points, d: Points, loss: Points) -> Vectors:
-    """For each pair of exponents the best E, A and B, by least squares of the relative error."""
+    """Initial points: for each pair of exponents, E, A and B by least squares in relative error."""
     found = []
     for a in _EXPONENTS:
         for b in _EXPONENTS:
@@ -193,23 +194,23 @@ def _starts(n: Points, d: Points, loss: Points) -> Vectors:
             solved, *_ = np.linalg.lstsq(
                 columns / sizes / loss[:, None], np.ones_like(n), rcond=None
             )
-            # What least squares makes negative starts small, but above 0.
+            # Logarithms need positive values.
             e, big_a, big_b = np.maximum(solved, 1e-3 * loss.min()) / sizes
             found.append([np.log(e), np.log(big_a), a, np.log(big_b), b])
     return np.array(found)
 
 
-def _parts(x: _Data, at: Vectors) -> Float[np.ndarray, "starts n 3"]:
-    """The logarithms of E, A / N^a and B / D^b."""
+def _parts(x: _LogData, at: Vectors) -> Float[np.ndarray, "starts n 3"]:
+    """Logarithms of E, A / N^a and B / D^b."""
     e, log_a, a, log_b, b = at.T[:, :, None]
     return np.stack([e + 0 * x.n, log_a - a * x.n, log_b - b * x.d], axis=-1)
 
 
-def _residuals(x: _Data, at: Vectors) -> Float[np.ndarray, "starts n"]:
+def _residuals(x: _LogData, at: Vectors) -> Float[np.ndarray, "starts n"]:
     return np.logaddexp.reduce(_parts(x, at), axis=-1) - x.loss
 
 
-def _slopes(x: _Data, at: Vectors) -> Float[np.ndarray, "starts n 5"]:
+def _slopes(x: _LogData, at: Vectors) -> Float[np.ndarray, "starts n 5"]:
     parts = _parts(x, at)
     e, a, b = np.moveaxis(np.exp(parts - np.logaddexp.reduce(parts, axis=-1)[..., None]), -1, 0)
     return np.stack([e, a, -a * x.n, b, -b * x.d], axis=-1)
@@ -223,21 +224,18 @@ def _misfit(r: np.ndarray, weights: np.ndarray, delta: float) -> np.ndarray:
 
 
 def _descend(
-    x: _Data, at: Vectors, weights: np.ndarray, delta: float, steps: int = 300
+    x: _LogData, at: Vectors, weights: np.ndarray, delta: float, steps: int = 300
 ) -> tuple[Vectors, np.ndarray]:
-    """Levenberg and Marquardt's method from all starts at once, with weights for Huber's loss.
-
-    Returns: where they end, and the misfit there.
-    """
+    """Levenberg-Marquardt with Huber weights from all points; returns minima and misfits."""
     damping = np.full(len(at), 1e-3)
     r = _residuals(x, at)
     value = _misfit(r, weights, delta)
     settled = np.zeros(len(at), int)
     for _ in range(steps):
         slopes = _slopes(x, at)
-        pull = weights * np.minimum(1, delta / np.maximum(np.abs(r), delta))
-        gradient = ((pull * r)[:, None, :] @ slopes)[:, 0]
-        curvature = np.swapaxes(slopes * pull[:, :, None], 1, 2) @ slopes
+        robust = weights * np.minimum(1, delta / np.maximum(np.abs(r), delta))
+        gradient = ((robust * r)[:, None, :] @ slopes)[:, 0]
+        curvature = np.swapaxes(slopes * robust[:, :, None], 1, 2) @ slopes
         diagonal = np.einsum("skk->sk", curvature)
         damped = curvature + np.eye(5) * (damping[:, None] * diagonal + 1e-300)[:, None, :]
         step = np.clip(-np.einsum("skl,sl->sk", np.linalg.pinv(damped), gradient), -2, 2)
@@ -248,13 +246,13 @@ def _descend(
         at, r = np.where(better[:, None], tried, at), np.where(better[:, None], r_tried, r)
         value = np.where(better, value_tried, value)
         damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-12, 1e8)
-        settled += value_tried >= (1 - 1e-9) * before  # damping has grown by 4^10 meanwhile
+        settled += value_tried >= (1 - 1e-9) * before  # ten times: damping grows by 4^10
         if (settled >= 10).all():
             break
     return at, value
 
 
-def _as_numbers(at: Vectors) -> Float[np.ndarray, "starts 5"]:
+def _coefficients(at: Vectors) -> Float[np.ndarray, "starts 5"]:
     """E, A, a, B, b."""
     e, log_a, a, log_b, b = at.T
     return np.stack([np.exp(e), np.exp(log_a), a, np.exp(log_b), b], axis=-1)

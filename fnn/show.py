@@ -1,21 +1,23 @@
-"""Short descriptions of values, for `__repr__`: shapes and counts, never whole arrays."""
+"""Short strings for values, used by `__repr__`: shapes and counts instead of arrays; tables."""
 
 import dataclasses
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+# What these helpers of fnn.nn and fnn.optim make is named by their callers.
+_HELPERS = ("stateless.", "_stateless.", "_recurrent.")
 _MOST = 6  # entries of a list that are shown
 
 
 def by_leaves(*classes: type) -> None:
-    """Give NamedTuples or dataclasses a `__repr__` with the shapes of their arrays.
+    """Gives NamedTuples or dataclasses a `__repr__` with the shapes of their arrays.
 
-    >>> from fnn.types import Batch   # which is one of them
+    >>> from fnn.types import Batch
     >>> Batch(np.zeros((800, 2)), np.int32(3))
     Batch(x=float64[800,2], y=3)
     """
@@ -24,9 +26,9 @@ def by_leaves(*classes: type) -> None:
 
 
 def by_constructor(*classes: type) -> None:
-    """Give NamedTuples of functions a `__repr__` with the call that made them; see `made_by`.
+    """Gives NamedTuples of functions a `__repr__` with the call that made them; see `made_by`.
 
-    >>> from fnn import models   # a Model is one of them
+    >>> from fnn import nn
     >>> nn.linear(32)
     <Model linear(32)>
     """
@@ -35,7 +37,7 @@ def by_constructor(*classes: type) -> None:
 
 
 def fields(value: Any) -> str:
-    """The fields of a NamedTuple or dataclass by name, each in short.
+    """The fields of a NamedTuple or dataclass by name, each as a short string.
 
     >>> from fnn.types import Batch
     >>> fields(Batch(np.zeros((8, 2)), np.zeros(8, np.int32)))
@@ -51,7 +53,7 @@ def _fields_of(value: Any) -> Any:
 
 
 def short(value: Any) -> str:
-    """A value in a few words: the number, the dtype and shape, or how much is in a tree.
+    """A short string for a value: the number, dtype and shape, or the size of a tree.
 
     >>> short(jnp.zeros((3, 4))), short(jnp.int32(7)), short({'w': jnp.zeros((3, 4))})
     ('float32[3,4]', '7', "{'w': float32[3,4]}")
@@ -94,7 +96,7 @@ def _tree(value: Any) -> str:
             shown = ", ".join(map(short, value))
             return f"[{shown}]" if isinstance(value, list) else f"({shown})"
     leaves = jax.tree.leaves(value)
-    if len(leaves) == 1 and leaves[0] is value:  # no pytree
+    if len(leaves) == 1 and leaves[0] is value:  # not a pytree
         return f"{type(value).__name__}(...)"
     plain = isinstance(value, (dict, list, tuple)) and not hasattr(value, "_fields")
     counted = f"{len(leaves):,} arrays, {sum(map(np.size, map(_sized, leaves))):,} elements"
@@ -109,7 +111,7 @@ _OWN = {fields}
 
 
 def history(value: Any) -> str:
-    """The first and last values of a `History`, and its lowest validation loss.
+    """First and last values of a `History`, and its lowest validation loss.
 
     >>> from fnn.types import History
     >>> print(History(train={'loss': np.array([2.0, 1.0, 0.5])}, eval_steps=np.array([2, 3]),
@@ -148,14 +150,14 @@ def _is_course(values: Any) -> bool:
 
 
 def _length(values: Any, unit: str) -> str:
-    """Of what is known to be one run."""
+    """The number of steps or evaluations, for the history of a single run."""
     if getattr(values, "ndim", 0) != 1:
         return ""
     return f"{len(values):,} {unit}{'' if len(values) == 1 else 's'}: "
 
 
 def _course(values: Any) -> str:
-    """The first and the last of a run's values; the shape of anything else."""
+    """First and last value of a single run; the shape of anything else."""
     if not _is_course(values):
         return short(values)
     first, last = (short(float(v)) for v in (values[0], values[-1]))
@@ -170,12 +172,12 @@ def _lowest(loss: Any, steps: Any) -> str:
 
 
 def made_by(value: Any, depth: int = 2) -> str:
-    """The call that made a function, or a NamedTuple of functions, as far as they remember it.
+    """The call that made a function or a NamedTuple of functions, reconstructed from closures.
 
-    The name is that of the function that defines them; the arguments are looked up in what they
-    close over, and left out where they are the defaults.
+    The name is that of the enclosing function, and the arguments are its variables in the closures;
+    defaults are omitted.
 
-    >>> from fnn import models, nn, optim, train
+    >>> from fnn import nn, optim
     >>> made_by(nn.linear(32, bias=False)), made_by(optim.adamw(weight_decay=0.1))
     ('linear(32, bias=False)', 'adamw(weight_decay=0.1)')
     >>> made_by(jnp.tanh)
@@ -192,6 +194,8 @@ def made_by(value: Any, depth: int = 2) -> str:
     own = not isinstance(value, tuple) and not first.__module__.startswith("fnn.")
     if name is None and (own or "<locals>" not in first.__qualname__):
         return first.__name__
+    if first.__qualname__.startswith("takes_arguments_of."):  # of nn._base
+        functions, name = [inspect.unwrap(known["make"])], known["make"].__name__
     name = name or first.__qualname__.split(".<locals>")[0].rpartition(".")[2]
     if name == "lift" and callable(known.get("function")):
         return made_by(known["function"])
@@ -201,7 +205,7 @@ def made_by(value: Any, depth: int = 2) -> str:
 
 
 def _has_inside(function: Any, pair: Any) -> bool:
-    """Whether a function closes over a pair that the other functions of `pair` are from."""
+    """Whether a function closes over a pair that contains another function of `pair`."""
     inner = [part for cell in _cells(function).values() for _, part in _parts(cell)]
     return any(f is g for part in inner for f in part for g in pair if f is not function)
 
@@ -210,7 +214,7 @@ def _functions(value: Any, depth: int = 4) -> Iterator[Any]:
     """The Python functions of a NamedTuple, or the function itself, and those they close over."""
     parts = list(value) if isinstance(value, tuple) else [value]
     found = [f for f in map(inspect.unwrap, filter(callable, parts)) if hasattr(f, "__code__")]
-    yield from found
+    yield from (f for f in found if not f.__qualname__.startswith(_HELPERS))
     for function in found if depth else ():
         for cell in _cells(function).values():
             if isinstance(cell, types.FunctionType):
@@ -229,7 +233,7 @@ def _cells(function: Any) -> dict[str, Any]:
 
 
 def _closed_over(functions: list[Any]) -> dict[str, Any]:
-    """By name; the outer functions first, and `hyper` as the arguments that it gathers."""
+    """Closure variables by name, of outer functions first; a dict `hyper` is unpacked."""
     known: dict[str, Any] = {}
     for function in functions:
         for name, value in _cells(function).items():
@@ -253,7 +257,7 @@ def _arguments(
     left_out = f"... {len(shown) - 4} more"
     yield from shown if len(shown) <= _MOST else [*shown[:3], left_out, shown[-1]]
     positional = not inner
-    # A helper that makes several constructors' functions has names of its own for their numbers.
+    # A helper shared by several constructors has other names for their numeric arguments.
     helped = known.items() if isinstance(known.get("name"), str) else ()
     numbers = {n: v for n, v in helped if isinstance(v, (int, float, jax.Array))}
     renamed = [v for n, v in numbers.items() if n not in parameters and not isinstance(v, bool)]
@@ -268,7 +272,7 @@ def _arguments(
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    """The models, optimizers or transforms in what a combinator closes over, with their names."""
+    """Models, optimizers and transforms in a closure variable, with their names."""
     if isinstance(value, Mapping):
         named = [(str(k[0]) if isinstance(k, tuple) and k else str(k), v) for k, v in value.items()]
         return [("" if n.isdigit() else n, v) for n, v in named if _is_pair(v)]
@@ -277,7 +281,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 
 
 def _outermost(variables: list[list[tuple[str, Any]]]) -> list[tuple[str, Any]]:
-    """The parts of all variables, without those of one that are in another, or inside of it."""
+    """The parts of all variables, each once, without parts that are inside other parts."""
     inside = {id(p) for parts in variables for _, part in parts for p in _inside(part)}
     found: list[tuple[str, Any]] = []
     for parts in variables:
@@ -302,3 +306,25 @@ def _same(value: Any, default: Any) -> bool:
     if isinstance(value, (int, float, str, bool)) or value is None:
         return type(value) is type(default) and value == default
     return value is default
+
+
+def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Rows of cells as lines of text with aligned columns, two spaces apart.
+
+    Args:
+      left: number of leading columns that are aligned left; the others are aligned right.
+
+    >>> print(table([['name', 'n'], ['a', '10'], ['bcd', '5']]))
+    name   n
+    a     10
+    bcd    5
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [
+        [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in aligned)

@@ -13,11 +13,11 @@ from fnn import xla
 from fnn.autodiff import magnitude, safe_sqrt, varying_like
 from fnn.dtypes import at_least_float32, wide, widest
 
-Mask = Callable[[PyTree], PyTree]  # a tree -> the same structure with a bool at each leaf
+Mask = Callable[[PyTree], PyTree]  # tree -> a bool for each leaf
 
 
 def path_of(keys: tuple[Any, ...]) -> str:
-    """The path of a leaf: its keys joined by '/'.
+    """The path of a leaf as a string, its keys joined by '/'.
 
     >>> [path_of(keys) for keys, _ in jax.tree.leaves_with_path({'layers': [{'bias': 0.0}]})]
     ['layers/0/bias']
@@ -26,7 +26,7 @@ def path_of(keys: tuple[Any, ...]) -> str:
 
 
 def paths(tree: PyTree) -> list[str]:
-    """The paths of all leaves, in the order of `jax.tree.leaves`.
+    """Paths of all leaves, in the order of `jax.tree.leaves`.
 
     >>> paths({'a': 1.0, 'layers': [{'bias': 2.0, 'kernel': 3.0}]})
     ['a', 'layers/0/bias', 'layers/0/kernel']
@@ -35,7 +35,7 @@ def paths(tree: PyTree) -> list[str]:
 
 
 def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
-    """`function(path, leaf, ...)` at every leaf, with the path as a string.
+    """`jax.tree.map` of `function(path, leaf, *rest)`, with the path as a string.
 
     >>> map_with_path(lambda path, leaf: path, {'a': {'b': 1.0}})
     {'a': {'b': 'a/b'}}
@@ -44,11 +44,11 @@ def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> 
 
 
 def matching(*patterns: str) -> Mask:
-    """A mask of the leaves whose path matches one of `patterns`.
+    """A mask function that marks the leaves whose path matches one of `patterns`.
 
-    `*` stands for any characters, `/` included; `?` for one.
+    `*` matches any characters, including `/`; `?` matches one.
 
-    Raises: ValueError, when the mask is made, for a pattern that matches no leaf.
+    Raises: ValueError, when applied to a tree, for a pattern that matches no leaf.
 
     >>> matching('*kernel')({'layers': [{'bias': 0.0, 'kernel': 1.0}]})
     {'layers': [{'bias': False, 'kernel': True}]}
@@ -79,7 +79,7 @@ def count(tree: PyTree) -> int:
 
 
 def length(tree: PyTree) -> int:
-    """The size of the first axis of a tree's first leaf: the number of examples, or of steps.
+    """Size of the first axis (of the first leaf): the number of examples or steps.
 
     >>> length((jnp.zeros((5, 2)), jnp.zeros(5)))
     5
@@ -88,7 +88,7 @@ def length(tree: PyTree) -> int:
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Trees of one structure and the same shapes as one, along a new first axis.
+    """Stacks trees of the same structure and shapes along a new first axis.
 
     >>> stack([{'w': jnp.array(1)}, {'w': jnp.array(2)}])['w'].tolist()
     [1, 2]
@@ -97,7 +97,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
 
 
 def unstack(tree: PyTree, n: int) -> list[PyTree]:
-    """The first n trees along the first axis.
+    """The first n slices of a stacked tree, as a list of trees.
 
     >>> [one['w'].item() for one in unstack({'w': jnp.array([1, 2])}, 2)]
     [1, 2]
@@ -106,7 +106,7 @@ def unstack(tree: PyTree, n: int) -> list[PyTree]:
 
 
 def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
-    """Sum of the squares of all leaves of each tree, in at least float32; all of the same shapes.
+    """Squared L2 norm of each tree, in at least float32; the trees have the same shapes.
 
     >>> squared_norms({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).tolist()
     [25.0]
@@ -119,9 +119,7 @@ def squared_norms(*trees: PyTree) -> Float[Array, " trees"]:
 
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:
-    """L2 norm of all leaves taken as one vector; its gradient at 0 is 0.
-
-    Finite wherever it is below the largest number of float32, though the squares are not.
+    """L2 norm of all leaves as one vector, safe against overflow; its gradient at 0 is 0.
 
     >>> global_norm({'a': jnp.array([3.0]), 'b': jnp.array([4.0])}).item()
     5.0
@@ -131,9 +129,10 @@ def global_norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def scaled_norm(tree: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """A scale, and the L2 norm of all leaves over it, so that no square leaves the dtype's range.
+    """(scale, norm) with scale * norm the L2 norm of all leaves and no square out of range.
 
-    The scale is 1 in the ordinary case, else the largest |x|, a constant to derivatives.
+    The scale is 1, or the largest |x| where squares would overflow or underflow; it is constant
+    under differentiation.
 
     >>> scale, norm = scaled_norm({'a': jnp.array([3e30]), 'b': jnp.array([4e30])})
     >>> norm.item()
@@ -142,12 +141,12 @@ def scaled_norm(tree: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
     leaves = jax.tree.leaves(wide(tree))
     total = squared_norms(leaves)[0]
     info = jnp.finfo(total.dtype)
-    # Squares that underflowed are then below the rounding of the sum.
+    # Above this bound, underflowed squares are below the rounding error of the sum.
     ordinary = (total > info.tiny / info.eps**2) & jnp.isfinite(total)
     one = varying_like(jnp.ones_like(total), total)
 
     def rescaled() -> tuple[Array, Array]:
-        # Joined, not maximum by maximum: one leaf of infinity must not be hidden by another.
+        # Not a maximum of `magnitude` per leaf: that would hide an infinite leaf.
         largest = [jnp.abs(lax.stop_gradient(x)).max(initial=0).astype(total.dtype) for x in leaves]
         scale = magnitude(jnp.stack([jnp.zeros_like(total), *largest]))[0]
         small = [x / scale.astype(x.dtype) for x in leaves]
@@ -157,7 +156,7 @@ def scaled_norm(tree: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
 
 
 def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
-    """Inner product of two trees, each taken as one vector, in at least float32.
+    """Inner product of two trees as vectors, in at least float32.
 
     >>> dot({'a': jnp.array([1.0, 2.0]), 'b': 3.0}, {'a': jnp.array([1.0, 0.5]), 'b': -1.0}).item()
     -1.0
@@ -168,7 +167,7 @@ def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
 
 
 def scale(factor: Any, tree: PyTree) -> PyTree:
-    """`factor` times every leaf, in the dtype of the leaf.
+    """Multiplies every leaf by `factor`, in the dtype of the leaf.
 
     >>> scale(jnp.float32(0.5), {'w': jnp.ones(2, jnp.bfloat16)})['w'].tolist()
     [0.5, 0.5]
@@ -177,7 +176,7 @@ def scale(factor: Any, tree: PyTree) -> PyTree:
 
 
 def zeros_like(tree: PyTree) -> PyTree:
-    """Zeros for an optimizer's moments: the shapes of `tree`, in at least float32.
+    """Zeros of the shapes of `tree` in at least float32, such as an optimizer's moments.
 
     >>> zeros_like({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
     'float32'
@@ -195,7 +194,7 @@ def add(params: PyTree, updates: PyTree) -> PyTree:
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether every leaf is free of NaN and infinity.
+    """Whether no leaf holds a NaN or infinity.
 
     >>> all_finite({'w': jnp.array([1.0, jnp.nan])}).item()
     False

@@ -1,7 +1,10 @@
-"""The contracts. Everything in fnn is a value of one of these types, or a function between them.
+"""The contracts: the types of models, losses, metrics, optimizers, schedules, measures and states.
 
-A recipe (`fnn/recipe.py`) builds all of them from hyperparameters that may be tracers, so that one
-program serves all values. Data flows: data -> order -> step -> history -> diagnosis -> report.
+A `Recipe` (`fnn/recipe.py`) is made of them. It is built from hyperparameters that may be traced,
+so one compiled program serves all their values. What trains is a pure function of these types:
+
+    step(state: TrainState, batch, key, hyper) -> state, metrics
+    run(key, hyper, data: Data) -> state, history: History       a scan of steps
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +18,12 @@ from jaxtyping import Array, Float, Int, Key, Num, PyTree
 from fnn import show
 from fnn.weighted import Terms, Weighted
 
-PRNGKey = Key[Array, ""]  # a typed key, from jax.random.key; legacy uint32 keys are refused
-Params = Any  # nested dicts, with lists for repeated parts; leaves are arrays
-ModelState = Any  # what training updates without a gradient (running statistics); () if none
-Hyper = Any  # the hyperparameters; every leaf a number or an array, and may be a tracer
-Scalar = float | Num[Array, ""]  # a hyperparameter as a constructor sees it
-Pair = tuple[Any, Any]  # (inputs, targets): a Batch, or any other pair
+PRNGKey = Key[Array, ""]  # a typed key from jax.random.key; legacy uint32 keys are refused
+Params = Any  # nested dicts of arrays, with lists for repeated parts
+ModelState = Any  # updated without gradients, such as running statistics; () if there is none
+Hyper = Any  # hyperparameters: a pytree of numbers and arrays, each of which may be traced
+Scalar = float | Num[Array, ""]  # a number that may be traced
+Pair = tuple[Any, Any]  # (inputs, targets): a Batch or any other pair
 
 
 class Batch(NamedTuple):
@@ -31,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Init(Protocol):
-    """`init(key, x) -> params, model_state` for inputs like x: arrays, or ShapeDtypeStructs."""
+    """`init(key, x) -> params, model_state`, with x an example batch or its ShapeDtypeStructs."""
 
     def __call__(self, key: PRNGKey, x: Any) -> tuple[Params, ModelState]: ...
 
@@ -39,7 +42,8 @@ class Init(Protocol):
 class Apply(Protocol):
     """`apply(params, model_state, x, *, key=None, train=False) -> outputs, model_state`.
 
-    The batch axis of x comes first. Noise and new running statistics are for `train=True` only.
+    The first axis of x is the batch. Only with `train=True` is noise drawn from the key, and only
+    then is the model state updated.
     """
 
     def __call__(
@@ -54,29 +58,18 @@ class Apply(Protocol):
 
 
 class Model(NamedTuple):
-    """A pair of pure functions over a pytree of parameters; the same two for every model.
+    """A pair of pure functions over a pytree of parameters; see `Init` and `Apply`.
 
-    `init(key, x) -> params, model_state`, see `Init`, and
-    `apply(params, model_state, x, *, key=None, train=False) -> outputs, model_state`, see `Apply`.
+    `init(key, x) -> params, model_state`
+    `apply(params, model_state, x, *, key=None, train=False) -> outputs, model_state`
     """
 
     init: Init
     apply: Apply
 
 
-class Decoder(NamedTuple):
-    """A sequence model that reads tokens a few at a time; `generate` samples from it.
-
-    `init(params, batch, length) -> carry`, before at most `length` tokens. `step(params, tokens,
-    carry) -> logits, carry` reads (batch, time) and returns logits (batch, time, vocabulary).
-    """
-
-    init: Callable[[Params, int, int], Any]
-    step: Callable[[Params, Any, Any], tuple[Any, Any]]
-
-
 class Loss(Protocol):
-    """`loss(outputs, targets)`: one value per example or token, the batch axis first; no mean."""
+    """`loss(outputs, targets) -> values`: one per example or token, batch axis first; no mean."""
 
     def __call__(
         self, outputs: Any, targets: Any, /
@@ -84,44 +77,21 @@ class Loss(Protocol):
 
 
 class Metric(NamedTuple):
-    """A monoid: `measure(outputs, targets) -> sums` of parts, to be added, and `value(sums)`."""
+    """A monoid: `measure(outputs, targets) -> sums`, which add over batches, and `value(sums)`."""
 
     measure: Callable[[Any, Any], PyTree]
     value: Callable[[PyTree], Float[Array, ""]]
 
 
-class LossSums(NamedTuple):
-    """What a batch, or a part of one, contributes to its means. All but the state is added."""
-
-    loss: Float[Array, ""]  # sum of w v over the losses
-    penalty: Float[Array, ""]  # sum over the parts of sum(w) * penalty
-    weight: Float[Array, ""]  # sum of w
-    metrics: dict[str, PyTree]  # the sums of each of the recipe's train_metrics
-    model_state: ModelState  # the new one
-    terms: dict[str, PyTree] = {}  # the sums of each term of the loss, where it has several
-
-
-# (params, model_state, batch, key) -> what is differentiated, the sums
-BatchLoss = Callable[[Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""], LossSums]]
-
-
-class Gradient(Protocol):
-    """`gradient(loss, params, model_state, batch, key) -> sums, grads`; the step divides both."""
-
-    def __call__(
-        self, loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
-    ) -> tuple[LossSums, Params]: ...
-
-
 class Objective(NamedTuple):
-    """The mean loss of a step's batch with penalty: for line searches and measures of curvature."""
+    """The mean loss of a batch with penalty, for line searches and measures of curvature."""
 
-    value: Float[Array, ""]  # at the step's parameters
-    at: Callable[[Params], tuple[Float[Array, ""], Params]]  # parameters -> loss, gradients
+    value: Float[Array, ""]  # at the parameters before the update
+    at: Callable[[Params], tuple[Float[Array, ""], Params]]  # params -> loss, gradients
 
 
 class Transform(NamedTuple):
-    """`init(params) -> state` and `update(grads, state, params) -> grads, state`: say, a clip."""
+    """`init(params) -> state`, `update(grads, state, params) -> grads, state`; such as clipping."""
 
     init: Callable[[Params], Any]
     update: Callable[[Params, Any, Params], tuple[Params, Any]]
@@ -130,7 +100,7 @@ class Transform(NamedTuple):
 class Update(Protocol):
     """`update(grads, state, params, lr, objective=None) -> updates, state`.
 
-    `params + updates` are the new parameters: the sign is in the updates, as in optax.
+    The new parameters are `params + updates`, the sign convention of optax.
     """
 
     def __call__(
@@ -144,7 +114,7 @@ class Update(Protocol):
 
 
 def unscaled(state: Any) -> float:
-    """The default of `Optimizer.loss_scale`.
+    """Default of `Optimizer.loss_scale`: 1.
 
     >>> unscaled(())
     1.0
@@ -155,15 +125,14 @@ def unscaled(state: Any) -> float:
 class Optimizer(NamedTuple):
     """A pure state transition from gradients to updates.
 
-    `init(params) -> state`; `update(grads, state, params, lr, objective=None) -> updates, state`,
-    see `Update`; `weights(state, params)` are the parameters to evaluate with, such as a moving
-    average. A step differentiates the loss times `loss_scale(state)`, by the leaves that `trained`
-    marks. The schedule counts updates: one in `steps_per_update` steps.
+    `init(params) -> state`; `update(grads, state, params, lr, objective=None) -> updates, state`.
+    A step differentiates the loss times `loss_scale(state)` with respect to the leaves that
+    `trained(params)` marks. The schedule counts updates: one in `steps_per_update` steps.
     """
 
     init: Callable[[Params], Any]
     update: Update
-    weights: Callable[[Any, Params], Params] = lambda state, params: params
+    weights: Callable[[Any, Params], Params] = lambda state, params: params  # for evaluation
     loss_scale: Callable[[Any], Scalar] = unscaled
     trained: Callable[[Params], PyTree] = lambda params: jax.tree.map(lambda _: True, params)
     steps_per_update: int = 1
@@ -175,49 +144,83 @@ class Schedule(Protocol):
     def __call__(self, step: Any, /) -> Float[Array, ""]: ...
 
 
+class LossSums(NamedTuple):
+    """Sums over a batch or a part of one; the parts are added, then divided once by the weight."""
+
+    loss: Float[Array, ""]  # sum of weight * loss
+    penalty: Float[Array, ""]  # penalty * weight
+    weight: Float[Array, ""]  # sum of the weights
+    metrics: dict[str, PyTree]  # sums of each of the recipe's train_metrics
+    model_state: ModelState  # after the forward pass; not added
+    terms: dict[str, PyTree] = {}  # sums of each term, for a loss of several
+
+
+# (params, model_state, batch, key) -> the scalar to differentiate, and the sums
+BatchLoss = Callable[[Params, ModelState, Pair, PRNGKey], tuple[Float[Array, ""], LossSums]]
+
+
+class Gradient(Protocol):
+    """`gradient(loss, params, model_state, batch, key) -> sums, grads`; the step divides both."""
+
+    def __call__(
+        self, loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+    ) -> tuple[LossSums, Params]: ...
+
+
 class StepView(NamedTuple):
-    """What a step computed, for measures. What no measure reads is not computed for it."""
+    """The values of a training step that measures may read; unread ones are not computed."""
 
     step: Int[Array, ""]  # counted from 0
     key: PRNGKey  # of this step
     batch: Pair  # after augmentation
-    loss: Float[Array, ""]  # mean loss of the batch before the update, without penalty
+    loss: Float[Array, ""]  # mean over the batch before the update, without penalty
     lr: Float[Array, ""]
     objective: Objective
-    grads: Params  # of the mean loss with penalty, before any clipping
+    grads: Params  # of the mean loss with penalty, before clipping
     updates: Params
     params: Params  # after the update
     model_state: ModelState  # after the update
 
 
 class Measure(Protocol):
-    """`measure(view) -> {name: scalar or small vector}`: what to record at a step."""
+    """`measure(view) -> {name: scalar or small vector}`: values to record at a step."""
 
     def __call__(self, view: StepView, /) -> Mapping[str, Array]: ...
 
 
 class StatefulMeasure(NamedTuple):
-    """A measure with memory, which is kept in `TrainState.measure_state`."""
+    """A measure with memory: `init(params) -> state`, `update(state, view) -> values, state`."""
 
     init: Callable[[Params], Any]
     update: Callable[[Any, StepView], tuple[Mapping[str, Array], Any]]
 
 
+class Decoder(NamedTuple):
+    """An autoregressive model with a cache, from which `generate` samples.
+
+    `init(params, batch, length) -> carry` for at most `length` tokens; `step(params, tokens,
+    carry) -> logits, carry` maps tokens (batch, time) to logits (batch, time, vocabulary).
+    """
+
+    init: Callable[[Params, int, int], Any]
+    step: Callable[[Params, Any, Any], tuple[Any, Any]]
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The examples that training sees: `train` for the steps, `valid` for the evaluations."""
+    """Examples: `train` for the steps, `valid` for the evaluations."""
 
-    train: Pair
-    valid: Pair
+    train: Any  # a Batch, any other pair (inputs, targets), or an iterable of batches
+    valid: Any  # a Batch, or any other pair
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that a run carries from step to step. With the base key, it is the whole run."""
+    """The carry from step to step; with key, hyper and data it determines the rest of the run."""
 
-    step: Int[Array, ""]  # updates made so far, int32
+    step: Int[Array, ""]  # completed steps, int32
     params: Params
     model_state: ModelState
     opt_state: PyTree  # the optimizer's own: state.opt_state.m['hidden']['kernel']
@@ -227,19 +230,16 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The record of a run: the metrics of its steps, and of each evaluation.
+    """The record of a run: metrics of its steps and of its evaluations."""
 
-    What is measured at every n-th step has one entry for each of these; see `steps`.
-    """
-
-    train: dict[str, Float[Array, "steps ..."]]  # 'loss', 'lr', and what the recipe measures
-    eval_steps: Int[Array, "*evals"]  # updates made before each evaluation
-    valid: dict[str, Float[Array, "*evals"]]  # 'loss' and each of the recipe's metrics
-    train_steps: dict[str, Int[Array, "..."]] = field(default_factory=dict)
+    train: dict[str, Float[Array, "steps ..."]]  # 'loss', 'lr' and the recipe's measures
+    eval_steps: Int[Array, "*evals"]  # completed steps before each evaluation
+    valid: dict[str, Float[Array, "*evals"]]  # 'loss' and the recipe's metrics
+    train_steps: dict[str, Int[Array, "..."]] = field(default_factory=dict)  # see `steps`
     __repr__ = show.history
 
     def steps(self, name: str) -> Int[Array, "..."]:
-        """The steps, counted from 0, at which `train[name]` was measured."""
+        """Steps at which `train[name]` was measured, counted from 0: all, or every n-th."""
         every = jnp.arange(self.train[name].shape[0], dtype=jnp.int32)
         return self.train_steps.get(name, every)
 

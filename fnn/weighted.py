@@ -1,4 +1,4 @@
-"""Losses with weights: what is added and what divides, so that a mean comes out of any parts."""
+"""Weighted losses: sums and weights are added over parts of a batch and divided once."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def per_weight(total: Any, weight: Any) -> Any:
-    """A sum over its weight; where there is no weight, the sum, which is then 0.
+    """total / weight, and total (which is then 0) where the weight is 0.
 
     >>> per_weight(jnp.array([6.0, 0.0]), jnp.array([3.0, 0.0])).tolist()
     [2.0, 0.0]
@@ -16,11 +16,11 @@ def per_weight(total: Any, weight: Any) -> Any:
 
 
 class Weighted(NamedTuple):
-    """Losses, or other values, with a weight for each; masked elements have weight 0.
+    """Values v with weights w, such as losses with a mask; masked elements have weight 0.
 
-    A step adds `sum(w v)` and `sum(w)` over all parts of a batch and divides once, so a masked
-    element never enters a mean, however the batch is cut. Weights may depend on hyperparameters,
-    never on the parameters of the model.
+    A step adds `sum(w v)` and `sum(w)` over all parts of a batch and divides once, so the mean does
+    not depend on how the batch is split. Weights may depend on hyperparameters and targets, never
+    on the parameters.
 
     >>> Weighted(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 1.0, 0.0])).mean().item()
     2.0
@@ -30,16 +30,16 @@ class Weighted(NamedTuple):
     weights: Float[Array, "*shape"]
 
     def sum(self) -> Float[Array, ""]:
-        """Sum of w v; a value of weight 0 may be NaN."""
+        """sum(w v); values of weight 0 may be NaN."""
         return (self.weights * jnp.where(self.weights == 0, 0, self.values)).sum()
 
     def mean(self) -> Float[Array, ""]:
-        """Sum of w v over the sum of w; 0 if all weights are 0."""
+        """sum(w v) / sum(w); 0 if all weights are 0."""
         return per_weight(self.sum(), self.weights.sum())
 
 
 class Terms(NamedTuple):
-    """Losses of several terms, sum_k c_k mean(v_k): each is a mean over its own weights."""
+    """A loss of several terms, sum_k c_k mean(v_k), each a mean over its own weights."""
 
     losses: dict[str, Weighted]
-    coefficients: dict[str, Any]  # numbers, which may be tracers
+    coefficients: dict[str, Any]  # c_k: scalars, which may be traced

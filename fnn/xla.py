@@ -1,12 +1,12 @@
 """Workarounds for XLA: the same values by another program. The only module that knows the compiler.
 
-Each function states the value that it computes, the compiler behavior that it works around, on
-which platform and in which version that was seen, and the row of a benchmark that shows the gain;
-one that gains less than 3 % of time or 5 % of memory is deleted. None acts on a GPU or TPU: each
-asks for the platform where it is lowered or, if it changes shapes, for JAX's default backend.
+Each function states the value it computes, the compiler behavior it works around, the platform
+and version in which that was seen, and the benchmark row that shows the gain; one that gains less
+than 3 % of time or 5 % of memory is deleted. None acts on a GPU or TPU: they test the platform at
+lowering or, where shapes change, JAX's default backend.
 
-`with plain():` turns all of them into the textbook expression. So does FNN_XLA_PLAIN=1 in the
-environment, for a whole process.
+`with plain():` replaces all of them by the textbook expression; FNN_XLA_PLAIN=1 in the environment
+does so for a whole process.
 """
 
 import math
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.types import PRNGKey
 
-Dim = Any  # of a shape: an int, or the symbolic size of an exported program
+Dim = Any  # a size in a shape: an int, or symbolic in an exported program
 
 _IS_PLAIN = os.environ.get("FNN_XLA_PLAIN", "") not in ("", "0")
 _plain = jax.make_user_context(default_value=_IS_PLAIN)
@@ -31,9 +31,9 @@ _plain = jax.make_user_context(default_value=_IS_PLAIN)
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Within it, every function of this module is the textbook expression, on every platform.
+    """Context in which every function of this module is the textbook expression.
 
-    It is part of the key of JAX's caches: a jitted function is traced again inside.
+    JAX's caches include it in their keys: a jitted function is traced again inside.
 
     >>> with plain():
     ...     is_plain()
@@ -54,12 +54,12 @@ def is_plain() -> bool:
 
 
 def _acts() -> bool:
-    """Whether workarounds that are chosen while tracing act: where JAX computes on a CPU."""
+    """Whether workarounds that are chosen at trace time are active: JAX's backend is a CPU."""
     return not is_plain() and jax.default_backend() == "cpu"
 
 
 def is_small(leaf: Any) -> bool:
-    """Whether a leaf has at most 4,096 elements: a kernel of its own costs it more than a copy.
+    """Whether a leaf has at most 4,096 elements, so that a separate kernel costs more than a copy.
 
     >>> is_small(jnp.zeros((64, 64))), is_small(jnp.zeros((64, 65)))
     (True, False)
@@ -68,10 +68,9 @@ def is_small(leaf: Any) -> bool:
 
 
 def is_symbolic(size: Dim) -> bool:
-    """Whether a size is that of an exported program which takes any; it compares with nothing.
+    """Whether a size is symbolic (in an exported program), so that it cannot be compared.
 
-    What depends on how large a batch is, such as the cutting into chunks, asks this first, and
-    takes a form that suits every size.
+    Code that depends on a batch's size, such as chunking, then takes a form for every size.
 
     >>> is_symbolic(export.symbolic_shape('batch, 3')[0]), is_symbolic(8)
     (True, False)
@@ -80,12 +79,12 @@ def is_symbolic(size: Dim) -> bool:
 
 
 def sums_of_squares(*rows: Sequence[Array]) -> Float[Array, " rows"]:
-    """For each list of arrays, the sum of the squares of all their elements.
+    """Sum of the squares of all elements of each list of arrays.
 
-    The lists have the same shapes and one dtype. XLA:CPU makes each sum a kernel of its own, which
-    takes some microseconds: on CPU small leaves are concatenated and summed as one. It sums the
-    squares of a large matrix on one core: there that is a product with ones, which all cores share
-    and which is fused with the loop before it. JAX 0.10; `training.py`, rows `deep`, `mlp`.
+    The lists have the same shapes and one dtype. XLA:CPU compiles each sum into a separate kernel
+    of some microseconds: here small leaves are concatenated first. It sums the squares of a large
+    matrix on one core: here by a product with ones, which uses all cores and fuses with the loop
+    before it. JAX 0.10; `training.py`, rows `deep`, `mlp`.
 
     >>> sums_of_squares([jnp.array([3.0]), jnp.array([4.0])]).tolist()
     [25.0]
@@ -120,12 +119,11 @@ def _sum_by_product(x: Array) -> Array:
 
 
 def by_rows(function: Callable[[Any], Array], x: Any) -> Float[Array, "*batch out"]:
-    """`function` over the last axis of x, (*batch, in) to (*batch, out).
+    """Applies `function`, (rows, in) to (rows, out), to x of shape (*batch, in).
 
-    For inputs of rank > 2, XLA:CPU materializes a transposed copy of the activations when it
-    computes the gradient of a kernel, and computes their derivative again while doing so. Here the
-    leading axes are merged first, so that `function` sees a matrix (rows, in). JAX 0.10;
-    `training.py`, row `gpt`.
+    For inputs of rank > 2, XLA:CPU materializes a transposed copy of the activations for the
+    gradient of a kernel and recomputes their derivative. Here the leading axes are merged first.
+    JAX 0.10; `training.py`, row `gpt`.
 
     >>> by_rows(lambda rows: rows.sum(axis=-1, keepdims=True), jnp.ones((2, 3, 4))).shape
     (2, 3, 1)
@@ -137,7 +135,7 @@ def by_rows(function: Callable[[Any], Array], x: Any) -> Float[Array, "*batch ou
 
 
 def rows_times(x: Any, matrix: Any) -> Float[Array, "*batch out"]:
-    """x M over the last axis of x, (*batch, in), for M (in, out); see `by_rows`.
+    """x M, the product of x (*batch, in) and M (in, out); see `by_rows`.
 
     >>> rows_times(jnp.ones((2, 3, 4)), jnp.ones((4, 5))).shape
     (2, 3, 5)
@@ -146,11 +144,11 @@ def rows_times(x: Any, matrix: Any) -> Float[Array, "*batch out"]:
 
 
 def written_after(value: Array, *readers: Array) -> Array:
-    """`value`, bitwise identical, which XLA:CPU writes once it has the readers.
+    """Identity on `value` (bitwise), with a data dependency on `readers`.
 
-    For a new state that overwrites what the readers are computed from: XLA:CPU makes a loop for
-    each, and where it takes this one first it copies the old state. Here the value depends on one
-    element of each reader. JAX 0.10; `optimizers.py`, rows `adopt`, `adan`, `prodigy`.
+    For a new state that overwrites an input of the readers: XLA:CPU may schedule its loop before
+    theirs, and then copies the old state. Here the value depends on one element of each reader.
+    JAX 0.10; `optimizers.py`, rows `adopt`, `adan`, `prodigy`.
 
     >>> written_after(jnp.array([3.0]), jnp.array([jnp.nan])).tolist()
     [3.0]
@@ -169,12 +167,11 @@ def _written_after(value: Array, *readers: Array) -> Array:
 
 
 def in_memory(i: Int[Array, ""], slices: PyTree) -> PyTree:
-    """`slices`, the i-th slices of stacked arrays, unchanged.
+    """Identity on `slices`, the i-th slices of stacked arrays; materializes the small ones.
 
-    XLA:CPU reads a slice of a stacked array element by element inside each loop that uses it, and
-    such loops take five to ten times as long. Nothing is fused across a conditional: here the
-    small leaves pass through one whose condition always holds, which materializes them. JAX 0.10;
-    `training.py`, row `stacked`.
+    XLA:CPU fuses the slicing into each loop that reads a slice, which slows these loops down five
+    to ten times. Nothing is fused across a conditional: here the small leaves pass through one
+    that is always taken. JAX 0.10; `training.py`, row `stacked`.
 
     >>> in_memory(jnp.int32(1), {'bias': jnp.array([1.0, 2.0])})['bias'].tolist()
     [1.0, 2.0]
@@ -187,24 +184,24 @@ def in_memory(i: Int[Array, ""], slices: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, [small.get(n, leaf) for n, leaf in enumerate(leaves)])
 
 
-@jax.custom_jvp  # tangents pass unchanged
+@jax.custom_jvp  # the identity on tangents
 def _through_conditional(i: Array, leaves: Any) -> Any:
-    def on_cpu(i, leaves):
+    def on_cpu(i: Array, leaves: Any) -> Any:
         return lax.cond(i >= 0, lambda now: now, partial(jax.tree.map, jnp.zeros_like), leaves)
 
     return lax.platform_dependent(i, leaves, cpu=on_cpu, default=lambda i, leaves: leaves)
 
 
 @_through_conditional.defjvp
-def _through_conditional_jvp(primals, tangents):
+def _through_conditional_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     return _through_conditional(*primals), tangents[1]
 
 
 def draw_each(init: Callable[[PRNGKey], PyTree], key: PRNGKey, indices: Int[Array, " n"]) -> PyTree:
-    """`init(fold_in(key, index))` for each index, stacked along a first axis of n.
+    """`init(fold_in(key, index))` for each index, stacked along a new first axis.
 
-    A loop rather than a vmap: XLA:CPU compiles batched random bits twice as long, and unrolled
-    ones n times as long. JAX 0.10; `stack_compile.py`.
+    XLA:CPU compiles batched random bits for twice as long, and unrolled ones n times as long: here
+    they are drawn in a loop. JAX 0.10; `stack_compile.py`.
 
     >>> draw_each(jax.random.normal, jax.random.key(0), jnp.arange(3)).shape
     (3,)
@@ -216,19 +213,18 @@ def draw_each(init: Callable[[PRNGKey], PyTree], key: PRNGKey, indices: Int[Arra
 def draw_flat(
     draw: Callable[[PRNGKey, tuple[int, ...]], Array], key: PRNGKey, shape: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    """`draw(key, shape)`, bitwise identical.
+    """`draw(key, shape)` (bitwise).
 
-    XLA:CPU unrolls loops over a short last axis, with the whole generation of a random number in
-    each copy, and takes four times as long to compile. Here such shapes are drawn as a vector: an
-    element depends on its index alone (`jax_threefry_partitionable`), so padding changes none.
-    JAX 0.10; `starts.py`, row `cnn`.
+    XLA:CPU unrolls loops over a short last axis, with a whole random generator in each copy, and
+    compiles them four times as long. Here such shapes are drawn as a padded vector; each element
+    depends on its index only (`jax_threefry_partitionable`). JAX 0.10; `starts.py`, row `cnn`.
 
     >>> drawn = draw_flat(jax.random.normal, jax.random.key(0), (3, 2))
     >>> bool((drawn == jax.random.normal(jax.random.key(0), (3, 2))).all())
     True
     """
     n = math.prod(shape)
-    # Shapes of more than 2^20 elements may be sharded, and keep their axes.
+    # Shapes of more than 2^20 elements may be sharded and keep their axes.
     if not _acts() or not shape or shape[-1] >= 128 or n > 2**20:
         return draw(key, shape)
     return draw(key, (-(-n // 64) * 64,))[:n].reshape(shape)

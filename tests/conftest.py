@@ -65,4 +65,4 @@ def pytest_collection_modifyitems(items):
 
 def pytest_report_header():
     if NO_TORCH:
-        return f"without torch, these are left out: {', '.join(sorted(collect_ignore))}"
+        return f"without torch, these are skipped: {', '.join(sorted(collect_ignore))}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.types import Objective
+from tests.optim_runs import adam_twin, mean
 
 STEPS = 50
 SHAPES = {"bias": (3,), "kernel": (4, 3), "square": (4, 4), "wide": (3, 5)}
@@ -75,11 +76,6 @@ def leafwise(direction):
     return twin
 
 
-def mean(memory, name, decay, new):
-    memory[name] = decay * memory.get(name, 0) + (1 - decay) * new
-    return memory[name]
-
-
 def dot(a, b):
     return sum((a[n] * b[n]).sum() for n in a)
 
@@ -103,11 +99,6 @@ def acprop(b1=0.9, b2=0.999, eps=1e-16, decay=0.0, *, old_mean=False):
     return leafwise(direction)
 
 
-def adam(memory, g, t, b1, b2, eps):
-    m, v = mean(memory, "m", b1, g), mean(memory, "v", b2, g**2)
-    return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
-
-
 def optimistic(direction, alpha, beta):
     def ahead(g, p, t, memory):
         u = direction(memory, g, t)
@@ -122,7 +113,7 @@ def optimistic_gradient_descent(alpha=1.0, beta=1.0):
 
 
 def optimistic_adam(b1=0.9, b2=0.999, eps=1e-8, alpha=1.0, beta=1.0):
-    return optimistic(lambda memory, g, t: adam(memory, g, t, b1, b2, eps), alpha, beta)
+    return optimistic(lambda memory, g, t: adam_twin(g, None, t, memory, b1, b2, eps), alpha, beta)
 
 
 def simplified_ademamix(b1=0.99, b2=0.95, alpha=0.0, eps=1e-8, decay=0.0):
@@ -290,13 +281,13 @@ def galore(rank, every_steps, scale, b1=0.9, b2=0.999, eps=1e-8):
 
     def direction(g, p, t, memory):
         if g.ndim != 2 or min(g.shape) <= rank:
-            return adam(memory, g, t, b1, b2, eps)
+            return adam_twin(g, None, t, memory, b1, b2, eps)
         tall = g.shape[0] > g.shape[1]
         matrix = g.T if tall else g
         if (t - 1) % every_steps == 0:
             memory["P"] = np.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
         basis = memory["P"]
-        step = scale * basis @ adam(memory, basis.T @ matrix, t, b1, b2, eps)
+        step = scale * basis @ adam_twin(basis.T @ matrix, None, t, memory, b1, b2, eps)
         return step.T if tall else step
 
     return leafwise(direction)

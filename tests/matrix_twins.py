@@ -7,12 +7,7 @@ import jax
 import numpy as np
 
 from fnn.keys import fold_name
-
-
-def adam_twin(g, p, t, memory, b1=0.9, b2=0.999, eps=1e-8):
-    memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
-    memory["v"] = b2 * memory.get("v", 0) + (1 - b2) * g**2
-    return memory["m"] / (1 - b1**t) / (np.sqrt(memory["v"] / (1 - b2**t)) + eps)
+from tests.optim_runs import adam_twin
 
 
 def lamb_twin(g, p, t, memory, decay=0.0):

@@ -210,7 +210,7 @@ def test_an_evaluation_counts_each_example_once(batch_size):
 
 
 def embedded(hyper) -> Recipe:
-    config = models.rnn_lm.RNNLMConfig(vocabulary=5, features=3, widths=(4,))
+    config = models.rnn_lm.RNNLMConfig(vocab_size=5, features=3, widths=(4,))
     return tiny.recipe(hyper)._replace(model=models.rnn_lm.rnn_lm(config))
 
 
@@ -236,7 +236,7 @@ def line(hyper) -> Recipe:
     return Recipe(
         nn.linear(1),
         losses.mean_squared_error,
-        optim.momentum(),
+        optim.sgd(momentum=0.9),
         schedules.constant(hyper["lr"]),
         penalty=lambda params, _: hyper["decay"] * jnp.square(params["kernel"]).sum(),
     )

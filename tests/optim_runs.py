@@ -36,11 +36,32 @@ def run_twin(direction, grads=GRADS, start=START, lr=LR):
     return np.stack(path)
 
 
+def mean(memory, name, decay, new):
+    """A moving average that starts at 0, kept in `memory`."""
+    memory[name] = decay * memory.get(name, 0) + (1 - decay) * new
+    return memory[name]
+
+
+def adam_twin(g, p, t, memory, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+    m, v = mean(memory, "m", b1, g) / (1 - b1**t), mean(memory, "v", b2, g**2) / (1 - b2**t)
+    return m / (np.sqrt(v) + eps) + (decay * p if decay else 0)
+
+
+def apart(got, expected):
+    """The largest difference, relative to the largest value."""
+    return np.abs(got - expected).max() / np.abs(expected).max()
+
+
+def expect_path(got, expected, rtol=2e-6):
+    """Several paths agree."""
+    for one, other in zip(got, expected, strict=True):
+        # Fifty roundings of the parameters, each at most 6e-8 of the largest.
+        np.testing.assert_allclose(one, other, rtol=0, atol=rtol * np.abs(other).max())
+
+
 def expect_updates(optimizer, twin):
-    """An optimizer gives what its twin gives."""
-    expected = run_twin(twin)
-    # Fifty roundings of the parameters, each at most 6e-8 of the largest.
-    np.testing.assert_allclose(run(optimizer), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    """The updates of an optimizer are those of its twin."""
+    expect_path([run(optimizer)], [run_twin(twin)])
 
 
 def run_weights(optimizer, grads=GRADS, start=START, lr=LR, objective=None):

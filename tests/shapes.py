@@ -15,7 +15,7 @@ _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """Types and shapes of every argument and result, by beartype, for pytest's jaxtyping hook.
 
-    Constructors are left out: JAX also makes dataclasses of what stands in the place of arrays,
+    Constructors are skipped: JAX also makes dataclasses of what stands in the place of arrays,
     such as axes, shardings and ShapeDtypeStructs.
     """
     if function.__name__ == "__init__":

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fnn import models, nn, optim
-from fnn.arguments import checked, kind_of
+from fnn._arguments import checked, kind_of
 from fnn.types import Data, Decoder, Metric, Optimizer, Scalar, TrainState, Transform
 
 PACKAGES = [
@@ -92,6 +92,7 @@ def call(function, values):
     return function(*[values[name] for name in only], **rest)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_argument_of_another_kind_is_refused_in_one_sentence(package):
     tried = 0

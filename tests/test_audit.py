@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fnn import data
-from fnn.data.audit import near
-from fnn.data.audit.duplicates import first_alike
-from fnn.data.audit.limits import Limits
-from fnn.data.audit.probe import left_out
+from fnn.data.audit._alignment import leave_one_out
+from fnn.data.audit._duplicates import first_equal
+from fnn.data.audit._near_duplicates import approximate_distances, exact_neighbors
+from fnn.data.audit.findings import Limits
 from fnn.types import Batch
 from tests.test_sources import real
 
@@ -143,6 +143,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer"])
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_is_found(plant, name):
@@ -260,7 +261,7 @@ def test_labels_may_be_units_strings_or_arrays_of_jax():
 def test_leaving_an_example_out_in_closed_form_is_fitting_the_others():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
-    made = left_out(z, y)
+    made = leave_one_out(z, y)
     for i in range(12):
         rest = np.arange(12) != i
         gram = z[rest].T @ z[rest] + 0.1 * 12 * np.eye(3)
@@ -273,7 +274,7 @@ def test_leaving_an_example_out_in_closed_form_is_fitting_the_others():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64, np.bool_])
 def test_equal_rows_are_found_and_no_others(dtype):
     rows = np.random.default_rng(0).integers(2, size=(300, 9)).astype(dtype)
-    made = first_alike(rows, np.random.default_rng(1))
+    made = first_equal(rows, np.random.default_rng(1))
     seen = {}
     for i, row in enumerate(rows.tolist()):
         assert made[i] == seen.setdefault(tuple(row), i)
@@ -281,13 +282,13 @@ def test_equal_rows_are_found_and_no_others(dtype):
 
 def test_a_zero_is_a_zero_and_a_nan_a_nan():
     rows = np.array([[0.0, np.nan], [-0.0, -np.nan], [np.nan, 0.0]])
-    assert first_alike(rows, np.random.default_rng(0)).tolist() == [0, 0, 2]
+    assert first_equal(rows, np.random.default_rng(0)).tolist() == [0, 0, 2]
 
 
 def test_the_nearest_of_the_trees_are_those_of_all():
     x = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
-    exact = near._measured(x, np.arange(3000))[1]
-    made = near._nearest_by_trees(x, np.random.default_rng(0))
+    exact = exact_neighbors(x, np.arange(3000))[1]
+    made = approximate_distances(x, np.random.default_rng(0))
     # Distances by squares of float32 lose a few digits; a neighbor lost to a cut is far off.
     assert (np.abs(made - exact) < 1e-3).mean() > 0.8
     assert (made > exact - 1e-3).all()
@@ -446,6 +447,7 @@ FOLLOWS = [texts_with_a_word, tokens_with_one, texts_in_a_table, odd_numbers,
            one_of_many_categories]  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("made", FOLLOWS, ids=lambda made: made.__name__)
 def test_labels_that_follow_from_one_word_token_or_column_are_not_unrelated(made):
     for seed in TRIALS:

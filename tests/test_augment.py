@@ -55,7 +55,7 @@ ROWS = [
     Row("replace_by_synonyms", lambda s: augment.replace_by_synonyms(s, SYNONYMS), TOKENS, 0.5),
     Row("mask_spans", functools.partial(augment.mask_spans, mask=1, pad=0), TOKENS, 0.3),
     Row("feature_noise", augment.feature_noise, FEATURES, 0.3),
-    Row("noise_at", augment.noise_at, WAVE, 20.0, nothing=np.inf),
+    Row("add_noise", augment.add_noise, WAVE, 20.0, nothing=np.inf),
     Row("time_stretch", augment.time_stretch, WAVE, 0.3),
     Row("pitch_shift", augment.pitch_shift, WAVE, 3.0),
     Row("mask_times", augment.mask_times, SOUND, 6.0),
@@ -79,6 +79,7 @@ def batch_of(row):
     return np.stack([row.x] * 16)
 
 
+@pytest.mark.sampled(3)
 @rows
 def test_a_strength_of_0_changes_nothing_to_the_bit(row):
     x, y = many(row)(key(), row.nothing, batch_of(row))
@@ -157,11 +158,11 @@ def test_half_a_pixel_is_the_mean_of_two():
 
 def test_colors_change_as_defined():
     gray = IMAGE @ np.array([0.299, 0.587, 0.114], np.float32)
-    np.testing.assert_allclose(augment.saturate(IMAGE, 0.0)[..., 1], gray, atol=1e-6)
-    flat = augment.change_contrast(IMAGE, 0.0)
+    np.testing.assert_allclose(augment.adjust_saturation(IMAGE, 0.0)[..., 1], gray, atol=1e-6)
+    flat = augment.adjust_contrast(IMAGE, 0.0)
     np.testing.assert_allclose(flat, np.full_like(IMAGE, gray.mean()), atol=1e-6)
-    np.testing.assert_allclose(augment.brighten(IMAGE, 2.0), np.minimum(2 * IMAGE, 1))
-    turned = augment.turn_hue(IMAGE * 0.2 + 0.4, 0.4)
+    np.testing.assert_allclose(augment.adjust_brightness(IMAGE, 2.0), np.minimum(2 * IMAGE, 1))
+    turned = augment.adjust_hue(IMAGE * 0.2 + 0.4, 0.4)
     np.testing.assert_allclose(  # a turn keeps the luma
         turned @ np.array([0.299, 0.587, 0.114], np.float32), 0.2 * gray + 0.4, atol=1e-5
     )
@@ -172,14 +173,15 @@ def test_bytes_and_floats_are_changed_alike():
         lambda x: augment.solarize(x, 0.5),
         lambda x: augment.posterize(x, 3),
         augment.autocontrast,
-        lambda x: augment.sharpen(x, 2.0),
-        lambda x: augment.saturate(x, 0.3),
+        lambda x: augment.adjust_sharpness(x, 2.0),
+        lambda x: augment.adjust_saturation(x, 0.3),
     ):
         of_bytes = np.asarray(change(jnp.asarray(BYTES))).astype(np.float32)
         of_floats = 255 * np.asarray(change(jnp.asarray(BYTES, jnp.float32) / 255))
         np.testing.assert_allclose(of_bytes, of_floats, atol=0.51)
 
 
+@pytest.mark.slow
 def test_random_augment_at_0_is_one_of_three_and_stronger_changes_most():
     apply = jax.jit(
         lambda key, strength: jax.vmap(augment.random_augment(1, strength), (0, None))(
@@ -280,10 +282,10 @@ def test_spans_hide_the_share_that_is_asked_for_in_runs():
 
 def test_noise_has_the_ratio_that_is_asked_for():
     x = jnp.asarray(np.tile(WAVE, 20))
-    noise = augment.noise_at(10.0)(key(), x) - x
+    noise = augment.add_noise(10.0)(key(), x) - x
     ratio = 10 * np.log10(float(jnp.square(x).mean() / jnp.square(noise).mean()))
     assert abs(ratio - 10) < 0.3  # 18,000 squares: 0.05 dB
-    np.testing.assert_array_equal(augment.noise_at(10.0)(key(), jnp.zeros(5)), np.zeros(5))
+    np.testing.assert_array_equal(augment.add_noise(10.0)(key(), jnp.zeros(5)), np.zeros(5))
 
 
 def tone(hertz, samples=8000, rate=8000):
@@ -294,6 +296,7 @@ def pitch(x):
     return int(jnp.abs(jnp.fft.rfft(x[500:4500])).argmax()) * 8000 / 4000
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("speed", [0.7, 1.4])
 def test_a_stretched_tone_keeps_its_pitch_and_changes_its_length(speed):
     x = jnp.where(jnp.arange(8000) < 4000, tone(440.0), 0)
@@ -322,13 +325,10 @@ def test_new_rows_lie_between_a_row_and_one_of_its_neighbors():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: augment.crop(-1), "crop: expected padding to be .* at least 0, got -1"),
+        (lambda: augment.crop(-1), "crop: expected padding to be a non-negative"),
         (lambda: augment.crop(7, reflect=True)(key(), IMAGE), "crop: expected a padding below"),
         (lambda: augment.color_jitter()(key(), IMAGE[..., :1]), "color_jitter: expected an im"),
-        (
-            lambda: augment.random_augment(-1),
-            "random_augment: expected operations to be .* at least 0",
-        ),
+        (lambda: augment.random_augment(-1), "random_augment: expected operations to be a non-n"),
         (lambda: augment.random_augment()(key(), IMAGE[..., :1]), "random_augment: expected an i"),
         (
             lambda: augment.cutmix(1.0)(key(), (jnp.ones((3, 2)), jnp.ones(3))),

@@ -150,7 +150,7 @@ def wide(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @transforms
 def test_it_is_the_plain_function_under(name):
     byhand, derived = (batched(TRANSFORMS[name](of_point(call))) for call in CALLS)

@@ -48,11 +48,16 @@ NETWORKS = {
     ),
     "unet": lambda: models.unet.unet(models.unet.UNetConfig(widths=(2,), out_features=1)),
     "vit": lambda: models.vit.vit(
-        models.vit.vit_base(patch=4, features=4, num_layers=1, num_heads=1)
+        models.vit.vit_base(patch_size=4, features=4, num_layers=1, num_heads=1)
     ),
     "mixer": lambda: models.mixer.mixer(
         models.mixer.MixerConfig(
-            patch=4, features=2, num_layers=1, token_features=2, channel_features=2, out_features=2
+            patch_size=4,
+            features=2,
+            num_layers=1,
+            token_features=2,
+            channel_features=2,
+            out_features=2,
         )
     ),
 }

@@ -58,6 +58,7 @@ def test_a_wrong_feature_count_in_the_validation_data():
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("label", [-1, 2, 10**6])
 def test_labels_out_of_range(label):
     y = DATA.train.y.copy()
@@ -250,7 +251,7 @@ def test_a_model_state_that_changes_its_shape():
 def test_counts_that_are_no_counts(name):
     arguments = dict(key=KEY, hyper=HYPER, steps=3, batch_size=BATCH, progress=silent) | {name: 0}
     with pytest.raises(
-        ValueError, match=f"fit: expected {name} to be a whole number above 0( or None)?, got 0"
+        ValueError, match=f"fit: expected {name} to be a positive integer( or None)?, got 0"
     ):
         fit(recipe, DATA, **arguments)
 

@@ -13,7 +13,7 @@ from fnn.diagnose import profile
 from fnn.train import Callback, Event, Fold, Stop, fit, silent
 from fnn.train._chunks import Pace
 from fnn.train._log import Record
-from fnn.train.callbacks import EarlyStopping, expect_callbacks, see
+from fnn.train.callbacks import EarlyStopping, expect_callbacks, run_callbacks
 from fnn.types import TrainState
 from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, recipe
 
@@ -161,7 +161,9 @@ def test_later_callbacks_see_what_earlier_ones_returned():
         init=0,
     )
     watch = Callback(lambda f, e: order.append(f.state) or f)
-    after, carries, stop = see({"d": double, "w": watch}, {"d": 3, "w": None}, state, event)
+    after, carries, stop = run_callbacks(
+        {"d": double, "w": watch}, {"d": 3, "w": None}, state, event
+    )
     assert carries == {"d": 4, "w": None} and not stop
     assert_same_bits(after, order[0])
     assert_same_bits(after.params, jax.tree.map(lambda p: 2 * p, state.params))
@@ -262,7 +264,7 @@ class Clock:
     def run(self, chunks, most=10**9, longest=4096):
         pace = Pace(0.2, longest, clock=lambda: self.now)
         for _ in range(chunks):
-            pace.time(self.advance, NO_STATE, most)
+            pace.run(self.advance, NO_STATE, most)
         return pace
 
 
@@ -302,12 +304,12 @@ def test_a_machine_that_slows_down_gets_shorter_chunks():
     pace = clock.run(5)
     clock.step_seconds = 2**-4
     for _ in range(2):
-        pace.time(clock.advance, NO_STATE, 10**9)
+        pace.run(clock.advance, NO_STATE, 10**9)
     assert clock.lengths[-2:] == [204, 3]
 
 
 def test_a_fold_stops_by_the_word_of_any_callback():
     event = Event(step=1, steps=2, train={}, train_steps={}, valid={}, read_history=dict)
     stop, go = Callback(lambda f, e: f._replace(stop=True)), Callback(lambda f, e: f)
-    assert see({"a": stop, "b": go}, {"a": None, "b": None}, NO_STATE, event)[2]
+    assert run_callbacks({"a": stop, "b": go}, {"a": None, "b": None}, NO_STATE, event)[2]
     assert Fold(NO_STATE, None).stop is False

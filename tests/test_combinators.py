@@ -103,8 +103,8 @@ def test_the_state_of_every_layer_moves_in_training_only():
 
 
 @pytest.mark.parametrize("given", [((), {}), ((jnp.sin,), {"b": jnp.cos})])
-def test_sequential_wants_layers_either_by_place_or_by_name(given):
-    with pytest.raises(ValueError, match="sequential: expected layers by place or by name"):
+def test_sequential_wants_layers_either_by_position_or_by_name(given):
+    with pytest.raises(ValueError, match="sequential: expected layers by position or by name"):
         sequential(*given[0], **given[1])
 
 

@@ -98,6 +98,7 @@ def started():
     return jax.jit(make_init(recipe_with()))(KEY, HYPER, X)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gradient", [None, microbatches(2), microbatches(8)])
 def test_loss_gradient_and_metrics_are_those_of_the_definition(gradient):
     recipe = recipe_with() if gradient is None else recipe_with(gradient=gradient)
@@ -143,6 +144,7 @@ def two_terms(hyper):
     )(hyper)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("parts", [1, 4])
 def test_padding_changes_nothing(parts):
     recipe = lambda hyper: two_terms(hyper)._replace(gradient=microbatches(parts))  # noqa: E731
@@ -161,6 +163,7 @@ def test_an_evaluation_does_not_depend_on_the_batch_size():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gradient", [None, microbatches(4)])
 def test_a_batch_without_weight_changes_nothing(gradient):
     changes = {} if gradient is None else {"gradient": gradient}
@@ -273,6 +276,7 @@ def test_a_term_cannot_be_a_combination():
         combine({"b": (inner, 1.0)})({"b": {"a": jnp.ones(2)}}, {"b": {"a": jnp.ones(2)}})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("field", ["metrics", "train_metrics"])
 def test_a_metric_with_the_name_of_a_term_is_refused(field):
     twice = {"class": metrics.mean(lambda z, y: z["age"][:, 0])}

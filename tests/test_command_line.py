@@ -112,16 +112,17 @@ def test_a_run_is_shortened_by_one_option(name, steps):
 
 
 def test_the_default_warm_up_is_a_tenth_of_a_short_run_and_bounded():
-    assert [shared.scaled(None, steps, 100) for steps in (1, 9, 10, 500, 1500)] == [
-        0,
-        0,
-        1,
-        50,
-        100,
-    ]
-    assert shared.scaled(7, 10, 100) == 7
-    assert digits.Config().hyper["warmup_steps"] == 100
-    assert digits.Config(steps=10, warmup_steps=0).hyper["warmup_steps"] == 0
+    made = [digits.Config(steps=steps).hyper["warmup_steps"] for steps in (1, 9, 10, 500, 1500)]
+    assert made == [0, 0, 1, 50, 100]
+    for given in (0, 7):
+        assert digits.Config(steps=10, warmup_steps=given).hyper["warmup_steps"] == given
+
+
+def test_hyper_has_the_options_of_type_float_and_the_warm_up():
+    hyper = digits.Config(lr=0.5).hyper
+    names = {"lr", "warmup_steps", "weight_decay", "clip_norm", "dropout_rate", "norm_decay"}
+    assert hyper.keys() == names and hyper["lr"] == 0.5
+    assert "temperature" not in config_of("names_rnn")().hyper  # it is static
 
 
 # Directories of runs
@@ -130,17 +131,21 @@ def test_the_default_warm_up_is_a_tenth_of_a_short_run_and_bounded():
 def begun(tmp_path, **options):
     """A run of digits that has begun with these options."""
     config = digits.Config(out=tmp_path / "run", **options)
-    for seed, store in enumerate(digits.stores_of(config), start=config.seed):
-        one = dataclasses.replace(config, seed=seed, seeds=1, out=store.path)
-        shared.keep_options(one, store)
+    for seed, run in enumerate(runs_of(config), start=config.seed):
+        one = dataclasses.replace(config, seed=seed, seeds=1, out=run.path)
+        run.write_config(dataclasses.asdict(one))
     return tmp_path / "run"
+
+
+def runs_of(config):
+    return shared.open_runs(config, "digits")
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_run_is_resumed_with_the_same_options(tmp_path, seeds):
     run = begun(tmp_path, lr=0.01, widths=(8, 4), seeds=seeds, seed=5)
     config = digits.Config(resume=run, lr=0.01, widths=(8, 4), seeds=seeds, seed=5)
-    paths = [store.path for store in digits.stores_of(config)]
+    paths = [store.path for store in runs_of(config)]
     assert paths == ([run] if seeds == 1 else [run / f"seed_{seed}" for seed in (5, 6, 7)])
 
 
@@ -152,32 +157,32 @@ def test_a_resume_names_the_option_that_is_not_the_same(tmp_path, changed):
     run = begun(tmp_path, lr=0.01, widths=(8, 4))
     config = digits.Config(resume=run, **{"lr": 0.01, "widths": (8, 4)} | changed)
     if not changed:
-        digits.stores_of(config)
+        runs_of(config)
         return
     [name] = changed
     flag = shared.flag(name)
     with pytest.raises(ValueError, match=rf"--resume: .*\n  {flag}: expected .*, got .*\n"):
-        digits.stores_of(config)
+        runs_of(config)
 
 
 def test_a_resume_shows_values_as_they_are_typed(tmp_path):
     run = begun(tmp_path, widths=(8, 4))
     with pytest.raises(ValueError, match="--widths: expected 8 4, got 256 256"):
-        digits.stores_of(digits.Config(resume=run))
+        runs_of(digits.Config(resume=run))
 
 
 def test_a_resume_wants_a_run_and_no_other_directory(tmp_path):
     with pytest.raises(ValueError, match=r"--resume: expected the directory of a run, got .*nix'"):
-        digits.stores_of(digits.Config(resume=tmp_path / "nix"))
+        runs_of(digits.Config(resume=tmp_path / "nix"))
     assert not (tmp_path / "nix").exists()
     run = begun(tmp_path)
     with pytest.raises(ValueError, match="--out: expected none beside --resume"):
-        digits.stores_of(digits.Config(resume=run, out=tmp_path / "b"))
+        runs_of(digits.Config(resume=run, out=tmp_path / "b"))
     with pytest.raises(ValueError, match=r"no seed_0/config\.json"):
-        digits.stores_of(digits.Config(resume=run, seeds=2))
+        runs_of(digits.Config(resume=run, seeds=2))
     (run / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json, got a damaged file"):
-        digits.stores_of(digits.Config(resume=run))
+        runs_of(digits.Config(resume=run))
 
 
 def test_an_option_that_only_one_version_of_the_script_has_is_named(tmp_path):
@@ -188,7 +193,7 @@ def test_an_option_that_only_one_version_of_the_script_has_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"(?s)--old: expected 3, got no.*--clip-norm: expected no"
     ):
-        digits.stores_of(digits.Config(resume=run))
+        runs_of(digits.Config(resume=run))
 
 
 def test_a_keyboard_interrupt_outside_of_fit_is_an_exit_code_and_a_command(tmp_path, capsys):

@@ -51,7 +51,7 @@ def test_an_example_comes_into_every_part_as_often_as_the_shares_say():
 
 @pytest.mark.parametrize("shares", [(0.7, 0.2), (0.7, 0.4), (1.2, -0.2), (1.0, 0.0), ()])
 def test_shares_that_do_not_divide_the_whole_are_refused(shares):
-    with pytest.raises(ValueError, match="split: expected shares above 0 with a sum of 1, got"):
+    with pytest.raises(ValueError, match="split: expected fractions above 0 with a sum of 1, got"):
         split(jax.random.key(0), 10, shares)
 
 
@@ -64,6 +64,7 @@ def test_a_part_without_examples_is_refused(n):
 X = np.random.default_rng(0).normal([3.0, -1.0, 0.0], [2.0, 0.1, 5.0], (50, 3)).astype(np.float32)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("axis", [0, 1, None, (0, 1), (-1,)])
 def test_the_statistics_are_those_of_numpy(axis):
     s = fit_standardizer(jnp.asarray(X), axis=axis)

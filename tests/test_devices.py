@@ -14,6 +14,7 @@ from tests.tiny import BATCH, DATA, EVERY, HYPER, KEY, STEPS, assert_same_bits, 
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_the_cases_for_two_devices_pass_in_a_process_that_has_two():
     """They are in a file of their own: a process chooses once how many devices it has."""
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]

@@ -83,6 +83,7 @@ def test_gaussian_noise_has_the_deviation_that_is_asked_for():
     expect_moments(y, 2.0, 0.25)
 
 
+@pytest.mark.sampled(2)
 @drops
 def test_rate_0_changes_nothing_and_rate_1_leaves_nothing(drop):
     x = jnp.asarray(normal(4, 3, 2))

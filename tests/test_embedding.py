@@ -316,7 +316,7 @@ def test_rope_refuses_what_it_cannot_rotate():
 
 
 def test_alibi_refuses_no_heads():
-    with refused("alibi_slopes: expected heads to be a whole number above 0, got 0"):
+    with refused("alibi_slopes: expected heads to be a positive integer, got 0"):
         layers.alibi_slopes(0)
 
 

@@ -6,6 +6,7 @@ import importlib
 import numpy as np
 import pytest
 
+from experiments import shared
 from fnn import data
 
 char_gpt = importlib.import_module("experiments.char_gpt")
@@ -35,7 +36,7 @@ def test_it_trains_evaluates_and_writes_text(tmp_path, monkeypatch):
 
 
 def test_each_position_of_the_validation_part_is_a_target_once():
-    parts, symbols = char_gpt.examples(TEXT, 8)
+    parts, symbols = shared.text_windows(TEXT, 8)
     assert parts.train[0].dtype == np.uint8 and len(parts.train[0]) == 684 - 8
     tokens = symbols.encode(TEXT)[684:]
     np.testing.assert_array_equal(parts.valid[1].ravel(), tokens[1 : 1 + parts.valid[1].size])
@@ -48,10 +49,10 @@ def test_without_the_text_it_reads_the_standard_library(monkeypatch):
         raise FileNotFoundError("data.load: nowhere")
 
     monkeypatch.setattr(data, "load", missing)
-    text, source = char_gpt.read_text(None)
+    text, source = shared.read_text(None)
     assert "import" in text and len(text) > 100_000 and "standard library" in source
     with pytest.raises(FileNotFoundError):
-        char_gpt.read_text("/somewhere")
+        shared.read_text("/somewhere")
 
 
 def test_the_configurations_are_nanogpts():

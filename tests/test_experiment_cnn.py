@@ -3,11 +3,15 @@
 import importlib
 import json
 
+import jax
 import numpy as np
 import pytest
 import tyro
 
+from experiments import shared
 from fnn import data
+from fnn.activations import softmax
+from fnn.train import make_init
 from fnn.types import Batch
 from tests.pages import Page
 
@@ -59,9 +63,9 @@ def test_it_sums_up_its_seeds(two_seeds):
     assert abs(float(last[6]) - np.mean(found)) < 0.01  # each is printed to a hundredth
 
 
-def test_the_parts_are_disjoint_and_even_and_every_pixel_is_a_share_of_white(two_seeds):
+def test_the_parts_are_disjoint_and_even_and_every_pixel_is_a_fraction_of_white(two_seeds):
     module = two_seeds[0]
-    examples, test = module.divide(module.jax.random.key(0), DATASET)
+    examples, test = module.divide(jax.random.key(0), DATASET)
     assert [len(part.y) for part in (examples.train, examples.valid, test)] == [110, 10, 20]
     assert np.bincount(examples.valid.y).tolist() == [1] * 10
     dealt = np.concatenate([examples.train.x, examples.valid.x])[..., 0]
@@ -70,17 +74,17 @@ def test_the_parts_are_disjoint_and_even_and_every_pixel_is_a_share_of_white(two
     assert {x.tobytes() for x in as_given} == {x.tobytes() for x in DATASET.train.x}
 
 
-def test_the_probabilities_of_fashion_are_those_of_a_image_and_its_mirror_image():
+def test_the_probabilities_of_fashion_are_a_mean_over_the_image_and_its_mirror_image():
     module = importlib.import_module("experiments.fashion_cnn")
-    model = module.make_recipe(module.Config(**TINY))(module.Config(**TINY).hyper).model
-    x = module.divide(module.jax.random.key(0), DATASET)[1].x
-    params, state = model.init(module.jax.random.key(1), x)
-    ours = module.predict(model, params, state, x)
-    mirrored = module.predict(model, params, state, x[:, :, ::-1])
+    recipe, hyper = module.make_recipe(module.Config(**TINY)), module.Config(**TINY).hyper
+    x = module.divide(jax.random.key(0), DATASET)[1].x
+    state = make_init(recipe)(jax.random.key(1), hyper, x)
+    ours = shared.mirrored(recipe, state, x, hyper)
+    mirrored = shared.mirrored(recipe, state, x[:, :, ::-1], hyper)
     # The same two terms in the other order; the compiler may fuse each differently.
     np.testing.assert_allclose(ours, mirrored, rtol=1e-6)
-    np.testing.assert_allclose(ours.sum(axis=1), 1, rtol=1e-5)  # ten float32 shares
-    one_sided = module.activations.softmax(model.apply(params, state, x)[0])
+    np.testing.assert_allclose(ours.sum(axis=1), 1, rtol=1e-5)  # ten float32 terms
+    one_sided = softmax(recipe(hyper).model.apply(state.params, state.model_state, x)[0])
     assert abs(one_sided - ours).max() > 1e-4
 
 

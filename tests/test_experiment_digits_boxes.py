@@ -35,10 +35,10 @@ def test_the_overlap_of_boxes_is_intersection_over_union():
 @pytest.mark.slow
 def test_both_losses_fall_and_are_in_the_history_by_name(tmp_path):
     config = boxes.Config(steps=60, eval_every=30, out=tmp_path / "run")
-    store = boxes.shared.open_runs(config, "digits_boxes", config.out)[0]
-    accuracy, result = boxes.run(config, boxes.make_recipe(config), store)
+    [run] = boxes.shared.open_runs(config, "digits_boxes")
+    accuracy, result = boxes.train(config, boxes.make_recipe(config), run)
     assert result.history.valid.keys() == {"loss", "digit", "box", "accuracy", "overlap"}
     assert 0 <= accuracy <= 1
-    for name, share in (("digit", 0.97), ("box", 0.7)):
+    for name, factor in (("digit", 0.97), ("box", 0.7)):
         course = result.history.train[name]
-        assert course[-10:].mean() < share * course[:10].mean(), name
+        assert course[-10:].mean() < factor * course[:10].mean(), name

@@ -23,7 +23,7 @@ def test_the_vae_bounds_the_likelihood_and_draws(tmp_path):
     out = tmp_path / "new" / "image.png"
     config = vae.Config(widths=(8,), latent=2, steps=4, batch_size=32, draws=3, out=out)
     lines = said_by(vae, config)
-    assert [line.split(":")[0] for line in lines] == ["train", "valid", "image"]
+    assert [line.split(":")[0] for line in lines] == ["train", "valid", "figure"]
     one, many = (float(word) for word in lines[1].split() if word[0] == "-")
     assert one < many < 0  # the bound of more draws is tighter
     assert out.read_bytes().startswith(b"\x89PNG")

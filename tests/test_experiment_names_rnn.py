@@ -76,9 +76,10 @@ def test_every_name_is_in_one_part_and_1000_are_held_out_for_each():
     assert sorted(words) == sorted(NAMES)
 
 
+@pytest.mark.slow
 def test_names_are_drawn_with_the_probabilities_of_the_network():
     # A head of zeros but for its bias: every letter is drawn from the same three probabilities.
-    shape = models.rnn_lm.RNNLMConfig(vocabulary=3, features=2, widths=(2,), cell=models.rnn_lm.RNN)
+    shape = models.rnn_lm.RNNLMConfig(vocab_size=3, features=2, widths=(2,), cell=models.rnn_lm.RNN)
     tokens = jnp.zeros((1, 1), jnp.int32)
     params, _ = models.rnn_lm.rnn_lm(shape).init(jax.random.key(0), tokens)
     p = np.array([0.5, 0.4, 0.1])

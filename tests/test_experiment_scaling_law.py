@@ -19,7 +19,7 @@ def text(tmp_path):
 def test_it_trains_all_sizes_fits_a_law_and_draws_it(text, monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr("builtins.print", lambda said: lines.extend(said.split("\n")))
-    monkeypatch.setattr(scaling, "read_text", lambda root: (text_of(root), "a text"))
+    monkeypatch.setattr(scaling.shared, "read_text", lambda root: (text_of(root), "a text"))
     config = scaling.Config(
         root=str(text),
         num_layers=(1, 1, 1),

@@ -46,7 +46,7 @@ def resized(x, n):
     return jax.tree.map(lambda leaf: np.resize(leaf, (n, *leaf.shape[1:])), x)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ROWS)
 def test_every_model_is_lowered_for_any_batch_size_and_platform(name):
     model, params, state = abstract(ROWS[name])
@@ -56,6 +56,7 @@ def test_every_model_is_lowered_for_any_batch_size_and_platform(name):
     assert batches == {"batch"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", [n if n in ASKING else pytest.param(n, marks=pytest.mark.slow) for n in ROWS]
 )
@@ -85,6 +86,7 @@ LARGE = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LARGE)
 def test_models_of_real_size_are_lowered(name):
     make, shape = LARGE[name]
@@ -92,6 +94,7 @@ def test_models_of_real_size_are_lowered(name):
     export.function(model, *jax.eval_shape(model.init, KEY, x), x)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ASKING)
 def test_gradients_are_lowered_for_any_batch_size_too(name):
     model, params, state = abstract(ROWS[name])
@@ -106,6 +109,7 @@ def test_gradients_are_lowered_for_any_batch_size_too(name):
     jax_export.export(jax.jit(jax.grad(total)), platforms=export.PLATFORMS)(params, any_x)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", LOSSES, ids=lambda row: row.name)
 def test_losses_are_lowered_for_any_batch_size(row):
     shapes = export._any_batch(jax.tree.map(jnp.asarray, (row.predictions, row.targets)))

@@ -41,6 +41,7 @@ def whole():
     return fit_tiny()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("eval_every", [1, EVERY, STEPS])
 def test_fit_and_run_give_the_same_bits(eval_every):
     run = make_run(recipe, steps=STEPS, batch_size=BATCH, eval_every=eval_every, eval_batch_size=8)
@@ -81,15 +82,15 @@ def test_patience_stops_and_restores_the_best_weights():
 def test_min_delta_is_how_much_better_counts():
     state = EarlyStopping()
     for step, score in enumerate([1.0, 0.95, 0.93], start=1):
-        state = state.see(step, score, min_delta=0.1)
+        state = state.update(step, score, min_delta=0.1)
     assert (state.best_step, state.since_best) == (1, 2)
     assert state.exhausted(2) and not state.exhausted(3) and not state.exhausted(None)
 
 
 def test_early_stopping_never_takes_nan_for_the_best():
-    state = EarlyStopping().see(1, float("nan"))
+    state = EarlyStopping().update(1, float("nan"))
     assert (state.best_step, state.since_best) == (0, 1)
-    assert state.see(2, 5.0).best_step == 2
+    assert state.update(2, 5.0).best_step == 2
 
 
 def test_a_run_directory_holds_log_and_checkpoints(tmp_path, whole):
@@ -106,6 +107,7 @@ def test_a_run_directory_holds_log_and_checkpoints(tmp_path, whole):
     assert [row["step"] for row in rows if "valid" in row] == [4, 9, 14, 19, 21]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stopped_at", [1, EVERY, EVERY + 2, 2 * EVERY, STEPS - 1])
 def test_resumed_is_bit_equal_to_uninterrupted(tmp_path, whole, stopped_at):
     store = RunDir(tmp_path)

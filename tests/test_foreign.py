@@ -48,7 +48,7 @@ TAKERS = {
 @pytest.mark.parametrize("name", TAKERS)
 def test_what_is_no_array_of_numbers_is_refused(name, given):
     x, advice = FOREIGN[given]
-    with pytest.raises(ValueError, match=rf"{name}: expected .* got .*; give .*({advice})"):
+    with pytest.raises(ValueError, match=rf"{name}: expected .* got .*; .*({advice})"):
         TAKERS[name](x)
 
 
@@ -64,14 +64,14 @@ HOST = {
 @pytest.mark.parametrize("name", HOST)
 def test_host_functions_refuse_what_numpy_would_misread(name, given):
     x, advice = FOREIGN[given]
-    with pytest.raises(ValueError, match=rf"expected .* got .*; give .*({advice})"):
+    with pytest.raises(ValueError, match=rf"expected .* got .*; .*({advice})"):
         HOST[name](x)
 
 
 @pytest.mark.parametrize("given", ["strings", "objects", "dates", "key"])
 def test_a_stream_refuses_what_cannot_go_to_a_device(given):
     x, advice = FOREIGN[given]
-    with pytest.raises(ValueError, match=rf"stream: expected data.* got .*; give .*({advice})"):
+    with pytest.raises(ValueError, match=rf"stream: expected data.* got .*; .*({advice})"):
         data.stream({"x": x}, KEY, 1)
 
 
@@ -137,7 +137,7 @@ def test_labels_that_are_no_labels_are_refused(name, labels):
 
 
 def test_class_weights_of_strings_say_how_to_number_them():
-    with pytest.raises(ValueError, match=r"class_weights: .*strings; .* np\.unique"):
+    with pytest.raises(ValueError, match=r"class_weights: .*<U1\[2\]; .* np\.unique"):
         data.class_weights(np.array(["a", "b"]), 2)
 
 
@@ -146,7 +146,7 @@ def test_a_number_of_examples_is_a_number(n):
     for function in (lambda n: data.split(KEY, n, (0.5, 0.5)), lambda n: data.k_fold(KEY, n, 2)):
         with pytest.raises(ValueError, match="expected n to be the number of examples, got"):
             function(n)
-    with pytest.raises(ValueError, match="split: expected shares of all parts, got 0.8"):
+    with pytest.raises(ValueError, match="split: expected the fractions of all parts, got 0.8"):
         data.split(KEY, 5, 0.8)
 
 
@@ -165,7 +165,9 @@ def test_a_key_is_a_typed_key(key):
         lambda: data.stream(np.arange(3), key, 1),
     ]
     for function in functions:
-        with pytest.raises(ValueError, match=r"expected a typed key, got .* jax\.random\.key"):
+        with pytest.raises(
+            ValueError, match=r"expected a (typed|single) key, got .* jax\.(random\.key|vmap)"
+        ):
             function()
 
 

@@ -23,7 +23,7 @@ def recipe(hyper):
     return Recipe(
         model=sequential(nn.dropout(hyper["rate"]), nn.linear(2)),
         loss=losses.cross_entropy,
-        optimizer=optim.momentum(momentum=hyper["optimizer"]["momentum"]),
+        optimizer=optim.sgd(momentum=hyper["optimizer"]["momentum"]),
         schedule=schedules.constant(hyper["lr"]),
         metrics={"accuracy": metrics.accuracy()},
     )
@@ -131,7 +131,7 @@ def test_bad_edits_are_refused(state):
     for match, edit in refused.items():
         with pytest.raises(ValueError, match=f"fork: .*{match}"):
             forked(state, edits={"a": edit})
-    with pytest.raises(ValueError, match="fork: expected steps to be a whole number above 0"):
+    with pytest.raises(ValueError, match="fork: expected steps to be a positive integer"):
         forked(state, steps=0)
     wrong = jax.tree.map(lambda a: a[None], state)
     with pytest.raises(ValueError, match="fork: the recipe's state and the given one differ"):

@@ -33,7 +33,7 @@ MODELS = {
     ),
     "transformer": (
         lambda rate: models.gpt.gpt(
-            models.gpt.gpt2(vocabulary=7, max_length=6, features=8, num_layers=1, num_heads=2),
+            models.gpt.gpt2(vocab_size=7, max_length=6, features=8, num_layers=1, num_heads=2),
             rate=rate,
         ),
         halves(integers(24, 6, below=7), integers(24, 6, below=7, seed=1)),
@@ -77,7 +77,7 @@ def temporary_bytes(derivative, steps):
         return Recipe(
             model=nn.linear(256),
             loss=losses.cross_entropy,
-            optimizer=optim.momentum(),
+            optimizer=optim.sgd(momentum=0.9),
             schedule=schedules.constant(hyper["lr"]),
             measures=(),
         )
@@ -91,6 +91,7 @@ def temporary_bytes(derivative, steps):
     return program.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_the_memory_of_forward_mode_does_not_grow_with_the_steps():
     few, many = (temporary_bytes(jax.jacfwd, steps) for steps in (30, 300))
     # Beside the history: loss and lr with their tangents, in each leg and in all.

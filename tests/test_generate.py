@@ -9,7 +9,7 @@ from fnn.generate import _is_kept, generate, sample
 from fnn.models.gpt import gpt, gpt2, gpt_decoder, llama
 from fnn.types import Decoder
 
-SIZES = {"vocabulary": 11, "max_length": 16, "features": 8, "num_heads": 4}
+SIZES = {"vocab_size": 11, "max_length": 16, "features": 8, "num_heads": 4}
 CONFIGS = {
     "gpt2": gpt2(**SIZES, num_layers=1),
     "llama, scanned": llama(**SIZES, num_layers=2, num_kv_heads=2, hidden_features=12, scan=True),
@@ -61,6 +61,7 @@ def without_cache(config):
     return Decoder(init=init, step=step)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_generation_equals_decoding_without_the_cache(name):
     params, settings = params_of(name), {"max_tokens": 6, "lengths": LENGTHS}
@@ -145,6 +146,7 @@ LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
 DRAWS = 4000
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
@@ -166,7 +168,7 @@ def test_tokens_are_drawn_with_the_probabilities_that_the_filters_leave(filters,
     assert (shares[np.asarray(expected) == 0] == 0).all()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("logits", "filters", "kept"),
     [
@@ -205,6 +207,7 @@ def test_filters_keep_what_torch_and_numpy_say():
             assert set(np.flatnonzero(found)) == set(order[:size])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_prompt_that_fills_the_context_gets_its_next_token(name):
     params = params_of(name)
@@ -240,14 +243,14 @@ def test_after_the_stop_token_a_row_is_filled_with_it():
     [
         ({"prompt": PROMPT[0]}, r"expected a prompt of shape \(batch, time\)"),
         ({"prompt": PROMPT[:, :0]}, "with at least one token"),
-        ({"max_tokens": 0}, "expected max_tokens to be a whole number above 0, got 0"),
+        ({"max_tokens": 0}, "expected max_tokens to be a positive integer, got 0"),
         ({"lengths": np.array([4, 0, 2])}, r"expected lengths of shape \(3,\) in \[1, 4\]"),
         ({"lengths": np.array([4, 5, 2])}, r"in \[1, 4\], got \[4, 5, 2\]"),
         ({"temperature": -1.0}, "expected temperature .*, got -1.0"),
         ({"top_k": 0}, "expected top_k .* got 0"),
         ({"top_p": 0.0}, r"expected top_p in \(0, 1\], got 0.0"),
         ({"top_p": 1.1}, r"expected top_p in \(0, 1\], got 1.1"),
-        ({"max_tokens": 14}, "expected at most max_length = 16 tokens, got 17"),
+        ({"max_tokens": 14}, "at most max_length = 16 steps, got 17"),
     ],
 )
 def test_impossible_requests_are_refused(arguments, message):

@@ -32,6 +32,7 @@ def through(scan, n: int):
     return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(jnp.float32(0.05), xs)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 7, 12, 13, 36])
 def test_a_checkpointed_scan_is_the_scan_of_any_length(n):
     expected, got = through(jax.lax.scan, n), through(checkpointed_scan, n)
@@ -57,7 +58,7 @@ def small(hyper):
     return Recipe(
         model=sequential(nn.dropout(hyper["rate"]), nn.linear(2)),
         loss=losses.cross_entropy,
-        optimizer=optim.momentum(momentum=hyper["momentum"]),
+        optimizer=optim.sgd(momentum=hyper["momentum"]),
         schedule=schedules.constant(hyper["lr"]),
     )
 
@@ -95,7 +96,7 @@ def wide(hyper):
     return Recipe(
         model=nn.linear(256),
         loss=losses.cross_entropy,
-        optimizer=optim.momentum(),
+        optimizer=optim.sgd(momentum=0.9),
         schedule=schedules.constant(hyper["lr"]),
     )
 
@@ -118,6 +119,7 @@ def test_the_memory_of_a_gradient_grows_with_the_root_of_the_steps_and_of_the_ev
     assert evaluated < 2.2 * few
 
 
+@pytest.mark.slow
 def test_the_gradient_by_a_rate_for_each_step_agrees_with_finite_differences_in_float64():
     with jax.enable_x64(True):
         data = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, DATA)
@@ -132,7 +134,7 @@ def test_the_gradient_by_a_rate_for_each_step_agrees_with_finite_differences_in_
             return Recipe(
                 model=model._replace(init=init),
                 loss=losses.cross_entropy,
-                optimizer=optim.momentum(),
+                optimizer=optim.sgd(momentum=0.9),
                 schedule=lambda step: jnp.exp(hyper["log_lr"][step]),
             )
 

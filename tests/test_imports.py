@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1] / "fnn"
 ROWS = {
     1: [
         "types", "weighted", "show", "dtypes", "tree", "keys", "xla", "autodiff", "expect",
-        "advice", "arguments", "text",
+        "_messages", "_arguments",
     ],
     2: [
-        "initializers", "activations", "losses", "metrics", "measures", "recipe_check", "recipe",
+        "initializers", "activations", "losses", "metrics", "measures", "_recipe_check", "recipe",
         "schedules", "order", "scaling",
     ],
     3: ["layers", "optim"],

@@ -95,11 +95,11 @@ def test_an_optimizer_steps_in_a_chain_of_optax_as_in_fnn():
 
 
 def test_an_optimizer_serves_inside_wrappers_of_optax():
-    masked = optax.masked(to_optax(optim.momentum(), LR), {"w": True})
-    every_second = optax.MultiSteps(to_optax(optim.momentum(), LR), every_k_schedule=2)
-    expect_close(run_optax(masked), run(optim.momentum()))
+    masked = optax.masked(to_optax(optim.sgd(momentum=0.9), LR), {"w": True})
+    every_second = optax.MultiSteps(to_optax(optim.sgd(momentum=0.9), LR), every_k_schedule=2)
+    expect_close(run_optax(masked), run(optim.sgd(momentum=0.9)))
     pairs = GRADS.reshape(-1, 2, 4).mean(axis=1)
-    expect_close(run_optax(every_second)[1::2], run(optim.momentum(), grads=pairs))
+    expect_close(run_optax(every_second)[1::2], run(optim.sgd(momentum=0.9), grads=pairs))
 
 
 def test_a_transformation_of_optax_steps_in_fnn_with_the_rate_of_fnn():

@@ -20,7 +20,7 @@ torch.manual_seed(0)  # of the layers that are made below, before any test
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 
-V, E, T, IMAGE = 11, 8, 6, (8, 4, 3)
+V, E, T, SHAPE = 11, 8, 6, (8, 4, 3)
 TOKENS = np.random.default_rng(0).integers(V, size=(2, T))
 LENGTHS = np.array([T, 3])
 IDS = jnp.asarray(TOKENS, jnp.int32)
@@ -67,7 +67,7 @@ def attention(params, state, x):
 def conv_case(torch_class, axes, groups=1):
     module = torch_class(4, 6, (3, 2, 2)[:axes], stride=2, groups=groups)
     x = numbers(2, *(5, 6, 4)[:axes], 4)
-    function = plain(layers.conv, stride=2, groups=groups, padding=layers.Padding.VALID)
+    function = plain(layers.conv, stride=2, groups=groups, padding="VALID")
     return module, x, of_torch.conv("", ""), function
 
 
@@ -75,7 +75,7 @@ def conv_transpose_case(torch_class, axes, groups=1):
     module = torch_class(4, 6, (3, 2, 2)[:axes], stride=2, groups=groups)
     x = numbers(2, *(3, 2, 2)[:axes], 4)
     rules = of_torch.conv_transpose("", "", groups=groups)
-    options = {"stride": 2, "groups": groups, "padding": layers.Padding.VALID}
+    options = {"stride": 2, "groups": groups, "padding": "VALID"}
     return module, x, rules, plain(layers.conv_transpose, **options)
 
 
@@ -109,7 +109,7 @@ LAYERS = {
         nn.GroupNorm(2, 4),
         IMAGE,
         of_torch.norm("", ""),
-        plain(layers.group_norm, groups=2, eps=1e-5),
+        plain(layers.group_norm, num_groups=2, eps=1e-5),
     ),
     "instance_norm": (
         nn.InstanceNorm2d(4, affine=True),
@@ -273,7 +273,7 @@ def gpt2_case():
             embd_pdrop=0,
         )  # fmt: skip
     )
-    config = models.gpt.gpt2(vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2)
+    config = models.gpt.gpt2(vocab_size=V, max_length=8, features=E, num_layers=2, num_heads=2)
     call = partial(theirs, torch.tensor(TOKENS))
     return theirs, models.gpt.gpt(config), IDS, huggingface.gpt2(config), lambda: [call().logits]
 
@@ -296,7 +296,7 @@ def llama_case(tied):
         )  # fmt: skip
     )
     config = models.gpt.llama(
-        vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=4, num_kv_heads=2,
+        vocab_size=V, max_length=8, features=E, num_layers=2, num_heads=4, num_kv_heads=2,
         hidden_features=12, tied=tied,
     )  # fmt: skip
     call = partial(theirs, torch.tensor(TOKENS))
@@ -311,7 +311,7 @@ def bert_parts():
         pad_token_id=None,  # torch gives the row of a token for padding no gradient
     )  # fmt: skip
     ours = models.bert.bert_base(
-        vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2, hidden_features=12
+        vocab_size=V, max_length=8, features=E, num_layers=2, num_heads=2, hidden_features=12
     )
     segments = np.arange(2 * T).reshape(2, T) % 2
     x = models.bert.BERTInput(
@@ -350,7 +350,7 @@ def vit_case():
             num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=12,
-            image_size=IMAGE[:2],
+            image_size=SHAPE[:2],
             patch_size=2,
             num_labels=3,
             hidden_dropout_prob=0,
@@ -359,11 +359,11 @@ def vit_case():
         )  # fmt: skip
     )
     config = models.vit.vit_base(
-        patch=2, features=E, num_layers=2, num_heads=2, hidden_features=12, out_features=3
+        patch_size=2, features=E, num_layers=2, num_heads=2, hidden_features=12, out_features=3
     )
-    x = numbers(2, *IMAGE)
+    x = numbers(2, *SHAPE)
     call = partial(theirs, torch.tensor(channels_first(x)))
-    names = huggingface.vit(config, image=IMAGE)
+    names = huggingface.vit(config, image=SHAPE)
     return theirs, models.vit.vit(config), jnp.asarray(x), names, lambda: [call().logits]
 
 
@@ -452,6 +452,7 @@ def loss_and_outputs(outputs, xp):
     return sum((xp(w) * y).sum() for w, y in zip(weights, outputs, strict=True))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_from_elsewhere_has_the_same_outputs_and_gradients_in_fnn(name):
     theirs, model, x, names, call = case(name)
@@ -530,7 +531,7 @@ def test_the_names_of_older_checkpoints_are_read_too(name):
 def test_scanned_blocks_hold_the_same_weights_stacked():
     theirs, _, _, names, _ = case("gpt2")
     config = models.gpt.gpt2(
-        vocabulary=V, max_length=8, features=E, num_layers=2, num_heads=2, scan=True
+        vocab_size=V, max_length=8, features=E, num_layers=2, num_heads=2, scan=True
     )
     scanned = huggingface.gpt2(config)
     stacked, _ = scanned.to_fnn(theirs.state_dict())
@@ -572,7 +573,7 @@ def test_what_does_not_fit_is_listed_with_both_shapes():
 
 
 def test_a_residual_network_that_torchvision_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="torchvision has no residual networks with pre-act"):
+    with pytest.raises(ValueError, match="torchvision has no pre-activation"):
         torchvision.resnet(models.resnet.wide_resnet(10, 1, 10))
 
 
@@ -599,19 +600,19 @@ def test_a_table_that_does_not_name_every_leaf_once_is_refused(rules, message):
 LAYOUTS = {
     "same": (layouts.same, [(2, 3)]),
     "transposed": (layouts.transposed, [(2, 3)]),
-    "window_first": (layouts.window_first, [(5, 6, 2, 3)]),
-    "first_axis_last": (layouts.first_axis_last, [(2, 3, 4)]),
+    "conv_kernel": (layouts.conv_kernel, [(5, 6, 2, 3)]),
+    "bilinear_kernel": (layouts.bilinear_kernel, [(2, 3, 4)]),
     "flat": (layouts.flat, [(2, 3)]),
     "into_heads": (layouts.into_heads, [(4, 2, 3)]),
     "from_heads": (layouts.from_heads, [(2, 3, 4)]),
-    "unturned_into_heads": (layouts.unturned_into_heads, [(4, 2, 3)]),
-    "unturned_from_heads": (layouts.unturned_from_heads, [(2, 3, 4)]),
-    "with_ones": (layouts.with_ones(2), [(2, 3)]),
-    "stamps_first": (layouts.stamps_first(2), [(5, 3, 4)]),
+    "gpt2_into_heads": (layouts.gpt2_into_heads, [(4, 2, 3)]),
+    "gpt2_from_heads": (layouts.gpt2_from_heads, [(2, 3, 4)]),
+    "leading_ones": (layouts.leading_ones(2), [(2, 3)]),
+    "conv_transpose_kernel": (layouts.conv_transpose_kernel(2), [(5, 3, 4)]),
     "concatenated": (layouts.concatenated(layouts.into_heads, 0), [(4, 2, 3)] * 3),
     "tied": (layouts.tied(layouts.transposed), [(2, 3)]),
-    "summed": (layouts.summed, [(4,)]),
-    "summed_but_last": (layouts.summed_but_last, [(6,), (2,)]),
+    "recurrent_biases": (layouts.recurrent_biases, [(4,)]),
+    "gru_biases": (layouts.gru_biases, [(6,), (2,)]),
 }
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from fnn.train import exit_code, resume_command
-from fnn.train.interrupt import interrupts
+from fnn.train.process import interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

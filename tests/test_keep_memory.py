@@ -34,6 +34,7 @@ def least_faults_of_a_block(mode):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc")
 def test_the_pages_of_one_block_are_there_for_the_next():
     # 48 MiB are 12,288 pages of 4 KiB, or 24 of 2 MiB where the system gives such.

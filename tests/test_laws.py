@@ -18,10 +18,11 @@ SLOW_OPTIMIZERS = {
     "groups of adamw with a mask and lion", "kron", "lamb", "layerwise_lr_decay of nesterov",
     "lion with decay", "madgrad", "mechanize",
     "momo", "momo with a bound that adapts", "momo_adam with a bound that adapts", "nadamw",
-    "nesterov", "noisy_sgd", "novograd", "optimistic_adam", "optimistic_gradient_descent",
-    "reduce_on_plateau of momentum", "scheduled nesterov", "schedule_free_sgd", "shampoo",
-    "shampoo in blocks", "signum", "simplified_ademamix on some leaves", "skip_spikes", "soap",
-    "stochastic_rounding", "swa", "yogi",
+    "noisy_sgd", "novograd", "optimistic_adam", "optimistic_gradient_descent",
+    "reduce_on_plateau of momentum", "scheduled nesterov", "schedule_free_sgd",
+    "sgd with nesterov", "shampoo", "shampoo in blocks", "signum",
+    "simplified_ademamix on some leaves", "skip_spikes", "soap", "stochastic_rounding", "swa",
+    "yogi",
 }  # fmt: skip
 
 
@@ -41,13 +42,13 @@ def over(rows, slow=()):
     return pytest.mark.parametrize("row", params)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @over(registry.MODELS)
 def test_the_laws_of_models_hold_for(row):
     testing.check_model(row.make(), row.x, noisy=row.noisy, rowwise=row.rowwise, smooth=row.smooth)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @over(registry.OPTIMIZERS, SLOW_OPTIMIZERS)
 def test_the_laws_of_optimizers_hold_for(row):
     testing.check_optimizer(
@@ -60,12 +61,13 @@ def test_the_laws_of_optimizers_hold_for(row):
     )
 
 
+@pytest.mark.sampled(2)
 @over(registry.TRANSFORMS)
 def test_the_laws_of_transforms_hold_for(row):
     testing.check_transform(row.make, row.scalars, leafwise=row.leafwise, draws=row.draws)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @over(registry.LOSSES)
 def test_the_laws_of_losses_hold_for(row):
     testing.check_loss(
@@ -77,6 +79,7 @@ def test_the_laws_of_losses_hold_for(row):
     )
 
 
+@pytest.mark.sampled(3)
 @over(registry.FUNCTIONS)
 def test_the_laws_of_activations_hold_for(row):
     x = jnp.asarray(normal(2, 3))
@@ -94,12 +97,13 @@ def test_the_laws_of_initializers_hold_for(row):
     testing.check_initializer(row.initializer, row.shape, std=row.std, random=row.random)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @over(registry.SCHEDULES)
 def test_the_laws_of_schedules_hold_for(row):
     testing.check_schedule(row.make, row.scalars, row.values)
 
 
+@pytest.mark.sampled(2)
 @over(registry.METRICS)
 def test_the_laws_of_metrics_hold_for(row):
     testing.check_metric(row.make(), row.predictions, row.targets)

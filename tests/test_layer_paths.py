@@ -25,7 +25,7 @@ def note_of(call):
     return str(note)
 
 
-def _wired(run, x):
+def _compact(run, x):
     x = jnp.tanh(run("block", nn.linear(5), x, 0))
     return run("block", sequential(first=nn.linear(6), then=broken), x, 1)
 
@@ -56,7 +56,7 @@ NESTED = {
         "[2,3]",
     ),
     "stack that changes the shape": (sequential(jnp.tanh, stack(nn.linear(4), 2)), "1", "[2,3]"),
-    "wired": (sequential(net=nn.wired(_wired)), "net/block/1/then", "[2,6]"),
+    "compact": (sequential(net=nn.compact(_compact)), "net/block/1/then", "[2,6]"),
     "remat": (sequential(a=remat(sequential(b=broken))), "a/b", "[2,3]"),
     "cast": (sequential(a=cast(sequential(b=broken), jnp.bfloat16)), "a/b", "[2,3]"),
     "an own model": (
@@ -95,7 +95,7 @@ RESNET = models.resnet.ResNetConfig(
 
 def gpt(scan):
     config = models.gpt.gpt2(
-        vocabulary=5, max_length=4, features=8, num_layers=2, num_heads=2, scan=scan
+        vocab_size=5, max_length=4, features=8, num_layers=2, num_heads=2, scan=scan
     )
     return models.gpt.gpt(config)
 
@@ -116,7 +116,7 @@ DEEP = {
         "in stages/1/0/norm, which got float32[2,4,4,8]",
     ),
     "unet": (
-        models.unet.unet(models.unet.UNetConfig(widths=(4, 8), depth=1, out_features=1)),
+        models.unet.unet(models.unet.UNetConfig(widths=(4, 8), convs_per_block=1, out_features=1)),
         IMAGES,
         ("join/0/units/0/conv/kernel", (3, 3, 5, 4)),
         "in join/0/units/0/conv, which got float32[2,8,8,8]",
@@ -136,7 +136,7 @@ DEEP = {
     "encoder_decoder": (
         models.encoder_decoder.encoder_decoder(
             models.encoder_decoder.transformer_base(
-                vocabulary=5, features=4, num_layers=1, num_heads=2, hidden_features=6
+                vocab_size=5, features=4, num_layers=1, num_heads=2, hidden_features=6
             )
         ),
         (TOKENS, TOKENS),
@@ -144,7 +144,7 @@ DEEP = {
         "in decoder/0/mlp, which got float32[2,3,4]",
     ),
     "rnn_lm": (
-        models.rnn_lm.rnn_lm(models.rnn_lm.RNNLMConfig(vocabulary=5, features=2, widths=(3, 4))),
+        models.rnn_lm.rnn_lm(models.rnn_lm.RNNLMConfig(vocab_size=5, features=2, widths=(3, 4))),
         TOKENS,
         ("layers/1/input/kernel", (5, 16)),
         "in layers/1, which got float32[2,3,3]",
@@ -166,6 +166,7 @@ DEEP = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", DEEP)
 def test_the_note_of_an_error_in_apply_is_the_path_of_the_parameters(name):
     model, x, (path, shape), expected = DEEP[name]

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fnn.data import Streamed, repeat
 from fnn.train import fit, silent
-from fnn.train._given import arrays
+from fnn.train._source import arrays
 from fnn.types import Data
 from tests.tiny import BATCH, DATA, HYPER, KEY, assert_same_bits, recipe
 

@@ -54,6 +54,7 @@ def cross_entropies(z, y, p, shift):
     }
 
 
+@pytest.mark.slow
 @drawn
 @given(z=numbers(5, 4), y=integers(5, below=4), p=probabilities(5, 4))
 def test_the_laws_of_cross_entropy(z, y, p):

@@ -47,6 +47,7 @@ def over(rows):
     )
 
 
+@pytest.mark.sampled(3)
 @over(registry.MODELS)
 def test_the_step_of_a_model_is_lowered(row):
     def recipe(hyper):
@@ -56,6 +57,7 @@ def test_the_step_of_a_model_is_lowered(row):
     assert lowered(recipe, row.x, normal(examples)).platforms == PLATFORMS
 
 
+@pytest.mark.sampled(2)
 @over(registry.OPTIMIZERS)
 def test_the_step_of_an_optimizer_is_lowered(row):
     def recipe(hyper):

@@ -77,6 +77,7 @@ def test_a_member_of_a_sweep_is_frozen_before_parameters_that_are_not_finite():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(died.member(1).params))
 
 
+@pytest.mark.slow
 def test_overfit_one_batch_measures_what_it_tells():
     result = overfit_one_batch(without, DATA, key=KEY, hyper=HYPER, batch_size=4, steps=5)
     assert jnp.isfinite(result.train["grad_norm"]).all()

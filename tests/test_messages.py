@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fnn import data, diagnose, losses, measures, metrics, models, nn, optim, schedules, train
-from fnn.arguments import CallError
+from fnn._arguments import CallError
 from fnn.generate import generate
 from fnn.nn import residual, sequential
 from fnn.recipe import Recipe
@@ -152,7 +152,7 @@ CASES = {
     ),
     "recipe: width": (
         traced(lambda h: nn.linear(h["width"]), **WIDTH),
-        "linear: expected features to be a whole number above 0, got a traced int32[]; hyper "
+        "linear: expected out_features to be a positive integer, got a traced int32[]; hyper "
         "is traced, and what decides shapes cannot be: let the recipe close over a Python "
         "int, or sweep it with search.shapes",
     ),
@@ -179,7 +179,7 @@ CASES = {
             lambda h: models.mlp.mlp(models.mlp.MLPConfig(widths=(h["width"],), out_features=2)),
             **WIDTH,
         ),
-        "MLPConfig: expected widths to be a sequence of which each is a whole number above 0,"
+        "MLPConfig: expected widths to be a sequence of which each is a positive integer,"
         " got (a traced int32[]); hyper is traced, and what decides shapes cannot be: let the"
         " recipe close over a Python int, or sweep it with search.shapes",
     ),
@@ -349,7 +349,7 @@ CASES = {
     ),
     "loss: torch": (
         of(loss=peer("torch", "MSELoss", __call__=lambda self, a, b: a)),
-        "Recipe.loss: expected a function of (outputs, targets) on arrays of JAX, got torch's"
+        "Recipe.loss: expected a function of (outputs, targets) on JAX arrays, got torch's"
         " MSELoss; use one such as losses.mean_squared_error",
     ),
     "metrics: not called": (
@@ -441,13 +441,13 @@ CASES = {
     ),
     "augment: name": (
         of(augment="flip"),
-        "Recipe.augment: expected a function of (key, batch), got 'flip'; leave it out to "
-        "keep the batches as they are",
+        "Recipe.augment: expected a function of (key, batch), got 'flip'; omit it for no "
+        "augmentation",
     ),
     "augment: arguments": (
         of(augment=lambda batch: batch),
-        "Recipe.augment: expected a function of (key, batch), got <lambda>(batch); leave it "
-        "out to keep the batches as they are",
+        "Recipe.augment: expected a function of (key, batch), got <lambda>(batch); omit it "
+        "for no augmentation",
     ),
     "gradient: number": (
         of(gradient=4),
@@ -462,33 +462,33 @@ CASES = {
     # Layers.
     "linear: str": (
         lambda: nn.linear("32"),
-        "linear: expected features to be a whole number above 0, got '32'; write 32",
+        "linear: expected out_features to be a positive integer, got '32'; write 32",
     ),
     "linear: float": (
         lambda: nn.linear(2.0),
-        "linear: expected features to be a whole number above 0, got 2.0; write 2",
+        "linear: expected out_features to be a positive integer, got 2.0; write 2",
     ),
     "linear: zero": (
         lambda: nn.linear(0),
-        "linear: expected features to be a whole number above 0, got 0; use 1 or more",
+        "linear: expected out_features to be a positive integer, got 0; use 1 or more",
     ),
     "linear: negative": (
         lambda: nn.linear(-3),
-        "linear: expected features to be a whole number above 0, got -3; use 1 or more",
+        "linear: expected out_features to be a positive integer, got -3; use 1 or more",
     ),
     "linear: None": (
         lambda: nn.linear(None),
-        "linear: expected features to be a whole number above 0, got None; use a Python int of"
+        "linear: expected out_features to be a positive integer, got None; use a Python int of"
         " 1 or more",
     ),
     "linear: bool": (
         lambda: nn.linear(True),
-        "linear: expected features to be a whole number above 0, got True; use a Python int of"
+        "linear: expected out_features to be a positive integer, got True; use a Python int of"
         " 1 or more",
     ),
     "linear: list": (
         lambda: nn.linear([32]),
-        "linear: expected features to be a whole number above 0, got [32]; use a Python int of"
+        "linear: expected out_features to be a positive integer, got [32]; use a Python int of"
         " 1 or more",
     ),
     "linear: initializer": (
@@ -502,53 +502,52 @@ CASES = {
     ),
     "linear: misspelt": (
         lambda: nn.linear(2, biass=False),
-        "linear: expected only features, bias, kernel_init, bias_init, got 'biass'; did you "
+        "linear: expected only out_features, bias, kernel_init, bias_init, got 'biass'; did you "
         "mean 'bias'?",
     ),
     "linear: nothing": (
         lambda: nn.linear(),
-        "linear: expected features, got no features; give features=",
+        "linear: expected out_features, got no out_features; give out_features=",
     ),
-    "conv: window": (
+    "conv: kernel_size": (
         lambda: nn.conv(8, "3"),
-        "conv: expected window to be a positive number for each window axis, got '3'; write "
+        "conv: expected kernel_size to be a positive integer for each window axis, got '3'; write "
         "(3, 3), of Python ints, for images",
     ),
-    "conv: window of floats": (
+    "conv: kernel_size of floats": (
         lambda: nn.conv(8, (3.0, 3.0)),
-        "conv: expected window to be a positive number for each window axis, got (3.0, 3.0); "
+        "conv: expected kernel_size to be a positive integer for each window axis, got (3.0, 3.0); "
         "write (3, 3), of Python ints, for images",
     ),
     "conv: stride": (
-        lambda: nn.conv(8, 3, stride=0),
+        lambda: nn.conv(8, (3, 3), stride=0),
         "conv: expected stride to be a positive number, or a sequence of them, got 0; use 1 "
         "or more",
     ),
     "conv: groups": (
-        lambda: nn.conv(8, 3, groups=1.5),
-        "conv: expected groups to be a whole number above 0, got 1.5; use a Python int of 1 "
-        "or more",
+        lambda: nn.conv(8, (3, 3), groups=1.5),
+        "conv: expected groups to be a positive integer, got 1.5; use a Python int of 1 or more",
     ),
     "self_attention: heads": (
         lambda: nn.self_attention(2.0),
-        "self_attention: expected num_heads to be a whole number above 0, got 2.0; write 2",
+        "self_attention: expected num_heads to be a positive integer, got 2.0; write 2",
     ),
-    "group_norm: groups": (
-        lambda: nn.group_norm(groups=0),
-        "group_norm: expected groups to be a whole number above 0, got 0; use 1 or more",
+    "group_norm: num_groups": (
+        lambda: nn.group_norm(num_groups=0),
+        "group_norm: expected num_groups to be a positive integer, got 0; use 1 or more",
     ),
     "embedding: vocabulary": (
         lambda: nn.embedding("words", 8),
-        "embedding: expected vocabulary to be a whole number above 0, got 'words'; use a "
+        "embedding: expected vocabulary to be a positive integer, got 'words'; use a "
         "Python int of 1 or more",
     ),
     "lstm: hidden": (
         lambda: nn.lstm(8.0),
-        "lstm: expected hidden to be a whole number above 0, got 8.0; write 8",
+        "lstm: expected hidden to be a positive integer, got 8.0; write 8",
     ),
-    "max_pool: window": (
+    "max_pool: kernel_size": (
         lambda: nn.max_pool(-2),
-        "max_pool: expected window to be a positive number for each window axis, got -2; "
+        "max_pool: expected kernel_size to be a positive integer for each window axis, got -2; "
         "write (3, 3), of Python ints, for images",
     ),
     "dropout: str": (
@@ -570,12 +569,12 @@ CASES = {
     ),
     "mlp: widths": (
         lambda: models.mlp.MLPConfig(widths=(8, "16"), out_features=2),
-        "MLPConfig: expected widths to be a sequence of which each is a whole number above 0,"
+        "MLPConfig: expected widths to be a sequence of which each is a positive integer,"
         " got (8, '16'); write 16",
     ),
     "mlp: out_features": (
         lambda: models.mlp.MLPConfig(widths=(8,), out_features=0),
-        "MLPConfig: expected out_features to be a whole number above 0, got 0; use 1 or more",
+        "MLPConfig: expected out_features to be a positive integer, got 0; use 1 or more",
     ),
     "mlp: config": (
         lambda: models.mlp.mlp((8, 2)),
@@ -647,7 +646,7 @@ CASES = {
     ),
     "adam: misspelt": (
         lambda: optim.adam(beta1=0.9),
-        "adam: expected only b1, b2, eps, got 'beta1'; leave it out",
+        "adam: expected only b1, b2, eps, got 'beta1'; drop it",
     ),
     "accumulate: number": (
         lambda: optim.accumulate(4),
@@ -660,11 +659,11 @@ CASES = {
     ),
     "accumulate: steps": (
         lambda: optim.accumulate(optim.adam(), steps=0),
-        "accumulate: expected steps to be a whole number above 0, got 0; use 1 or more",
+        "accumulate: expected steps to be a positive integer, got 0; use 1 or more",
     ),
     "accumulate: every": (
         lambda: optim.accumulate(optim.adam(), every=4),
-        "accumulate: expected only optimizer, steps, got 'every'; leave it out",
+        "accumulate: expected only optimizer, steps, got 'every'; drop it",
     ),
     "chain: constructor": (
         lambda: optim.chain(optim.clip_by_global_norm(1.0), optim.adam),
@@ -705,12 +704,12 @@ CASES = {
     ),
     "accuracy: str": (
         lambda: metrics.accuracy(ignore_index="pad"),
-        "accuracy: expected ignore_index to be a whole number or None, got 'pad'; use a Python int",
+        "accuracy: expected ignore_index to be an integer or None, got 'pad'; use a Python int",
     ),
     "accuracy: regression": (
         lambda: metrics.accuracy().measure(jnp.ones((8, 1)), jnp.ones((8, 1))),
         "metrics.hits: expected logits of at least 2 classes, got float32[8,1]; for one logit use "
-        "metrics.binary_accuracy, for numbers metrics.mean of a loss",
+        "metrics.binary_accuracy, for a regression metrics.mean of a loss",
     ),
     "mean: Metric": (
         lambda: metrics.mean(metrics.accuracy()),
@@ -718,7 +717,7 @@ CASES = {
     ),
     "every: str": (
         lambda: measures.every("10", measures.norms),
-        "every: expected steps to be a whole number above 0, got '10'; write 10",
+        "every: expected steps to be a positive integer, got '10'; write 10",
     ),
     # Data.
     "data: tuple": (
@@ -815,13 +814,13 @@ CASES = {
     ),
     "fit: hyper with None": (
         lambda: fitted(hyper={"lr": None}),
-        "hyper['lr']: expected a number or an array of numbers, got None; leave what is no "
-        "number to the recipe",
+        "hyper['lr']: expected a number or an array of numbers, got None; let the recipe "
+        "close over what is not a number",
     ),
     "fit: hyper with str": (
         lambda: fitted(hyper={"lr": "0.1"}),
-        "hyper['lr']: expected a number or an array of numbers, got str; leave what is no "
-        "number to the recipe",
+        "hyper['lr']: expected a number or an array of numbers, got str; let the recipe "
+        "close over what is not a number",
     ),
     "fit: key": (
         lambda: fitted(key=0),
@@ -833,15 +832,15 @@ CASES = {
     ),
     "fit: steps": (
         lambda: fitted(steps="2"),
-        "fit: expected steps to be a whole number above 0, got '2'; write 2",
+        "fit: expected steps to be a positive integer, got '2'; write 2",
     ),
     "fit: steps of float": (
         lambda: fitted(steps=2.0),
-        "fit: expected steps to be a whole number above 0, got 2.0; write 2",
+        "fit: expected steps to be a positive integer, got 2.0; write 2",
     ),
     "fit: batch_size": (
         lambda: fitted(batch_size=0),
-        "fit: expected batch_size to be a whole number above 0, got 0; use 1 or more",
+        "fit: expected batch_size to be a positive integer, got 0; use 1 or more",
     ),
     "fit: callbacks": (
         lambda: fitted(callbacks=[print]),
@@ -901,7 +900,7 @@ CASES = {
     ),
     "step: given up": (
         lambda: make_step(recipe)(given_up(), (X, Y), KEY, HYPER),
-        "step: expected a state whose arrays exist, got one that was given up to an earlier "
+        "step: expected a state whose arrays exist, got one that was donated to an earlier "
         "step (donate_argnums); keep the state that the step returned",
     ),
     "step: hyper": (
@@ -944,8 +943,7 @@ CASES = {
     ),
     "run: steps": (
         lambda: make_run(recipe, steps=1.5, batch_size=2),
-        "make_run: expected steps to be a whole number above 0, got 1.5; use a Python int of "
-        "1 or more",
+        "make_run: expected steps to be a positive integer, got 1.5; use a Python int of 1 or more",
     ),
     "fork: given up": (
         lambda: diagnose.fork(
@@ -958,7 +956,7 @@ CASES = {
             steps=1,
             batch_size=2,
         ),
-        "fork: expected a state whose arrays exist, got one that was given up to an earlier "
+        "fork: expected a state whose arrays exist, got one that was donated to an earlier "
         "step (donate_argnums); keep the state that the step returned",
     ),
     "fork: state": (
@@ -972,7 +970,7 @@ CASES = {
         lambda: diagnose.lr_find(
             recipe, DATA, key=KEY, hyper=HYPER, batch_size=2, state=given_up()
         ),
-        "lr_find: expected a state whose arrays exist, got one that was given up to an "
+        "lr_find: expected a state whose arrays exist, got one that was donated to an "
         "earlier step (donate_argnums); keep the state that the step returned",
     ),
     "lr_find: str": (
@@ -991,7 +989,7 @@ CASES = {
     ),
     "microbatches: float": (
         lambda: train.microbatches(4.0),
-        "microbatches: expected parts to be a whole number above 0, got 4.0; write 4",
+        "microbatches: expected parts to be a positive integer, got 4.0; write 4",
     ),
     "generate: model": (
         lambda: generate(DENSE, {}, Y[None], KEY, max_tokens=1),
@@ -1019,7 +1017,7 @@ CASES = {
     ),
     "generate: max_tokens": (
         lambda: generate(Decoder(None, None), {}, Y[None], KEY, max_tokens="9"),
-        "generate: expected max_tokens to be a whole number above 0, got '9'; write 9",
+        "generate: expected max_tokens to be a positive integer, got '9'; write 9",
     ),
     "summary: constructor": (
         lambda: diagnose.summary(nn.linear, X),
@@ -1036,7 +1034,7 @@ CASES = {
     ),
     "k_fold: key": (
         lambda: data.k_fold(0, n=8, folds=2),
-        "k_fold: expected a typed key, got an int; make it with jax.random.key(seed)",
+        "k_fold: expected a typed key, got 0; make it with jax.random.key(seed)",
     ),
 }
 

@@ -130,6 +130,7 @@ def test_values_of_pairs_that_were_given_are_no_broadcast():
     assert value(SQUARE, square, square) == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [(40,), (40, 1), (8, 5), (2, 4, 5)])
 def test_binary_accuracy_is_that_of_sklearn(shape):
     outputs, targets = ONE.reshape(shape), YES.reshape(shape)
@@ -186,6 +187,7 @@ BY_INDEX = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", BY_INDEX)
 def test_ignored_targets_do_not_count_however_the_set_is_cut(name):
     metric, plain, outputs, targets, ignored = BY_INDEX[name]
@@ -197,6 +199,7 @@ def test_ignored_targets_do_not_count_however_the_set_is_cut(name):
     np.testing.assert_allclose(value(metric, broken, ignored), twin, rtol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("function", "outputs", "targets"),
     [
@@ -219,7 +222,7 @@ def test_masks_and_weights_travel_in_the_targets(function, outputs, targets):
     weights = 2.5 * mask.astype(jnp.float32)
     got = value(weighted, outputs, {"y": targets, "weights": weights})
     np.testing.assert_allclose(got, twin, rtol=1e-6)
-    with pytest.raises(ValueError, match="expected where of bools of shape"):
+    with pytest.raises(ValueError, match="expected where of bools"):
         function(outputs, targets, where=weights)
 
 

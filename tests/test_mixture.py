@@ -1,6 +1,7 @@
-"""The order of several sources: shares, epochs, and a twin in integers without limit."""
+"""The order of several sources: fractions, epochs, and a twin in integers without limit."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.order import mixture
+from fnn.order import _uint64, mixture
 from tests.test_order import MASK, hash_twin, is_uniform
 
 BATCH = 64
@@ -41,6 +42,7 @@ def drawn(case, steps=16, seed=0):
     return tuple(np.concatenate([np.asarray(batch[i]) for batch in batches]) for i in (0, 1))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES)
 def test_every_prefix_holds_the_sources_by_their_weights(case):
     source, _ = drawn(case)
@@ -137,6 +139,7 @@ def draw_twin(words, sizes, whole, t):
     return node, x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("batch_size", [3, 2**17])
 def test_far_steps_agree_with_integers_without_limit(batch_size):
     sizes, weights = (7, 2**30 - 35, 60_000), (5, 7, 1)
@@ -159,10 +162,26 @@ def test_far_steps_agree_with_integers_without_limit(batch_size):
         ((3, 4), (1, -1), 1, "mixture: expected finite weights of at least 0, not all 0"),
         ((3, 4), (0, 0), 1, "mixture: expected finite weights of at least 0, not all 0"),
         ((3, 4), (1, math.inf), 1, "mixture: expected finite weights of at least 0, not all 0"),
-        ((3, 4), (1, 1), 0, "mixture: expected batch_size to be a whole number above 0, got 0"),
+        ((3, 4), (1, 1), 0, "mixture: expected batch_size to be a positive integer, got 0"),
     ],
 )
 def test_impossible_mixtures_are_refused(sizes, weights, batch_size, message):
     with pytest.raises(ValueError) as error:
         mixture(key(), 0, sizes, weights, batch_size)
     assert message in str(error.value)
+
+
+def test_arithmetic_of_64_bits_is_that_of_python():
+    words = [0, 1, 5, 2**16, 2**31, 2**32 - 1]
+    for a, b in itertools.product(words, words):
+        x, y = jnp.uint32(a), jnp.uint32(b)
+        assert as_int(_uint64.multiply(x, y)) == a * b
+        assert as_int(_uint64.add((x, x), y)) == (a * 2**32 + a + b) % 2**64
+        assert as_int(_uint64.subtract((x, x), (y, y))) == ((a - b) * (2**32 + 1)) % 2**64
+        if 0 < b <= 2**31:
+            quotient, rest = _uint64.divide((x, x), y)
+            assert (int(quotient), int(rest)) == ((a * 2**32 + a) // b % 2**32, (a * 2**32 + a) % b)
+
+
+def as_int(wide):
+    return int(wide[0]) * 2**32 + int(wide[1])

@@ -19,7 +19,7 @@ from fnn.models.encoder_decoder import (
 from fnn.models.transformer import pre_norm
 from fnn.models.vit import vit, vit_base, vit_features
 
-SIZES = {"vocabulary": 11, "features": 8, "num_layers": 2, "num_heads": 2}
+SIZES = {"vocab_size": 11, "features": 8, "num_layers": 2, "num_heads": 2}
 PAD = 0
 TOKENS = jnp.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], jnp.int32)
 SOURCE = jnp.array([[1, 2, 3, 4], [5, 6, PAD, PAD]], jnp.int32)
@@ -57,7 +57,7 @@ def test_the_parameters_are_as_many_as_published():
 def test_the_2017_transformer_has_the_parameters_that_its_table_says():
     pair = (jax.ShapeDtypeStruct((1, 2), jnp.int32),) * 2
     # 65 million in table 3, rounded, with a vocabulary of "about 37,000".
-    assert 62e6 < count(encoder_decoder(transformer_base(vocabulary=37_000)), pair) < 66e6
+    assert 62e6 < count(encoder_decoder(transformer_base(vocab_size=37_000)), pair) < 66e6
 
 
 @cache
@@ -87,9 +87,10 @@ def test_every_real_token_and_every_segment_counts_for_the_pooled_sentence():
             assert not np.allclose(other.pooled[1], pooled[1], atol=1e-4), (name, place)
 
 
+@pytest.mark.slow
 def test_a_vit_without_a_class_token_reads_the_mean_of_the_tiles():
     config = vit_base(
-        patch=2, features=8, num_layers=1, num_heads=2, out_features=3, class_token=False
+        patch_size=2, features=8, num_layers=1, num_heads=2, out_features=3, class_token=False
     )
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), jnp.float32)
     params = weights(vit(config), x)
@@ -105,8 +106,8 @@ def test_a_vit_without_a_class_token_reads_the_mean_of_the_tiles():
 CONFIGS = {
     "post-norm": transformer_base(**{**SIZES, "num_layers": 1}, hidden_features=12, pad=PAD),
     "pre-norm, learned, scanned": transformer_base(
-        **SIZES, hidden_features=12, pad=PAD, source_vocabulary=7, max_length=9, scan=True,
-        arrange=pre_norm,
+        **SIZES, hidden_features=12, pad=PAD, source_vocab_size=7, max_length=9, scan=True,
+        residual=pre_norm,
     ),
 }  # fmt: skip
 
@@ -120,6 +121,7 @@ def translation(name):
     return config, params, apply
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_target_sees_its_past_and_all_of_its_source_but_the_padding(name):
     _, _, apply = translation(name)
@@ -133,6 +135,7 @@ def test_a_target_sees_its_past_and_all_of_its_source_but_the_padding(name):
         np.testing.assert_array_equal(other[0], y[0])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_decoder_reads_in_pieces_and_more_padding_what_the_model_reads_at_once(name):
     config, params, apply = translation(name)
@@ -172,7 +175,10 @@ def test_a_head_of_its_own_and_a_table_of_the_source_have_their_parameters():
     assert {"positions", "encoder_norm", "decoder_norm"} <= params.keys()
 
 
-BERT, VIT = bert(bert_base(**SIZES, max_length=4)), vit(vit_base(patch=2, features=4, num_heads=2))
+BERT, VIT = (
+    bert(bert_base(**SIZES, max_length=4)),
+    vit(vit_base(patch_size=2, features=4, num_heads=2)),
+)
 TRANSLATOR = encoder_decoder(CONFIGS["pre-norm, learned, scanned"])
 integers = partial(jnp.zeros, dtype=jnp.int32)
 
@@ -183,15 +189,15 @@ integers = partial(jnp.zeros, dtype=jnp.int32)
         (BERT, integers((1, 2)), "bert: expected a BERTInput, got"),
         (BERT, BERTInput(integers(3)), r"bert: expected tokens of shape \(batch, time\)"),
         (BERT, BERTInput(jnp.zeros((1, 2))), "bert: expected integer ids"),
-        (BERT, BERTInput(integers((1, 5))), "bert: expected sequences of at most max_length = 4"),
+        (BERT, BERTInput(integers((1, 5))), "bert: expected tokens of at most max_length = 4"),
         (BERT, BERTInput(integers((1, 2)), integers((1, 3))), r"segments of shape \(1, 2\)"),
         (BERT, BERTInput(integers((2, 2)), lengths=integers(1)), r"lengths of shape \(2,\)"),
         (VIT, jnp.zeros((1, 4, 4)), r"vit: expected x of shape \(batch, height, width, channels\)"),
-        (VIT, jnp.zeros((1, 4, 5, 1)), "vit: expected a height and a width that 2 divides"),
+        (VIT, jnp.zeros((1, 4, 5, 1)), "vit: expected a height and width that 2 divides"),
         (TRANSLATOR, integers((1, 2)), r"expected the pair \(source, target\), got"),
         (TRANSLATOR, (integers((1, 2)), jnp.zeros((1, 2))), "expected integer ids"),
-        (TRANSLATOR, (integers(2), integers((1, 2))), r"a source of shape \(batch, time\)"),
-        (TRANSLATOR, (integers((1, 2)), integers((1, 10))), "a target of at most max_length = 9"),
+        (TRANSLATOR, (integers(2), integers((1, 2))), r"source of shape \(batch, time\)"),
+        (TRANSLATOR, (integers((1, 2)), integers((1, 10))), "target of at most max_length = 9"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(model, x, message):

@@ -26,10 +26,10 @@ X = jax.random.uniform(jax.random.key(9), (5, 6))
 def test_an_autoencoder_is_its_two_halves():
     model = models.autoencoder.autoencoder(AE)
     params, _ = jax.jit(model.init)(key(), X)
-    code = models.autoencoder.to_code(AE, params, X)
+    code = models.autoencoder.encode(AE, params, X)
     assert code.shape == (5, 2)
     whole = model.apply(params, (), X)[0]
-    np.testing.assert_array_equal(whole, models.autoencoder.from_code(AE, params, code))
+    np.testing.assert_array_equal(whole, models.autoencoder.decode(AE, params, code))
     widths = [layer["linear"]["bias"].shape[0] for layer in params["decoder"]["hidden"]]
     assert widths == [5, 7]  # the encoder's, reversed
 
@@ -126,6 +126,7 @@ def test_the_linear_schedule_is_that_of_ddpm_with_its_thousand_steps():
     np.testing.assert_allclose(np.log(continuous), np.log(np.cumprod(1 - betas)), atol=0.08)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_noisy_examples_have_the_mean_and_variance_of_their_time(schedule):
     seen = {}
@@ -172,7 +173,7 @@ def test_labels_are_left_out_at_their_rate_and_never_in_an_evaluation():
         return inputs[0]
 
     model = models.diffusion.diffusion(
-        models.diffusion.DiffusionConfig(denoiser=lift(spy), no_label=3), rate=0.25
+        models.diffusion.DiffusionConfig(denoiser=lift(spy), null_label=3), rate=0.25
     )
     x = (jnp.zeros((10_000, 1)), jnp.ones(10_000, jnp.int32))
     model.apply({}, (), x)
@@ -182,6 +183,7 @@ def test_labels_are_left_out_at_their_rate_and_never_in_an_evaluation():
     assert abs(share - 0.25) < 0.02  # a deviation of 0.0043
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_both_samplers_recover_a_normal_distribution_from_a_perfect_predictor(schedule):
     noise = jax.random.normal(key(), (20_000, 1))
@@ -251,7 +253,7 @@ def test_a_model_that_predicts_perfectly_samples_as_the_perfect_estimate_does():
 def test_guidance_goes_from_the_estimate_without_a_label_through_that_with_it():
     by_label = lambda inputs: inputs[2].astype(jnp.float32)[:, None] + 0 * inputs[0]  # noqa: E731
     config = models.diffusion.DiffusionConfig(
-        denoiser=lift(by_label), prediction=models.diffusion.v_prediction, no_label=5
+        denoiser=lift(by_label), prediction=models.diffusion.v_prediction, null_label=5
     )
     x, t = jnp.ones((2, 1)), jnp.full(2, 0.5)
     estimate = lambda **how: models.diffusion.denoise_with(config, {}, **how)(x, t)  # noqa: E731
@@ -265,7 +267,7 @@ def test_guidance_goes_from_the_estimate_without_a_label_through_that_with_it():
     assert (estimate(labels=labels, clean=jnp.zeros_like) == 0).all()
 
 
-DIT = models.dit.DiTConfig(features=8, num_layers=2, num_heads=2, classes=3)
+DIT = models.dit.DiTConfig(features=8, num_layers=2, num_heads=2, num_classes=3)
 INPUTS = (
     jax.random.normal(jax.random.key(4), (2, 4, 4, 1)),
     jnp.array([0.2, 0.7]),
@@ -290,7 +292,7 @@ def dit():
 def test_a_dit_begins_with_zero_and_with_blocks_that_do_nothing(dit):
     params, apply = dit
     assert (apply(params, INPUTS) == 0).all()
-    assert not params["blocks"][0]["steer"]["kernel"].any()
+    assert not params["blocks"][0]["modulation"]["kernel"].any()
 
 
 def test_a_dit_sees_the_image_the_time_and_the_label(dit):
@@ -316,7 +318,7 @@ def test_a_scanned_dit_computes_what_one_with_a_list_does(dit):
 
 
 def test_dit_s_2_has_as_many_parameters_as_published():
-    config = models.dit.DiTConfig(classes=1000)
+    config = models.dit.DiTConfig(num_classes=1000)
     x = (jnp.zeros((1, 32, 32, 4)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
     params, _ = jax.eval_shape(models.dit.dit(config).init, key(), x)
     count = sum(p.size for p in jax.tree.leaves(params))
@@ -388,7 +390,7 @@ def test_the_losses_of_the_players_are_those_of_the_paper():
             lambda: models.diffusion.diffusion(
                 models.diffusion.DiffusionConfig(denoiser=lift(jnp.sin))
             ).apply({}, (), (X, X)),
-            r"diffusion: expected x alone, because no_label is None, got tuple",
+            r"diffusion: expected x alone, because null_label is None, got tuple",
         ),
         (
             lambda: models.diffusion.diffusion(
@@ -400,7 +402,7 @@ def test_the_losses_of_the_players_are_those_of_the_paper():
             lambda: models.diffusion.ddim(
                 lambda x, t: x, X, schedule=models.diffusion.cosine_noise, steps=0
             ),
-            "ddim: expected steps to be a whole number above 0, got 0",
+            "ddim: expected steps to be a positive integer, got 0",
         ),
         (
             lambda: models.dit.dit(DIT).init(key(), INPUTS[:2]),

@@ -10,7 +10,7 @@ from fnn.losses import fused_cross_entropy
 from fnn.models.gpt import gpt, gpt2, gpt_features, llama
 from fnn.models.transformer import post_norm
 
-SIZES = {"vocabulary": 11, "max_length": 8, "features": 8, "num_layers": 2, "num_heads": 4}
+SIZES = {"vocab_size": 11, "max_length": 8, "features": 8, "num_layers": 2, "num_heads": 4}
 TOKENS = jnp.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], jnp.int32)
 
 
@@ -27,7 +27,7 @@ def test_the_parameters_are_as_many_as_published():
     assert count(gpt2()) == 124_439_808
     assert count(gpt2(features=1024, num_layers=24, num_heads=16)) == 354_823_168
     llama_3_2_1b = llama(
-        vocabulary=128256,
+        vocab_size=128256,
         max_length=8192,
         features=2048,
         num_layers=16,
@@ -86,7 +86,7 @@ def test_the_projections_into_the_residual_stream_begin_smaller():
 
 def test_post_norm_ends_each_block_with_a_norm_and_needs_no_last_one():
     config = gpt2(**SIZES)
-    block = config.block.__class__(**{**vars(config.block), "arrange": post_norm})
+    block = config.block.__class__(**{**vars(config.block), "residual": post_norm})
     config = config.__class__(**{**vars(config), "block": block})
     params, _ = gpt(config).init(key(), TOKENS)
     assert "norm" not in params
@@ -110,7 +110,7 @@ def test_the_fused_loss_of_the_features_is_the_loss_of_the_logits():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (jnp.zeros((1, 9), jnp.int32), "expected sequences of at most max_length = 8, got 9"),
+        (jnp.zeros((1, 9), jnp.int32), "expected tokens of at most max_length = 8 steps, got 9"),
         (np.zeros(5, np.int32), r"expected tokens of shape \(batch, time\), got \(5,\)"),
         (np.zeros((1, 5), np.float32), "expected integer ids, got float32"),
     ],

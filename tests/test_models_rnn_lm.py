@@ -9,7 +9,7 @@ TOKENS = jnp.asarray(np.random.default_rng(0).integers(5, size=(3, 6)), jnp.int3
 
 
 def config(cell=models.rnn_lm.RNN) -> models.rnn_lm.RNNLMConfig:
-    return models.rnn_lm.RNNLMConfig(vocabulary=5, features=3, widths=(4, 6), cell=cell)
+    return models.rnn_lm.RNNLMConfig(vocab_size=5, features=3, widths=(4, 6), cell=cell)
 
 
 def start(cell=models.rnn_lm.RNN):
@@ -19,6 +19,7 @@ def start(cell=models.rnn_lm.RNN):
     return config(cell), model, jax.tree.map(lambda leaf: leaf + 0.1, params)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", [models.rnn_lm.RNN, models.rnn_lm.LSTM, models.rnn_lm.GRU])
 def test_decoding_in_pieces_gives_the_logits_of_the_whole_sequence(cell):
     shape, model, params = start(cell)
@@ -61,11 +62,11 @@ def test_every_dropout_has_noise_of_its_own_and_needs_a_key():
     through = models.rnn_lm.Recurrent(
         lambda key, inputs, hidden: {}, lambda params, x, carry: (carry, x)
     )
-    shape = models.rnn_lm.RNNLMConfig(vocabulary=40, features=40, widths=(40,), cell=through)
+    shape = models.rnn_lm.RNNLMConfig(vocab_size=40, features=40, widths=(40,), cell=through)
     model = models.rnn_lm.rnn_lm(shape, rate=0.5)
     head = {"kernel": jnp.eye(40), "bias": jnp.zeros(40)}
     params = {"embedding": {"table": jnp.ones((40, 40))}, "layers": [{}], "head": head}
-    with pytest.raises(ValueError, match="dropout: expected a key"):
+    with pytest.raises(ValueError, match="rnn_lm: expected a key"):
         model.apply(params, (), TOKENS, train=True)
     apply = jax.jit(lambda key: model.apply(params, (), TOKENS, key=key, train=True)[0])
     y = np.asarray(apply(jax.random.key(0)))
@@ -87,4 +88,4 @@ def test_tokens_of_another_shape_or_kind_are_refused():
 
 def test_a_language_model_without_a_layer_is_refused():
     with pytest.raises(ValueError, match="rnn_lm: expected the width of one or more layers"):
-        models.rnn_lm.rnn_lm(models.rnn_lm.RNNLMConfig(vocabulary=5, widths=()))
+        models.rnn_lm.rnn_lm(models.rnn_lm.RNNLMConfig(vocab_size=5, widths=()))

@@ -11,9 +11,9 @@ import pytest
 
 from fnn import models, nn
 from fnn.initializers import zeros
-from fnn.models.convnext import _rising
+from fnn.models.convnext import _depth_rates
 from fnn.models.resnet import basic_block, bottleneck_block
-from fnn.nn.compact import wired
+from fnn.nn.compact import compact
 
 KEY = jax.random.key(0)
 UNET = models.unet.UNetConfig(widths=(4, 6), out_features=2, norm=partial(nn.group_norm, 2))
@@ -38,7 +38,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_as_many_parameters_as_was_published(name):
     model, size, expected = PUBLISHED[name]
@@ -46,9 +46,10 @@ def test_a_model_has_as_many_parameters_as_was_published(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", [basic_block, bottleneck_block])
 def test_with_a_last_scale_of_zero_a_block_begins_as_the_identity(block):
-    config = replace(models.resnet.resnet18(), last_scale=zeros)
+    config = replace(models.resnet.resnet18(), last_scale_init=zeros)
     x = jnp.abs(numbers(2, 4, 4, 8))  # its last activation is a relu
     model = block(config, 8, 1, 0.0)
     params, state = jax.jit(model.init)(KEY, x)
@@ -74,15 +75,16 @@ MODELS = {
     ),
     "convnext": partial(
         models.convnext.convnext,
-        models.convnext.ConvNeXtConfig(depths=(2,), widths=(3,), patch=4, out_features=2),
+        models.convnext.ConvNeXtConfig(depths=(2,), widths=(3,), patch_size=4, out_features=2),
     ),
     "mixer": partial(
-        models.mixer.mixer, models.mixer.MixerConfig(patch=4, features=3, num_layers=1)
+        models.mixer.mixer, models.mixer.MixerConfig(patch_size=4, features=3, num_layers=1)
     ),
     "unet": partial(models.unet.unet, UNET),
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_drop_rate_may_be_traced_and_then_asks_for_a_key(name):
     params, state = shapes(MODELS[name](), 2, 8, 8, 3)
@@ -102,6 +104,7 @@ def test_a_image_without_its_four_axes_is_refused(name):
         shapes(MODELS[name](), 8, 8, 3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["convnext", "mixer", "unet"])
 def test_sizes_that_do_not_divide_are_refused_at_init_and_later(name):
     model = MODELS[name]()
@@ -119,14 +122,16 @@ def test_sizes_that_do_not_divide_are_refused_at_init_and_later(name):
 
 
 def test_configs_that_make_no_network_are_refused():
-    with pytest.raises(ValueError, match="resnet: expected the blocks and the width of each"):
+    with pytest.raises(ValueError, match="resnet: expected the depth and the width of each"):
         models.resnet.resnet(replace(models.resnet.resnet18(), depths=(1, 2)))
-    with pytest.raises(ValueError, match="convnext: expected the blocks and the width of each"):
+    with pytest.raises(ValueError, match="convnext: expected the depth and the width of each"):
         models.convnext.convnext(models.convnext.ConvNeXtConfig(depths=(), widths=()))
     with pytest.raises(ValueError, match=r"wide_resnet: expected 6 n \+ 4 layers"):
         models.resnet.wide_resnet(18, 1, 10)
-    with pytest.raises(ValueError, match="UNetConfig: expected depth to be a whole number above 0"):
-        models.unet.unet(models.unet.UNetConfig(out_features=1, depth=0))
+    with pytest.raises(
+        ValueError, match="UNetConfig: expected convs_per_block to be a positive integer"
+    ):
+        models.unet.unet(models.unet.UNetConfig(out_features=1, convs_per_block=0))
 
 
 def test_the_condition_of_a_unet_has_one_row_for_each_example():
@@ -148,9 +153,10 @@ def test_a_unet_has_the_parts_that_its_config_names():
     assert unit["conv"]["bias"].shape == (4,)  # no norm subtracts it
 
 
+@pytest.mark.slow
 def test_a_scanned_mixer_is_the_mixer():
     config = models.mixer.MixerConfig(
-        patch=2, features=3, num_layers=2, token_features=4, channel_features=5, out_features=2
+        patch_size=2, features=3, num_layers=2, token_features=4, channel_features=5, out_features=2
     )
     x = numbers(2, 4, 4, 1)
     lists, scanned = (models.mixer.mixer(replace(config, scan=scan)) for scan in (False, True))
@@ -164,19 +170,19 @@ def test_a_scanned_mixer_is_the_mixer():
 
 
 def test_the_share_of_examples_that_pass_a_branch_by_rises_evenly():
-    rates = _rising(0.4, (2, 3))
+    rates = _depth_rates(0.4, (2, 3))
     np.testing.assert_allclose(np.concatenate(rates), [0, 0.1, 0.2, 0.3, 0.4])
-    assert [len(stage) for stage in rates] == [2, 3] and _rising(0.4, (1,)) == [[0.0]]
+    assert [len(stage) for stage in rates] == [2, 3] and _depth_rates(0.4, (1,)) == [[0.0]]
 
 
-def test_a_wired_part_draws_by_its_name_and_place():
+def test_a_part_of_compact_draws_by_its_name_and_index():
     def forward(run, x, more):
         for i in range(1 + more):
             x = run("dense", nn.linear(3), x, i)
         return run("noise", nn.dropout(0.5), x)
 
     x = jnp.ones((2, 3))
-    few, many = (wired(partial(forward, more=more)).init(KEY, x)[0] for more in (0, 1))
+    few, many = (compact(partial(forward, more=more)).init(KEY, x)[0] for more in (0, 1))
     np.testing.assert_array_equal(few["dense"][0]["kernel"], many["dense"][0]["kernel"])
     assert (many["dense"][0]["kernel"] != many["dense"][1]["kernel"]).any()
     assert few.keys() == {"dense"}  # dropout has nothing to keep

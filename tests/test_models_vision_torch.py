@@ -270,7 +270,7 @@ def test_a_convnext_computes_what_it_computes_in_torch():
         return linear(params["head"], layer_norm(params["norm"], x.mean(dim=(1, 2))))
 
     config = models.convnext.ConvNeXtConfig(
-        depths=(1, 1), widths=(3, 4), patch=2, window=3, out_features=2
+        depths=(1, 1), widths=(3, 4), patch_size=2, kernel_size=3, out_features=2
     )
     expect_like(net, models.convnext.convnext(config), images(3, 8, 12, 3))
 
@@ -286,7 +286,7 @@ def test_a_mixer_computes_what_it_computes_in_torch():
         return linear(params["head"], layer_norm(params["norm"], x).mean(dim=1))
 
     config = models.mixer.MixerConfig(
-        patch=4, features=3, num_layers=2, token_features=5, channel_features=6, out_features=2
+        patch_size=4, features=3, num_layers=2, token_features=5, channel_features=6, out_features=2
     )
     expect_like(net, models.mixer.mixer(config), images(3, 8, 12, 3))
 

@@ -26,8 +26,8 @@ MODES = {
 }
 STEPS, EVERY, BATCH = 4, 2, 3
 
-GPT = models.gpt.gpt2(vocabulary=5, max_length=6, features=4, num_layers=1, num_heads=2)
-RNN = models.rnn_lm.RNNLMConfig(vocabulary=5, features=4, widths=(4,))
+GPT = models.gpt.gpt2(vocab_size=5, max_length=6, features=4, num_layers=1, num_heads=2)
+RNN = models.rnn_lm.RNNLMConfig(vocab_size=5, features=4, widths=(4,))
 CNN = models.cnn.CNNConfig(stages=((2,), (3,)), out_features=2)
 MLP = models.mlp.MLPConfig(widths=(4,), out_features=2, norm=nn.batch_norm)
 TOKENS = integers(7, 4, below=5)
@@ -161,6 +161,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("mode", "network", "task"), CASES)
 def test_training_works(mode, network, task, tmp_path):
     with mode():
@@ -177,7 +178,7 @@ def test_training_works(mode, network, task, tmp_path):
     ],
 )
 def test_generation_works(mode):
-    config = models.gpt.gpt2(vocabulary=5, max_length=6, features=4, num_layers=1, num_heads=2)
+    config = models.gpt.gpt2(vocab_size=5, max_length=6, features=4, num_layers=1, num_heads=2)
     with mode():
         params, _ = models.gpt.gpt(config).init(key(), TOKENS)
         tokens = generate(

@@ -67,7 +67,7 @@ def twin(params, x, k, normalized=False):
 
 
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
-@pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalized_gates)])
+@pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalize_gates)])
 def test_moe_is_the_formula_of_the_papers(k, gates, dtype, rtol):
     with jax.enable_x64(dtype == np.float64):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
@@ -76,7 +76,7 @@ def test_moe_is_the_formula_of_the_papers(k, gates, dtype, rtol):
     expect_same(got, twin(PARAMS, X, k, gates is not None), rtol)
 
 
-def linear(params, x, k):
+def dense(params, x, k):
     """Every expert computes every token, and the weights of those not chosen are 0."""
     p = jax.nn.softmax(x @ params["router"]["kernel"])
     chosen = p >= jnp.sort(p, axis=1)[:, -k][:, None]
@@ -86,6 +86,7 @@ def linear(params, x, k):
     return jnp.einsum("enh,eho,ne->no", hidden, own["down"], jnp.where(chosen, p, 0))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
 def test_the_gradients_are_those_of_the_dense_form(dtype, rtol):
     with jax.enable_x64(dtype == np.float64):

@@ -88,6 +88,7 @@ def ours(x, memory, query, key, value, out, biases, out_bias):
     return layers.multi_head_attention(params, x, memory, mask=mask)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("memory_features", [E, 5])
 def test_multi_head_attention_is_that_of_torch(memory_features):
     params = make(memory_features=memory_features)
@@ -126,6 +127,7 @@ def decode(x, cache):
     return attend_with_cache(PARAMS, x, cache, mask=mask, bias=bias, rotate=rope)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("pieces", [[1] * T, [3, 1, 2], [T]])
 def test_decoding_with_a_cache_is_the_full_pass(pieces):
     TRACES.clear()

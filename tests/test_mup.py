@@ -11,10 +11,10 @@ from fnn import losses, models, optim, tree
 from fnn.activations import relu
 from fnn.initializers import ones
 from fnn.layers import linear
-from fnn.optim.lr_scaling import more_inputs
+from fnn.optim.lr_scaling import _inputs_ratio
 
 MLP = models.mlp.MLPConfig(widths=(64, 64), out_features=4)
-GPT = models.gpt.gpt2(vocabulary=16, max_length=8, features=64, num_layers=1, num_heads=4)
+GPT = models.gpt.gpt2(vocab_size=16, max_length=8, features=64, num_layers=1, num_heads=4)
 STEPS = 4
 
 
@@ -84,6 +84,7 @@ def mlp_by_width():
     return {way: np.array([mlp_moves(w, way) for w in WIDTHS]) for way in (False, True)}
 
 
+@pytest.mark.slow
 def test_in_an_mlp_with_mup_a_step_moves_activations_alike_at_every_width(mlp_by_width):
     moves = mlp_by_width[True]  # (widths, layers)
     # One seed with 8 examples: the exact law holds for infinite widths. The standard way has
@@ -107,7 +108,7 @@ TOKENS = jax.random.randint(jax.random.key(2), (4, 9), 0, 16)
 
 def gpt_moves(width, with_mup):
     """How far four steps move the features before the head, and the logits."""
-    config = models.gpt.gpt2(vocabulary=16, max_length=8, features=width, num_layers=1, num_heads=4)
+    config = models.gpt.gpt2(vocab_size=16, max_length=8, features=width, num_layers=1, num_heads=4)
     optimizer = optim.adam()
     if with_mup:
         config = models.mup.mup_gpt(config, GPT)
@@ -170,12 +171,12 @@ def test_attention_is_scaled_by_the_features_of_a_head_not_by_their_root():
     ],
 )
 def test_the_inputs_of_a_kernel_are_told_from_its_outputs(path, base, shape, times):
-    assert more_inputs(path, base, shape) == times
+    assert _inputs_ratio(path, base, shape) == times
 
 
 def test_scaled_blocks_are_scaled_one_by_one():
     # Blocks in a scan have a first axis of their number, which does not differ.
-    assert more_inputs("blocks/mlp/up/kernel", (2, 64, 256), (2, 256, 1024)) == 4
+    assert _inputs_ratio("blocks/mlp/up/kernel", (2, 64, 256), (2, 256, 1024)) == 4
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_scaled_blocks_are_scaled_one_by_one():
             "mup_gpt: expected 1 layers and hidden features 2 times the base's",
         ),
         (
-            lambda: more_inputs("out/kernel", (4, 16, 64), (8, 32, 128)),
+            lambda: _inputs_ratio("out/kernel", (4, 16, 64), (8, 32, 128)),
             "expected inputs and outputs of 'out/kernel' to grow alike",
         ),
         (

@@ -59,6 +59,7 @@ def test_layer_norm_does_not_see_the_scale_and_shift_of_its_input():
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("value", [0.0, 7.3, 1e4])
 def test_a_constant_row_gives_the_bias_and_finite_slopes(value):
     params, x = some_params(7), jnp.full((2, 7), value)
@@ -90,6 +91,7 @@ def by_layer_norm(x, eps):
 
 
 # All in float64: the two differ by roundings of 1e-16, some of them multiplied.
+@pytest.mark.slow
 def test_the_derivative_by_hand_is_the_derivative():
     with jax.enable_x64(True):
         x, eps = jnp.asarray(normal(3, 6), jnp.float64), jnp.float64(0.1)
@@ -109,6 +111,7 @@ def test_the_second_derivative_is_right_too():
         np.testing.assert_allclose(twice(by_layer_norm), twice(plain_layer_norm), rtol=1e-9)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [(6, 3), (2, 3, 3)])
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_batch_norm_is_its_formula_in_training(shape, mean):

@@ -245,6 +245,7 @@ def test_weight_norm_is_that_of_torch(make):
                 assert np.abs(np.asarray(a) - b).max() <= rtol * np.abs(b).max()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [lambda: torch.nn.Linear(5, 3), lambda: torch.nn.Conv2d(2, 3, 3)])
 def test_spectral_norm_and_its_power_iteration_are_those_of_torch(make):
     torch.manual_seed(0)
@@ -317,14 +318,14 @@ def test_a_weight_normalized_layer_starts_as_the_layer_itself():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda x: layers.group_norm({}, x, 4), "group_norm: expected groups that divide the 6"),
-        (lambda x: layers.group_norm({}, x, 0), "group_norm: expected groups"),
+        (lambda x: layers.group_norm({}, x, 4), "group_norm: expected num_groups to divide the 6"),
+        (lambda x: layers.group_norm({}, x, 0), "group_norm: expected num_groups"),
         (lambda x: layers.instance_norm({}, x[:, :1]), "instance_norm: expected x of shape"),
         (lambda x: layers.instance_norm({}, x[:, 0]), "instance_norm: expected x of shape"),
         (lambda x: layers.rms_norm({"scale": jnp.ones(5)}, x), "rms_norm: expected x of shape"),
         (
             lambda x: layers.spectral_norm(jnp.ones((2, 2)), {}, train=True, iterations=0),
-            "spectral_norm: expected .* to be a whole number above 0, got 0",
+            "spectral_norm: expected .* to be a positive integer, got 0",
         ),
         (
             lambda x: nn.weight_norm(nn.rms_norm()).init(jax.random.key(0), x),

@@ -11,34 +11,8 @@ import pytest
 from fnn import optim, tree
 from fnn.optim._base import bias_correction, decay_weights, moving_average
 from tests import registry
+from tests.optim_runs import GRADS, LR, START, STEPS, adam_twin, expect_updates, mean, run
 from tests.shapes import unchecked
-
-STEPS, LR = 50, 0.1
-GRADS = np.random.default_rng(0).normal(size=(STEPS, 4)).astype(np.float32)
-START = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
-
-
-def run(optimizer, grads=GRADS, start=START, lr=LR):
-    """Parameters after every update."""
-
-    def step(carry, g):
-        params, state = carry
-        updates, state = optimizer.update({"w": g}, state, params, lr)
-        params = tree.add(params, updates)
-        return (params, state), params["w"]
-
-    params = {"w": jnp.asarray(start)}
-    scan = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.asarray(grads))[1])
-    return np.asarray(scan((params, optimizer.init(params))))
-
-
-def run_twin(direction):
-    """The same in float64; `direction(g, p, t, memory)` keeps its state in the dict `memory`."""
-    p, memory, path = START.astype(np.float64), {}, []
-    for t, g in enumerate(GRADS.astype(np.float64), start=1):
-        p = p - LR * direction(g, p, t, memory)
-        path.append(p)
-    return np.stack(path)
 
 
 def momentum_twin(g, p, t, memory, mu=0.9, ahead=False):
@@ -47,29 +21,21 @@ def momentum_twin(g, p, t, memory, mu=0.9, ahead=False):
 
 
 def rmsprop_twin(g, p, t, memory, rho=0.9, eps=1e-8):
-    memory["v"] = rho * memory.get("v", 0) + (1 - rho) * g**2
-    return g / (np.sqrt(memory["v"]) + eps)
-
-
-def adam_twin(g, p, t, memory, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
-    memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
-    memory["v"] = b2 * memory.get("v", 0) + (1 - b2) * g**2
-    m, v = memory["m"] / (1 - b1**t), memory["v"] / (1 - b2**t)
-    return m / (np.sqrt(v) + eps) + decay * p
+    return g / (np.sqrt(mean(memory, "v", rho, g**2)) + eps)
 
 
 def lion_twin(g, p, t, memory, b1=0.9, b2=0.99, decay=0.0):
     m = memory.get("m", 0)
-    memory["m"] = b2 * m + (1 - b2) * g
+    mean(memory, "m", b2, g)
     return np.sign(b1 * m + (1 - b1) * g) + decay * p
 
 
 part = functools.partial
 TWINS = [
     (optim.sgd(), lambda g, p, t, memory: g),
-    (optim.momentum(), momentum_twin),
-    (optim.momentum(momentum=0.5), part(momentum_twin, mu=0.5)),
-    (optim.nesterov(), part(momentum_twin, ahead=True)),
+    (optim.sgd(momentum=0.9), momentum_twin),
+    (optim.sgd(momentum=0.5), part(momentum_twin, mu=0.5)),
+    (optim.sgd(momentum=0.9, nesterov=True), part(momentum_twin, ahead=True)),
     (optim.rmsprop(), rmsprop_twin),
     (optim.rmsprop(decay=0.99, eps=0.1), part(rmsprop_twin, rho=0.99, eps=0.1)),
     (optim.adam(), adam_twin),
@@ -84,22 +50,28 @@ NAMES = [
 ]  # fmt: skip
 
 
-def expect_updates(optimizer, twin):
-    expected = run_twin(twin)
-    # Fifty roundings of the parameters, each at most 6e-8 of the largest.
-    np.testing.assert_allclose(run(optimizer), expected, atol=2e-6 * np.abs(expected).max())
-
-
 @pytest.mark.parametrize(("optimizer", "twin"), TWINS, ids=NAMES)
 def test_fifty_updates_are_those_of_the_paper(optimizer, twin):
     expect_updates(optimizer, twin)
 
 
-@pytest.mark.parametrize(
-    "make", [part(optim.momentum, momentum=0.0), part(optim.nesterov, momentum=0.0)]
-)
-def test_without_momentum_it_is_gradient_descent(make):
-    np.testing.assert_array_equal(run(make()), run(optim.sgd()))
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_that_is_an_array_of_0_is_gradient_descent(nesterov):
+    traced = optim.sgd(momentum=jnp.float32(0), nesterov=nesterov)
+    np.testing.assert_array_equal(run(traced), run(optim.sgd()))
+
+
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_without_momentum_there_is_no_state(zero):
+    params = {"w": jnp.ones(3)}
+    assert optim.sgd(momentum=zero).init(params) == optim.sgd().init(params) == ()
+    velocity = optim.sgd(momentum=jnp.float32(0)).init(params).v
+    np.testing.assert_array_equal(velocity["w"], np.zeros(3))
+
+
+def test_nesterov_without_momentum_is_refused():
+    with pytest.raises(ValueError, match="sgd: expected momentum above 0 .* got 0; pass momentum="):
+        optim.sgd(nesterov=True)
 
 
 def test_gradient_descent_is_linear_in_the_rate_and_the_gradient():
@@ -211,7 +183,7 @@ def test_clipping_keeps_the_direction_and_limits_the_norm():
 
 
 @pytest.mark.parametrize("max_norm", [5.0, 6.0, 1e9])
-def test_below_the_limit_clipping_is_the_identity_to_the_bit(max_norm):
+def test_below_the_limit_clipping_is_bitwise_the_identity(max_norm):
     jax.tree.map(np.testing.assert_array_equal, clip(max_norm, TWO), TWO)
 
 
@@ -227,7 +199,7 @@ def test_a_gradient_that_is_not_finite_stays_so():
         assert not tree.all_finite(clip(1.0, {"a": jnp.array([1.0, bad])}))
 
 
-def test_clipping_by_value_cuts_each_number():
+def test_clipping_by_value_clips_each_element():
     grads = {"w": jnp.array([-3.0, 0.2, 0.5])}
     assert optim.clip_by_value(0.5).update(grads, (), {})[0]["w"].tolist() == [
         -0.5,
@@ -242,10 +214,12 @@ def test_clipping_by_value_takes_a_traced_limit_and_bfloat16():
 
 
 def test_a_chain_is_its_parts_one_after_another():
-    chain = optim.chain(optim.clip_by_value(0.5), optim.clip_by_global_norm(0.6), optim.momentum())
+    chain = optim.chain(
+        optim.clip_by_value(0.5), optim.clip_by_global_norm(0.6), optim.sgd(momentum=0.9)
+    )
     by_hand = np.clip(GRADS.astype(np.float64), -0.5, 0.5)
     by_hand *= np.minimum(1, 0.6 / np.linalg.norm(by_hand, axis=1, keepdims=True))
-    expected = run(optim.momentum(), grads=by_hand.astype(np.float32))
+    expected = run(optim.sgd(momentum=0.9), grads=by_hand.astype(np.float32))
     np.testing.assert_allclose(run(chain), expected, atol=2e-6)
 
 

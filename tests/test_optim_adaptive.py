@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from fnn.optim.adam_variants import effective_length
-from tests.optim_runs import GRADS, LR, START, STEPS, expect_updates, run, run_twin
+from fnn.optim.adam_variants import _effective_length
+from tests.optim_runs import GRADS, LR, START, STEPS, expect_updates, mean, run, run_twin
 from tests.registry.optimizers_adaptive import OPTIMIZERS as ROWS
 
 part = functools.partial
-
-
-def mean(memory, name, decay, new):
-    memory[name] = decay * memory.get(name, 0) + (1 - decay) * new
-    return memory[name]
 
 
 def signum_twin(g, p, t, memory, mu=0.9):
@@ -285,18 +280,19 @@ def test_radam_is_plain_momentum_until_its_moment_is_ready():
     assert 0.01 < share.min() <= share.max() < 0.03
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("b2", [0.0, 0.5, 0.9, 0.999, 0.99999])
 def test_the_effective_length_of_a_mean_is_exact(b2):
     steps = jnp.array([1.0, 2.0, 5.0, 100.0, 10_000.0, 1_000_000.0])
     most = 2 / (1 - b2) - 1
     expected = [most - 2 * t * b2**t / (1 - b2**t) for t in steps.tolist()]
-    plain = jax.vmap(lambda t: effective_length(b2, t))(steps)
+    plain = jax.vmap(lambda t: _effective_length(b2, t))(steps)
     # A dozen roundings of 6e-8, and the double's own cancellation of 1e-16 * most.
     np.testing.assert_allclose(plain, expected, rtol=1e-6)
     rounded = float(np.float32(b2))
     most = 2 / (1 - rounded) - 1
     expected = [most - 2 * t * rounded**t / (1 - rounded**t) for t in steps.tolist()]
-    traced = jax.vmap(effective_length, (None, 0))
+    traced = jax.vmap(_effective_length, (None, 0))
     np.testing.assert_allclose(traced(jnp.float32(b2), steps), expected, rtol=1e-6)
 
 
@@ -400,7 +396,7 @@ def test_decay_without_a_gradient_shrinks_the_marked_leaves_alone(name):
         np.testing.assert_allclose(step["bias"], [bias], rtol=1e-6)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row):
     grads = GRADS[:20].copy()
@@ -425,13 +421,21 @@ def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row)
     assert tree.all_finite(jax.jit(jax.grad(trained))(hyper))
 
 
-IN_PLACE = ("adam", "nadam", "radam", "adamax", "amsgrad", "adabelief", "yogi", "adan", "ademamix")
-IN_PLACE += ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adopt", "schedule_free_sgd")
+IN_PLACE = {
+    make.__name__: make
+    for make in (
+        optim.adam, optim.nadam, optim.radam, optim.adamax, optim.amsgrad, optim.adabelief,
+        optim.yogi, optim.contrib.adan, optim.contrib.ademamix, optim.sgd, optim.rmsprop,
+        optim.adagrad, optim.contrib.adopt, optim.schedule_free_sgd,
+    )
+}  # fmt: skip
+IN_PLACE["sgd with momentum"] = part(optim.sgd, momentum=0.9)
+IN_PLACE["sgd with nesterov"] = part(optim.sgd, momentum=0.9, nesterov=True)
 
 
-@pytest.mark.parametrize("name", IN_PLACE)
-def test_a_donated_state_is_overwritten_without_a_copy(name):
-    optimizer = (getattr(optim, name, None) or getattr(optim.contrib, name))()
+@pytest.mark.parametrize("make", IN_PLACE.values(), ids=IN_PLACE)
+def test_a_donated_state_is_overwritten_without_a_copy(make):
+    optimizer = make()
     params = {"w": jnp.zeros((32, 64))}
 
     def step(params, state, grads):

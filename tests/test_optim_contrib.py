@@ -52,7 +52,7 @@ TWINS = {
     "mechanize": (contrib.mechanize(optim.sgd()), twins.mechanize(), 1.0),
     "mechanize, other": (
         contrib.mechanize(
-            optim.momentum(momentum=0.5),
+            optim.sgd(momentum=0.5),
             first_scale=0.01, weight_decay=0.1, eps=1e-3, num_betas=3,
         ),
         twins.mechanize(0.01, 0.1, 1e-3, 3, momentum=0.5),
@@ -120,7 +120,7 @@ TWINS = {
 ORIGIN = {name: np.zeros_like(p) for name, p in START.items()}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", TWINS)
 def test_fifty_updates_are_those_of_the_paper(name):
     optimizer, twin, lr = TWINS[name]
@@ -163,6 +163,7 @@ def test_there_is_an_example_of_each():
     assert {name.split()[0] for name in EXAMPLES} == set(contrib.__all__) - elsewhere
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_gradients_of_zero_move_nothing_and_the_one_after_them_is_finite(name):
     optimizer = EXAMPLES[name]
@@ -197,6 +198,7 @@ def test_a_loss_at_or_below_its_bound_is_a_reason_to_stay(name, loss):
 QUICK = ("dog", "momo_adam", "sm3")  # the others take long to compile
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in EXAMPLES]
 )
@@ -222,7 +224,7 @@ def test_the_steps_of_bfloat16_parameters_are_those_of_float32(name):
             np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row):
     steps = 8
@@ -289,6 +291,7 @@ def test_optimistic_players_come_to_the_saddle_which_others_leave():
     assert duel(contrib.optimistic_gradient_descent(beta=0.0))[-1] > 4
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -397,7 +400,7 @@ def far(optimizer, lr=1.0, steps=400):
         (contrib.dog(), 1500),
         (contrib.dowg(), 400),
         (contrib.cocob(), 400),
-        (contrib.mechanize(optim.momentum(momentum=0.5)), 400),
+        (contrib.mechanize(optim.sgd(momentum=0.5)), 400),
     ],
     ids=["dog", "dowg", "cocob", "mechanize"],
 )
@@ -428,7 +431,7 @@ def test_mechanic_keeps_the_weights_and_the_loss_scale_of_its_optimizer():
     assert optimizer.loss_scale(state) == 2.0**16
     updates, state = optimizer.update(grads, state, params, 1.0)
     assert optimizer.weights(state, tree.add(params, updates))["w"].shape == (1,)
-    with pytest.raises(ValueError, match="mechanize: expected num_betas to be a whole number"):
+    with pytest.raises(ValueError, match="mechanize: expected num_betas to be a positive integer"):
         contrib.mechanize(optim.sgd(), num_betas=0)
 
 
@@ -468,7 +471,7 @@ def test_galore_refuses_what_does_not_fit_into_a_few_directions():
         contrib.galore(optim.ema(optim.sgd()), rank=1)
     with pytest.raises(ValueError, match="galore: expected optimizers without a loss scale"):
         contrib.galore(optim.dynamic_loss_scale(optim.sgd()), rank=1)
-    with pytest.raises(ValueError, match="galore: expected rank to be a whole number above 0"):
+    with pytest.raises(ValueError, match="galore: expected rank to be a positive integer"):
         contrib.galore(optim.sgd(), rank=0)
 
 

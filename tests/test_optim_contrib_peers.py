@@ -121,7 +121,7 @@ OPTAX = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_updates_are_those_of_optax(name):
     ours, theirs, lr, factor = OPTAX[name]
@@ -163,6 +163,7 @@ WITH_LOSS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", WITH_LOSS)
 def test_fifty_updates_by_the_loss_are_those_of_optax(name):
     ours, theirs, lr = WITH_LOSS[name]

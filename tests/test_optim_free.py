@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from tests.optim_runs import GRADS, LR, START, run, run_weights
+from tests.optim_runs import GRADS, LR, START, expect_path, run, run_weights
 
 part = functools.partial
 # The first rate is 0, and the last ones are lower than the largest.
@@ -63,12 +63,6 @@ FREE = {
         part(schedule_free_twin, part(second_moment, 0.9, 0.1), beta=0.98),
     ),
 }
-
-
-def expect_path(got, expected, rtol=2e-6):
-    for one, other in zip(got, expected, strict=True):
-        # Fifty roundings of the parameters, each at most 6e-8 of the largest.
-        np.testing.assert_allclose(one, other, rtol=0, atol=rtol * np.abs(other).max())
 
 
 @pytest.mark.parametrize(("optimizer", "twin"), FREE.values(), ids=FREE)
@@ -252,6 +246,7 @@ def test_decay_falls_on_the_marked_leaves_alone(name):
     np.testing.assert_array_equal(updates["bias"], [0])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["prodigy", "dadapt_adam", "schedule_free_adamw"])
 def test_the_gradient_by_the_rate_through_twenty_updates_is_finite(name):
     optimizer = named(name)()

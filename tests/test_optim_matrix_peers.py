@@ -66,7 +66,7 @@ def run_torch(make, names=MATRICES, turned=False):
 
 
 def apart(got, expected):
-    """The largest difference, as a share of the largest parameter."""
+    """The largest difference, as a fraction of the largest parameter."""
     return max(np.abs(got[n] - expected[n]).max() / np.abs(expected[n]).max() for n in expected)
 
 
@@ -84,6 +84,7 @@ OPTAX = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_clipped_and_scheduled_updates_are_those_of_optax(name):
     ours, theirs = OPTAX[name]
@@ -122,6 +123,7 @@ def test_the_first_update_of_muon_is_that_of_optax_and_the_others_are_near():
     assert 1e-4 < apart(*all_updates) < 0.3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [(4, 4), (3, 9), (9, 3)])
 def test_newton_schulz_is_that_of_optax(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -131,6 +133,7 @@ def test_newton_schulz_is_that_of_optax(shape):
     np.testing.assert_allclose(optim.newton_schulz(jnp.asarray(x)), theirs, atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("scale", "theirs"), [(optim.width_scale, "original"), (optim.adamw_scale, "match_rms_adamw")]
 )

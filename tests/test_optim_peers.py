@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fnn import optim, schedules
-from tests.optim_runs import GRADS, LR, START, STEPS, run, run_twin
-from tests.test_optim_adaptive import adan_twin, amsgrad_twin, mean, radam_twin
+from tests.optim_runs import GRADS, LR, START, STEPS, apart, mean, run, run_twin
+from tests.test_optim_adaptive import adan_twin, amsgrad_twin, radam_twin
 
 torch.set_num_threads(1)
 part = functools.partial
@@ -58,18 +58,17 @@ def expect_close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def apart(got, expected):
-    return np.abs(got - expected).max() / np.abs(expected).max()
-
-
 def clipped(optimizer):
     return optim.chain(optim.clip_by_global_norm(MAX_NORM), optimizer)
 
 
 OPTAX = {
     "sgd": (optim.sgd(), optax.sgd(1.0)),
-    "momentum": (optim.momentum(), optax.sgd(1.0, momentum=0.9)),
-    "nesterov": (optim.nesterov(), optax.sgd(1.0, momentum=0.9, nesterov=True)),
+    "momentum": (optim.sgd(momentum=0.9), optax.sgd(1.0, momentum=0.9)),
+    "nesterov": (
+        optim.sgd(momentum=0.9, nesterov=True),
+        optax.sgd(1.0, momentum=0.9, nesterov=True),
+    ),
     "rmsprop": (optim.rmsprop(), optax.rmsprop(1.0, eps_in_sqrt=False)),
     "adam": (optim.adam(), optax.adam(1.0)),
     "adamw": (optim.adamw(weight_decay=0.1), optax.adamw(1.0, weight_decay=0.1)),
@@ -94,6 +93,7 @@ OPTAX = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_clipped_updates_are_those_of_optax(name):
     optimizer, transformation = OPTAX[name]
@@ -103,8 +103,11 @@ def test_fifty_clipped_updates_are_those_of_optax(name):
 
 TORCH = {
     "sgd": (optim.sgd(), torch.optim.SGD),
-    "momentum": (optim.momentum(), part(torch.optim.SGD, momentum=0.9)),
-    "nesterov": (optim.nesterov(), part(torch.optim.SGD, momentum=0.9, nesterov=True)),
+    "momentum": (optim.sgd(momentum=0.9), part(torch.optim.SGD, momentum=0.9)),
+    "nesterov": (
+        optim.sgd(momentum=0.9, nesterov=True),
+        part(torch.optim.SGD, momentum=0.9, nesterov=True),
+    ),
     "rmsprop": (optim.rmsprop(decay=0.99), torch.optim.RMSprop),
     "adam": (optim.adam(), torch.optim.Adam),
     "adamw": (optim.adamw(weight_decay=0.1), part(torch.optim.AdamW, weight_decay=0.1)),
@@ -122,6 +125,7 @@ TORCH = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", TORCH)
 def test_fifty_clipped_updates_are_those_of_torch(name):
     optimizer, make = TORCH[name]

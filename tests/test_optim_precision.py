@@ -9,7 +9,7 @@ import pytest
 
 from fnn import checkpoint, optim, schedules, tree
 from fnn.keys import run_keys
-from fnn.optim.mixed_precision import _by_chance
+from fnn.optim.mixed_precision import _round_randomly
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_run, make_step
 from fnn.types import Data, Model, Objective
@@ -73,6 +73,7 @@ def test_without_help_no_parameter_of_16_bits_moves_at_a_usual_rate():
     assert (before != after).sum() == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_with_help_nearly_all_of_them_move_and_by_as_much_as_in_float32(wrapper):
     before, after = kernels(wrapper)
@@ -85,12 +86,12 @@ def test_with_help_nearly_all_of_them_move_and_by_as_much_as_in_float32(wrapper)
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_parameters_of_32_bits_are_unchanged_to_the_bit(wrap):
+def test_parameters_of_32_bits_are_bitwise_unchanged(wrap):
     np.testing.assert_array_equal(run(wrap(optim.adam())), run(optim.adam()))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_the_parameters_are_the_rounded_master_to_the_bit(dtype):
+def test_the_parameters_are_bitwise_the_rounded_master(dtype):
     start = jnp.asarray(START, dtype)
     path, weights, state = run_weights(optim.master_weights(optim.adam()), start=start, lr=3e-4)
     single = run(optim.adam(), start=start.astype(jnp.float32), lr=3e-4)
@@ -128,10 +129,10 @@ def test_a_search_among_masters_sees_the_rounded_model():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("x", [1.001, -3.3e-3, 0.0, 2.5, 1e-6, -200.3])
-def test_rounding_by_chance_takes_a_neighbor_and_is_right_on_average(dtype, x):
+def test_stochastic_rounding_takes_a_neighbor_and_is_unbiased(dtype, x):
     n = 4096
     chance = (jnp.arange(n, dtype=jnp.float32) + 0.5) / n  # every chance the same number of times
-    rounded = np.asarray(_by_chance(jnp.full(n, x, jnp.float32), dtype, chance), np.float64)
+    rounded = np.asarray(_round_randomly(jnp.full(n, x, jnp.float32), dtype, chance), np.float64)
     np.testing.assert_array_equal(rounded, np.asarray(jnp.asarray(rounded, dtype), np.float64))
     exact = float(np.float32(x))
     gap = rounded.max() - rounded.min()
@@ -140,10 +141,10 @@ def test_rounding_by_chance_takes_a_neighbor_and_is_right_on_average(dtype, x):
     assert abs(rounded.mean() - exact) <= gap / n
 
 
-def test_rounding_by_chance_keeps_what_is_not_finite_and_the_derivative():
+def test_stochastic_rounding_keeps_non_finite_values_and_the_derivative():
     strange = jnp.array([jnp.inf, -jnp.inf, jnp.nan])
-    np.testing.assert_array_equal(_by_chance(strange, jnp.bfloat16, jnp.zeros(3)), strange)
-    slope = jax.grad(lambda x: _by_chance(x, jnp.bfloat16, jnp.float32(0.3)))(1.001)
+    np.testing.assert_array_equal(_round_randomly(strange, jnp.bfloat16, jnp.zeros(3)), strange)
+    slope = jax.grad(lambda x: _round_randomly(x, jnp.bfloat16, jnp.float32(0.3)))(1.001)
     assert slope == 1
 
 
@@ -182,6 +183,7 @@ def test_narrow_training_may_be_swept_over_rates_and_draws():
         )
 
 
+@pytest.mark.slow
 def test_the_gradient_through_narrow_training_is_that_of_wide_training():
     def last(lr, wrap, dtype):
         params = {"w": jnp.asarray(START, dtype)}
@@ -232,6 +234,7 @@ def scaled(make, **options):
     return lambda: optim.dynamic_loss_scale(make(), **options)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [optim.sgd, lambda: optim.sam(optim.sgd(), rho=1e-3)])
 def test_a_scaled_loss_gives_float16_the_gradient_that_it_loses_without(make):
     single, expected, _ = steps_of(half_recipe(make, jnp.float32), 1, lr=1e7)

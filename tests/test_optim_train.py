@@ -62,6 +62,7 @@ AVERAGES = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("optimizer", "shares"), AVERAGES.values(), ids=AVERAGES)
 def test_a_run_evaluates_with_the_average_and_trains_without_it(optimizer, shares):
     state, history = run_with(optimizer)
@@ -140,6 +141,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_schedule_counts_the_updates_of_an_accumulation(name):
     assert lrs_of(WRAPPED[name](), 5) == [0, 0, 1, 1, 2]
@@ -227,6 +229,7 @@ FROZEN = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", FROZEN)
 def test_no_gradient_is_computed_for_what_is_frozen(name):
     """What is left is the forward pass and the gradient of the head."""
@@ -235,6 +238,7 @@ def test_no_gradient_is_computed_for_what_is_frozen(name):
     assert flops(deep_recipe(FROZEN[name]())) < forward + 0.3 * (whole - forward)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gradient", [whole_batch, microbatches(3), private_gradient(1e6, 0.0)])
 def test_the_norm_of_the_gradient_is_that_of_what_trains(gradient):
     recipe = deep_recipe(optim.freeze(optim.sgd(), *BODY), gradient=gradient)

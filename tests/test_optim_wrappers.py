@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fnn import optim, tree
-from fnn.optim._wrap import choose
+from fnn.optim._wrap import tree_where
 from fnn.types import Objective, unscaled
-from tests.optim_runs import GRADS, LR, START, STEPS, run, run_weights
+from tests.optim_runs import GRADS, LR, START, STEPS, expect_path, run, run_weights
 from tests.tiny import assert_same_bits
 
 part = functools.partial
@@ -104,12 +104,6 @@ TWINS = {
     "swa 7": (optim.swa(optim.sgd(), start=3, period=7), part(swa_twin, 3, 7)),
     "accumulate": (optim.accumulate(optim.adam(), steps=4), part(accumulate_twin, 4)),
 }
-
-
-def expect_path(got, expected, rtol=2e-6):
-    for one, other in zip(got, expected, strict=True):
-        # Fifty roundings of the parameters, each at most 6e-8 of the largest.
-        np.testing.assert_allclose(one, other, rtol=0, atol=rtol * np.abs(other).max())
 
 
 @pytest.mark.parametrize(("optimizer", "twin"), TWINS.values(), ids=TWINS)
@@ -370,7 +364,7 @@ def test_accumulation_around_sam_is_refused_and_inside_it_allowed():
 
 def test_accumulation_wants_at_least_one_step():
     with pytest.raises(
-        ValueError, match="accumulate: expected steps to be a whole number above 0, got"
+        ValueError, match="accumulate: expected steps to be a positive integer, got"
     ):
         optim.accumulate(optim.sgd(), steps=0)
 
@@ -438,5 +432,5 @@ def test_before_the_first_update_the_weights_are_the_parameters():
 
 def test_typed_keys_may_be_part_of_a_state_that_is_chosen():
     one, other = jax.random.key(1), jax.random.key(2)
-    chosen = choose(jnp.array(False), {"key": one}, {"key": other})["key"]
+    chosen = tree_where(jnp.array(False), {"key": one}, {"key": other})["key"]
     assert_same_bits(jax.random.key_data(chosen), jax.random.key_data(other))

@@ -26,6 +26,7 @@ def positions(n, batch_size, seed=0, steps=None):
     return np.asarray(of_step(jnp.arange(steps))).ravel()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("n", "batch_size"), SIZES)
 def test_every_example_comes_exactly_once_per_epoch(n, batch_size):
     seen = positions(n, batch_size)
@@ -90,6 +91,7 @@ def position_twin(words, n, p):
     return x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("n", "batch_size"), [(7, 3), (60_000, 128), (2**30, 2**9), (2**30 - 35, 1000)]
 )
@@ -126,10 +128,10 @@ def test_an_order_that_favors_some_is_found():
     ("n", "batch_size", "message"),
     [
         (0, 1, "order: expected at least one example, got an empty dataset"),
-        (-1, 1, "order: expected n to be a whole number of at least 0, got -1"),
+        (-1, 1, "order: expected n to be a non-negative integer, got -1"),
         (2**30 + 1, 1, "order: expected at most 1073741824 examples, got 1073741825"),
         (5, 6, "order: expected batch_size from 1 to the 5 examples, got 6"),
-        (5, 0, "order: expected batch_size to be a whole number above 0, got 0"),
+        (5, 0, "order: expected batch_size to be a positive integer, got 0"),
     ],
 )
 def test_impossible_sizes_are_refused(n, batch_size, message):

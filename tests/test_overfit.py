@@ -198,7 +198,7 @@ def test_running_statistics_that_lag_are_told_although_the_batch_is_learned():
 def test_bad_arguments_are_refused_as_a_fit_refuses_them():
     with pytest.raises(ValueError, match="batch_size: expected at most the 24 examples"):
         overfit_one_batch(recipe, data(), key=KEY, hyper={"lr": 1.0}, batch_size=25)
-    with pytest.raises(ValueError, match="expected steps to be a whole number above 0"):
+    with pytest.raises(ValueError, match="expected steps to be a positive integer"):
         overfit(steps=0)
 
 
@@ -296,6 +296,7 @@ FAILURES = {
 OFTEN = ("healthy", "zeros", "dead relu", "sigmoids in a stack", "an exploding rnn", "one label")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in OFTEN)) for n in FAILURES]
 )
@@ -322,6 +323,7 @@ def test_a_bad_start_does_not_pass_by_getting_to_chance():
     assert e.constant_loss <= -(part * np.log(part)).sum() * (1 + 1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("loss", "y", "guess"),
     [
@@ -358,6 +360,7 @@ def test_layers_of_a_stack_are_named_apart():
     )
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_example_is_judged_by_its_first_loss():
     made = lambda hyper: recipe(hyper)  # noqa: E731
     result = overfit_one_batch(made, data(), key=KEY, hyper={"lr": 1.0}, batch_size=1, steps=100)

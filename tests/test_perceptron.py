@@ -53,7 +53,7 @@ def test_gates_that_a_line_separates_are_learned_by_the_rule_of_1958(name):
     params, mistakes, _ = trained(GATES, yes, epochs=20)
     assert mistakes == 0
     scores, _ = models.perceptron.perceptron().apply(params, (), jnp.asarray(GATES))
-    np.testing.assert_array_equal(models.perceptron.says_yes(scores), yes)
+    np.testing.assert_array_equal(models.perceptron.fires(scores), yes)
 
 
 def test_xor_is_never_learned():
@@ -61,7 +61,7 @@ def test_xor_is_never_learned():
     params, mistakes, _ = trained(GATES, yes, epochs=20)
     assert mistakes > 0
     scores, _ = models.perceptron.perceptron().apply(params, (), jnp.asarray(GATES))
-    assert (np.asarray(models.perceptron.says_yes(scores)) != yes).any()
+    assert (np.asarray(models.perceptron.fires(scores)) != yes).any()
 
 
 def test_corrections_stay_below_novikoffs_bound():

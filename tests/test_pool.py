@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnn import layers
-from fnn.layers import Padding
 from tests.against_torch import expect_like_torch
 from tests.registry.rows import normal
 from tests.shapes import unchecked
@@ -98,6 +97,7 @@ def test_global_pools_are_those_of_torch():
     expect_like_torch(cases, normal(2, 3, 4, 2))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("window", [(2, 2), (3, 2)])  # at once, and an axis at a time
 def test_of_equal_entries_the_first_has_the_gradient_as_in_torch(window):
     cases = {
@@ -123,7 +123,12 @@ def test_nan_wins_over_every_number():
 @pytest.mark.parametrize("size", [4, 5])
 def test_a_constant_stays_what_it_is_under_every_padding(size):
     pools = (layers.max_pool, layers.average_pool)
-    choices = [(pool, stride, p) for pool in pools for stride in (1, 2) for p in Padding]
+    choices = [
+        (pool, stride, p)
+        for pool in pools
+        for stride in (1, 2)
+        for p in ("SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT")
+    ]
     every = jax.jit(lambda x: [f(x, (3,), stride=s, padding=p) for f, s, p in choices])
     for y, choice in zip(every(jnp.full((1, size, 2), 3.0)), choices, strict=True):
         assert y.size and (np.asarray(y) == 3.0).all(), choice
@@ -144,7 +149,7 @@ def test_the_stride_is_the_window_unless_it_is_given():
 def test_no_pool_uses_a_window_reduction_which_is_slow_on_a_cpu():
     def total(x):
         pools = (layers.max_pool, layers.average_pool, layers.sum_pool)
-        return sum(pool(x, (3, 3), stride=2, padding=Padding.SAME).sum() for pool in pools)
+        return sum(pool(x, (3, 3), stride=2, padding="SAME").sum() for pool in pools)
 
     text = jax.jit(jax.grad(total)).lower(jnp.zeros((1, 5, 5, 1))).as_text()
     assert "reduce_window" not in text and "select_and_scatter" not in text
@@ -159,14 +164,14 @@ def refused(match, pool, *args, **kwargs):
 def test_bad_input_is_refused_with_what_was_expected():
     x = jnp.ones((1, 4, 4, 2))
     refused("1 window axis", layers.max_pool, x, (2,))
-    refused("window to be a positive", layers.max_pool, x, (0, 2))
+    refused("kernel_size to be a positive", layers.max_pool, x, (0, 2))
     refused("stride to be a positive", layers.average_pool, x, (2, 2), stride=(1, 0))
     refused("at least", layers.sum_pool, x, (5, 5))
     refused("padding below the window", layers.max_pool, x, (2, 2), padding=((2, 0), (0, 0)))
     refused("one pair", layers.average_pool, x, (2, 2), padding=((1, 0),))
-    refused("longer than their padding", layers.max_pool, x[:, :1], (3, 3), padding=Padding.REFLECT)
+    refused("longer than their padding", layers.max_pool, x[:, :1], (3, 3), padding="REFLECT")
     refused("no axis", layers.global_average_pool, jnp.ones((2, 3)))
     refused("no axis", layers.global_max_pool, jnp.ones((2, 3)))
     refused("2 window axes", layers.adaptive_max_pool, jnp.ones((2, 3)), (2, 2))
     refused("3 window axes", layers.adaptive_average_pool, x, (1, 2, 3))
-    refused("places to be a positive", layers.adaptive_average_pool, x, (1, 0))
+    refused("output_size to be a positive", layers.adaptive_average_pool, x, (1, 0))

@@ -61,6 +61,7 @@ def expected():
     return stepped(single)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", MIXED)
 def test_products_are_of_16_bits_and_all_that_is_kept_is_of_32(name, expected):
     products, after, values = stepped(lambda hyper: MIXED[name](single(hyper)))
@@ -107,6 +108,7 @@ def unscaled_float16(recipe):
     return recipe._replace(model=mixed_float16(recipe).model)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gradient", [None, microbatches(4)], ids=["whole", "in parts"])
 def test_gradients_too_small_for_float16_train_when_the_loss_is_scaled(gradient):
     lost, found = (

@@ -31,6 +31,7 @@ def whole(state):
     return np.asarray(model.apply(params, state.model_state, jnp.asarray(X))[0])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 21, 1024])
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
 def test_every_cut_gives_the_outputs_of_the_weights_to_evaluate_with(
@@ -114,11 +115,11 @@ def test_bad_arguments(state):
     given = dict(hyper=HYPER)
     with pytest.raises(ValueError, match="(?s)predict: the recipe's state and .*opt_state"):
         predict(recipe, state, X, **given)
-    with pytest.raises(ValueError, match="predict: expected x of arrays .* got .*float"):
+    with pytest.raises(ValueError, match="predict: x: expected an array with the batch axis"):
         predict(averaged, state, [1.0, 2.0], **given)
-    with pytest.raises(ValueError, match="predict: expected x of arrays .*give one example as x"):
+    with pytest.raises(ValueError, match="predict: x: expected .* give one example as x"):
         predict(averaged, state, np.float32(1), **given)
-    with pytest.raises(ValueError, match="expected batch_size to be a whole number"):
+    with pytest.raises(ValueError, match="expected batch_size to be a positive integer"):
         predict(averaged, state, X, batch_size=0, **given)
     with pytest.raises(ValueError, match="kernel: expected float32.5,8., got float32.2,8."):
         predict(averaged, state, np.ones((3, 5), np.float32), **given)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fnn import initializers, layers, models, nn
+from fnn import initializers, layers, nn
 from fnn.initializers import presets
 
 
@@ -73,6 +73,7 @@ TORCH = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_presets_draw_as_torch_does(name):
     preset, draw = TORCH[name]
@@ -90,6 +91,7 @@ def test_torch_preset_of_attention_has_biases_of_0():
     assert inspect.unwrap(ours) is inspect.unwrap(initializers.zeros)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name, gates", [("rnn", 1), ("lstm", 4), ("gru", 3)])
 def test_torch_presets_of_recurrent_layers_draw_as_torch_does(name, gates):
     torch.manual_seed(0)
@@ -108,16 +110,16 @@ def test_torch_presets_of_recurrent_layers_draw_as_torch_does(name, gates):
 
 
 def test_torch_presets_of_norms_are_torch_s_own_arguments():
-    nn, ours = torch.nn, presets.torch
-    assert ours.layer_norm() == {"eps": nn.LayerNorm(4).eps}
-    assert ours.group_norm() == {"eps": nn.GroupNorm(2, 4).eps}
-    norm = nn.BatchNorm1d(4)
+    ours = presets.torch
+    assert ours.layer_norm() == {"eps": torch.nn.LayerNorm(4).eps}
+    assert ours.group_norm() == {"eps": torch.nn.GroupNorm(2, 4).eps}
+    norm = torch.nn.BatchNorm1d(4)
     assert ours.batch_norm() == {"eps": norm.eps, "decay": 1 - norm.momentum}
-    norm = nn.InstanceNorm1d(4)
+    norm = torch.nn.InstanceNorm1d(4)
     assert ours.instance_norm() == {"eps": norm.eps, "scale": norm.affine, "bias": norm.affine}
     x = torch.full((1, 4), 1e-4)
     y = nn.rms_norm(**ours.rms_norm()).apply({"scale": jnp.ones(4)}, (), jnp.full((1, 4), 1e-4))
-    np.testing.assert_allclose(y[0], nn.RMSNorm(4)(x).detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(y[0], torch.nn.RMSNorm(4)(x).detach().numpy(), rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_flax_presets_of_norms_are_flax_s_own_arguments(linen):
     assert ours.rms_norm() == {"eps": linen.RMSNorm().epsilon}
     assert ours.instance_norm() == {"eps": linen.InstanceNorm().epsilon}
     norm = linen.GroupNorm()
-    assert ours.group_norm() == {"groups": norm.num_groups, "eps": norm.epsilon}
+    assert ours.group_norm() == {"num_groups": norm.num_groups, "eps": norm.epsilon}
     norm = linen.BatchNorm()
     assert ours.batch_norm() == {"eps": norm.epsilon, "decay": norm.momentum}
 
@@ -234,7 +236,7 @@ def test_keras_presets_of_the_other_parameters_follow_its_documentation():
     assert keras.lstm()["forget_bias"] == 1.0
     assert keras.layer_norm() == {"eps": 1e-3}
     assert keras.batch_norm() == {"eps": 1e-3, "decay": 0.99}
-    assert keras.group_norm() == {"groups": 32, "eps": 1e-3}
+    assert keras.group_norm() == {"num_groups": 32, "eps": 1e-3}
     assert keras.rms_norm() == {"eps": 1e-6}
 
 
@@ -255,9 +257,9 @@ def test_layers_take_the_presets_as_their_arguments(library):
     ]
     x = jnp.zeros((2, 3, 32))
     for norm in ("layer_norm", "batch_norm", "rms_norm"):
-        model = getattr(models, norm)(**getattr(preset, norm)())
+        model = getattr(nn, norm)(**getattr(preset, norm)())
         inits.append(lambda model=model: model.init(key(), x)[0])
-    groups = {"groups": 4} if library == "torch" else {}
+    groups = {"num_groups": 4} if library == "torch" else {}
     norm = nn.group_norm(**groups, **preset.group_norm())
     inits.append(lambda: norm.init(key(), x)[0])
     for init in inits:
@@ -355,6 +357,6 @@ def test_initializers_say_which_shape_they_need(initializer, shape, words):
 
 def test_scaled_residual_needs_a_layer():
     with pytest.raises(
-        ValueError, match="scaled_residual: expected n_layers to be a whole number above 0"
+        ValueError, match="scaled_residual: expected n_layers to be a positive integer"
     ):
         initializers.scaled_residual(0)

@@ -45,7 +45,7 @@ def test_descent_with_a_proximal_step_is_the_lasso(alpha):
 
 def test_with_momentum_the_penalty_is_a_fraction_of_l1():
     """The velocity sums 1 / (1 - momentum) gradients, and the threshold none."""
-    found = minimized(optim.proximal_l1(optim.momentum(momentum=0.5), 0.4), lr=0.05)
+    found = minimized(optim.proximal_l1(optim.sgd(momentum=0.5), 0.4), lr=0.05)
     expected = minimized(optim.proximal_l1(optim.sgd(), 0.2), lr=0.1)
     np.testing.assert_allclose(found["w"], expected["w"], atol=2e-5)
     assert (found["w"] == 0).sum() > 5

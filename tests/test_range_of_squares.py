@@ -12,7 +12,7 @@ import pytest
 from fnn import layers, losses, optim, tree
 from fnn.autodiff import safe_norm
 from fnn.data import fit_standardizer
-from fnn.data.augment import noise_at, smote
+from fnn.data.augment import add_noise, smote
 from fnn.layers._normalization import moments
 from tests.registry.rows import normal
 
@@ -41,7 +41,7 @@ NORMS = {
     "layer_norm": lambda x: layers.layer_norm(layers.layer_norm_init(8), x),
     "layer_norm without scale": lambda x: layers.layer_norm({}, x),
     "rms_norm": lambda x: layers.rms_norm(layers.rms_norm_init(8), x),
-    "group_norm": lambda x: layers.group_norm(layers.group_norm_init(8), x, groups=2),
+    "group_norm": lambda x: layers.group_norm(layers.group_norm_init(8), x, num_groups=2),
     "instance_norm": lambda x: layers.instance_norm(
         layers.instance_norm_init(2), x.reshape(6, 4, 2)
     ),
@@ -108,6 +108,7 @@ def test_gradients_at_the_end_of_float32_are_those_elsewhere(name):
     expect_close(slope(jnp.asarray(X) * 1e20) * 1e20, slope(jnp.asarray(X) * 1e3) * 1e3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scale", [*HUGE, *TINY, 1.0])
 def test_norms_of_trees_and_arrays_follow_the_scale(scale):
     expected = np.sqrt(sum((np.float64(leaf) ** 2).sum() for leaf in TREE.values()))
@@ -139,6 +140,7 @@ def test_statistics_follow_the_scale(scale):
     np.testing.assert_allclose(mean[0] / jnp.float32(scale), X.mean(axis=0), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scale", [*HUGE, *TINY])
 def test_trust_ratios_follow_the_scale_of_the_parameters(scale):
     params, grads = {"w": jnp.asarray(X)}, {"w": jnp.asarray(X[::-1])}
@@ -177,8 +179,8 @@ def test_neighbors_and_noise_are_found_at_every_scale():
     rows = smote(key(), scaled(X, 1e25), 5) / jnp.float32(1e25)
     np.testing.assert_allclose(rows, smote(key(), jnp.asarray(X), 5), rtol=1e-5, atol=1e-5)
     wave = jnp.asarray(normal(100))
-    noisy = noise_at(10.0)(key(), wave * 1e25) / jnp.float32(1e25)
-    np.testing.assert_allclose(noisy, noise_at(10.0)(key(), wave), rtol=1e-5, atol=1e-6)
+    noisy = add_noise(10.0)(key(), wave * 1e25) / jnp.float32(1e25)
+    np.testing.assert_allclose(noisy, add_noise(10.0)(key(), wave), rtol=1e-5, atol=1e-6)
 
 
 def test_a_gaussian_with_a_large_variance_has_its_likelihood():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnn import layers, models, nn
+from fnn import layers, nn
 from fnn.initializers import zeros
 from fnn.layers import bidirectional, multilayer, recurrent, reverse_sequences, scan_cell
 from fnn.layers._recurrent_vjp import cell_step, unroll
@@ -82,6 +82,7 @@ def test_layers_agree_with_their_cells_one_step_after_the_other():
     expect_close({**ahead, **{k: outputs[k] for k in outputs if k != "two"}}, expected, SAME)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["lstm", "linear_recurrence"])
 def test_layers_have_the_gradients_of_their_cells_also_by_the_carry(kind):
     layer, cell, _ = LAYERS[kind]
@@ -125,6 +126,7 @@ def test_a_layer_goes_on_from_the_carry_that_it_returned():
     expect_close(*both(PARAMS["lstm"], X), SAME)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", PARTS)
 def test_the_kernel_of_the_hidden_state_has_the_right_second_derivative(kind):
     # The derivative by this kernel is written by hand, and is differentiated here in turn, in both
@@ -154,6 +156,7 @@ def parts_in_float64(kind):
     return cell, jax.tree.map(jnp.asarray, (kernel, carry, inputs))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", PARTS)
 def test_the_slopes_of_a_cell_are_its_derivative(kind):
     with jax.enable_x64(True):
@@ -165,6 +168,7 @@ def test_the_slopes_of_a_cell_are_its_derivative(kind):
         expect_close(cell.pull(slopes, d), pull(d), 1e-14)  # some ten roundings of 1e-16
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("valid", [None, REAL], ids=["all steps", "padded"])
 @pytest.mark.parametrize("kind", PARTS)
 def test_the_derivative_by_hand_is_that_of_the_scan_also_of_outputs_at_padding(kind, valid):
@@ -216,6 +220,7 @@ def test_the_products_of_input_and_kernel_gradient_are_outside_the_scan():
 TOKENS = jnp.array([[0, 3, 1, 1, 2], [2, 2, 2, 0, 3], [1, 0, 3, 3, 3]])  # (B, T)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", PARTS)
 def test_a_layer_over_tokens_is_the_layer_over_their_rows(kind):
     layer, table = LAYERS[kind][0], jnp.asarray(numbers(4, IN, seed=4))
@@ -470,7 +475,7 @@ def test_bad_input_of_what_layers_are_put_into_is_refused():
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_model_of_sequences_refuses_inputs_without_time(kind):
     with refused(rf"{kind}: expected x of shape \(batch, time, features\), got \(3, 5\)"):
-        getattr(models, kind)(H).init(jax.random.key(0), jnp.zeros((3, 5)))
+        getattr(nn, kind)(H).init(jax.random.key(0), jnp.zeros((3, 5)))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def test_loss_is_drawn_raw_and_smoothed_and_on_the_validation_part():
     assert list(best.get_xdata()) == [20, 20]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("steps", "evals"), [(0, 0), (1, 0), (1, 1), (2, 2), (3000, 200)])
 def test_short_and_long_histories_are_drawn(steps, evals, tmp_path):
     names = ("loss",) if evals else ()
@@ -197,9 +198,9 @@ def test_the_gallery_shows_the_mistakes_with_the_most_confident_first():
     labels = np.array([0, 0, 1, 0])
     html = report.misclassified.gallery(images, labels, probabilities(0.6, 0.1, 0.001, 0.99))
     assert re.findall(r'alt="([^"]*)"', html) == [
-        "example 2: 1 read as 0",
-        "example 3: 0 read as 1",
-        "example 0: 0 read as 1",
+        "example 2: 1 classified as 0",
+        "example 3: 0 classified as 1",
+        "example 0: 0 classified as 1",
     ]
     assert re.findall(r"<span>([^<]*)</span>", html)[:2] == ["&lt; 1 %", "100 %"]
     # Black is the least and white the greatest of all the images, shown or not.
@@ -226,7 +227,7 @@ def test_the_gallery_escapes_names_and_refuses_mixed_lengths():
     html = report.misclassified.gallery(
         images, np.array([0]), probabilities(0.9), class_names=["<a>", '"b"']
     )
-    assert "&lt;a&gt; read as &quot;b&quot;" in html and "<a>" not in html
+    assert "&lt;a&gt; classified as &quot;b&quot;" in html and "<a>" not in html
     with pytest.raises(
         ValueError, match="misclassified.gallery: expected .* of one length, got 1, 1 "
     ):
@@ -285,6 +286,7 @@ def test_the_page_has_no_rest_of_the_template(tmp_path):
     assert not re.search(r"\$[a-z]", (tmp_path / "report.html").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_the_page_stays_small_for_a_long_run(tmp_path):
     write(tmp_path / "report.html", history=history(100_000, 500), sections=None)
     assert (tmp_path / "report.html").stat().st_size < 600_000

@@ -57,6 +57,7 @@ def test_shuffling_pixels_is_that_of_torch():
     expect_like_torch(cases, normal(2, 4, 6, 3))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", [(2,), (2, 3), (1, 3, 2)])
 def test_shuffling_and_cutting_have_inverses(block):
     sizes = tuple(2 * n for n in block)
@@ -100,10 +101,10 @@ def refused(match, function, *args):
 def test_bad_input_is_refused_with_what_was_expected():
     x = jnp.ones((1, 4, 4, 3))
     refused("1 window axis", layers.resize_nearest, jnp.ones((2, 3)), (4,))
-    refused("positive number", layers.resize_linear, x, (4, 0))
+    refused("positive integer", layers.resize_linear, x, (4, 0))
     refused("3 window axes", layers.upsample_linear, x, (2, 2, 2))
-    refused("positive number", layers.upsample_nearest, x, (0, 2))
+    refused("positive integer", layers.upsample_nearest, x, (0, 2))
     refused("that 4 divides", layers.pixel_shuffle, x, (2, 2))
-    refused("that the tile", layers.pixel_unshuffle, x, (3, 3))
-    refused("that the tile", layers.patchify, x, (3, 3))
+    refused("that the patch", layers.pixel_unshuffle, x, (3, 3))
+    refused("that the patch", layers.patchify, x, (3, 3))
     refused("that 4 divides", layers.unpatchify, x, (2, 2))

@@ -178,6 +178,7 @@ def test_metrics_are_what_their_names_say():
     )
 
 
+@pytest.mark.slow
 def test_a_penalty_is_an_entry_of_its_own_and_no_part_of_the_loss():
     def penalized(hyper):
         return recipe(hyper)._replace(

@@ -122,13 +122,13 @@ TWINS = {
         lambda t: trapezoid_twin(t, 0.8, 11, 100, 30, 0.05, 0.02, 0.5),
     ),
     "one_cycle": (
-        one_cycle(0.8, total_steps=100, warmup_share=0.25),
+        one_cycle(0.8, total_steps=100, warmup_fraction=0.25),
         lambda t: warmup_cosine_twin(25 - t, 0.8, 0, 25, end=0.032)
         if t < 25
         else warmup_cosine_twin(t, 0.8, 25, 100, start=0.8, end=3.2e-6),
     ),
     "one_cycle_momentum": (
-        one_cycle_momentum(total_steps=100, warmup_share=0.25),
+        one_cycle_momentum(total_steps=100, warmup_fraction=0.25),
         lambda t: warmup_cosine_twin(25 - t, 0.85, 0, 25, end=0.95)
         if t < 25
         else warmup_cosine_twin(t, 0.85, 25, 100, start=0.85, end=0.95),
@@ -254,6 +254,7 @@ ENDS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ENDS)
 def test_both_ends_are_exact_for_every_length(name):
     for n in LENGTHS[:3]:
@@ -276,6 +277,7 @@ PERIODS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PERIODS)
 @pytest.mark.parametrize("length", [3, 41, 47, 82])
 def test_a_period_begins_with_its_step_for_every_length(name, length):
@@ -290,6 +292,7 @@ def test_a_period_begins_with_its_step_for_every_length(name, length):
         assert (before < 1).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("growth", [1, 2, 3])
 @pytest.mark.parametrize("first", [1, 10, 41, 1000])
 def test_warm_restarts_are_where_the_lengths_add_up(first, growth):
@@ -351,8 +354,8 @@ def test_the_sides_of_a_triangle_are_mirrored():
 
 
 def test_momentum_and_rate_of_one_cycle_turn_at_the_same_step():
-    rate = lrs(one_cycle(1.0, total_steps=100, warmup_share=0.4))
-    momentum = lrs(one_cycle_momentum(total_steps=100, warmup_share=0.4))
+    rate = lrs(one_cycle(1.0, total_steps=100, warmup_fraction=0.4))
+    momentum = lrs(one_cycle_momentum(total_steps=100, warmup_fraction=0.4))
     assert rate.argmax() == momentum.argmin() == 40
     assert (np.sign(np.diff(rate[:41])) == -np.sign(np.diff(momentum[:41]))).all()
 
@@ -369,6 +372,7 @@ def test_a_constant_does_not_change():
     assert constant(0.25)(0).item() == constant(0.25)(2**31 - 1).item() == 0.25
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("warmup", [0.0, 10.0])
 def test_lengths_of_zero_have_finite_values_and_slopes(warmup):
     def lr(warmup, total):
@@ -405,6 +409,7 @@ def test_learning_rates_stay_float32_for_integer_arguments_and_steps():
     assert constant(1)(jnp.int32(3)).dtype == constant(jnp.bfloat16(1))(3).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_float64_arguments_give_float64():
     with jax.enable_x64(True):
         for row in registry.SCHEDULES:
@@ -448,6 +453,7 @@ def test_a_joined_schedule_never_sees_a_negative_step():
     assert value == 1 and slope == 0
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_every_schedule():
     shown = {axes.get_title(loc="left").strip() for axes in gallery.draw().axes}
     assert shown == public_functions("schedules")

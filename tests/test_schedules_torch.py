@@ -85,7 +85,7 @@ def test_one_cycle_is_that_of_torch_with_its_ends_a_step_earlier():
     def make(optimizer):
         return lr_scheduler.OneCycleLR(optimizer, 0.8, total_steps=steps, pct_start=share)
 
-    same = dict(total_steps=steps - 1, warmup_share=(share * steps - 1) / (steps - 1))
+    same = dict(total_steps=steps - 1, warmup_fraction=(share * steps - 1) / (steps - 1))
     rate, momentum = schedules.one_cycle(0.8, **same), schedules.one_cycle_momentum(**same)
     theirs = torch_one_cycle(make, steps)
     np.testing.assert_allclose(lrs(rate, np.arange(steps)), theirs[0], rtol=0, atol=1e-6)
@@ -106,6 +106,7 @@ def torch_one_cycle(make, steps):
     return np.array(values).T
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("patience", [0, 2, 5])
 @pytest.mark.parametrize("cooldown", [0, 3])
 def test_a_plateau_is_that_of_torch(patience, cooldown):

@@ -14,7 +14,7 @@ def test_images_are_shown_as_they_are_with_the_names_of_their_labels():
     figure = data.show((IMAGES, np.arange(30) % 3), classes=["cat", "dog"])
     assert len(figure.axes) == 24
     titles = [panel.get_title() for panel in figure.axes[:3]]
-    assert titles == ["cat", "dog", "2, no class"]
+    assert titles == ["cat", "dog", "2, unknown"]
     np.testing.assert_allclose(figure.axes[7].images[0].get_array() * 255, IMAGES[7], atol=1e-4)
 
 

@@ -112,6 +112,7 @@ SUMMED = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SUMMED)
 def test_the_gradient_of_equal_examples_is_their_number_times_that_of_one(name):
     model, x = SUMMED[name]
@@ -179,6 +180,7 @@ def test_normal_noise_in_sixteen_bits_has_its_tails(name):
     assert abs(noise.std() - 1) < 0.01
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", registry.INITIALIZERS, ids=lambda row: row.name)
 def test_an_initializer_draws_in_float32_and_rounds(row):
     wide = row.initializer(key(), row.shape, jnp.float32)

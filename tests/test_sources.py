@@ -178,7 +178,7 @@ def test_an_idx_header_of_nonsense_is_refused(tmp_path):
     for shape in [(2**31 - 1,) * 3, (-1, -5), (0, 7, -1)]:
         header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}i", *shape)
         (tmp_path / "a").write_bytes(header + bytes(5))
-        with pytest.raises(ValueError, match="read_idx: expected .* bytes of numbers"):
+        with pytest.raises(ValueError, match="read_idx: expected .* bytes of data"):
             data.read_idx(tmp_path / "a")
 
 

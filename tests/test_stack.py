@@ -66,6 +66,7 @@ def test_the_unrolled_stack_has_the_same_parameters_and_computes_the_same(scanne
     expect_close(trained(model, params, state, x), expected)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "policy, scan", [("nothing saved", True), ("products saved", True), ("nothing saved", False)]
 )
@@ -246,8 +247,8 @@ def test_adding_a_branch_changes_no_other():
             lambda x: stack(lambda x: x.astype(jnp.bfloat16), 2).apply({}, (), x),
             r"got bfloat16\[2,4\]",
         ),
-        (lambda x: parallel(), "parallel: expected layers by place or by name, got 0 and 0"),
-        (lambda x: parallel(tanh, a=tanh), "parallel: expected layers by place or by name"),
+        (lambda x: parallel(), "parallel: expected layers by position or by name, got 0 and 0"),
+        (lambda x: parallel(tanh, a=tanh), "parallel: expected layers by position or by name"),
         (lambda x: cast(tanh, jnp.int32), "cast: expected a floating dtype"),
     ],
 )

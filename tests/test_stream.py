@@ -69,6 +69,7 @@ def test_a_loop_of_steps_over_a_stream_repeats_a_run_bit_for_bit():
     assert_same_bits(stack(rows), result[1].train)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["memory", "memory-mapped", "rising rows", "device"])
 def test_batches_are_those_of_indexing_in_a_compiled_step(tmp_path, kind):
     source = {

@@ -159,6 +159,7 @@ BLOCK = residual(
 PER_BLOCK = 2 * 16 + 16 * 32 + 32 + 32 * 16 + 16
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scan", [True, False])
 def test_a_stack_is_one_line_with_the_layers_of_one_below(scan):
     model = sequential(nn.linear(16), stack(BLOCK, 12, scan=scan), nn.linear(3))
@@ -181,7 +182,7 @@ def test_blocks_of_a_list_that_are_alike_are_one_line():
         ("0-2", 3, 3 * 30),
         ("3", 1, 18),
     ]
-    config = models.gpt.gpt2(vocabulary=11, max_length=6, features=8, num_layers=3, num_heads=2)
+    config = models.gpt.gpt2(vocab_size=11, max_length=6, features=8, num_layers=3, num_heads=2)
     [blocks] = [layer for layer in summary(models.gpt.gpt(config), WORDS).layers if layer.layers]
     assert (blocks.path, blocks.times) == ("blocks/0-2", 3)
     assert [layer.path.split("/")[-1] for layer in blocks.layers] == [
@@ -212,7 +213,7 @@ def test_layers_of_any_function_are_found_with_what_is_not_used_and_what_is_in_n
 
 
 def test_parameters_that_two_layers_share_are_counted_once():
-    config = models.gpt.gpt2(vocabulary=11, max_length=6, features=8, num_layers=1, num_heads=2)
+    config = models.gpt.gpt2(vocab_size=11, max_length=6, features=8, num_layers=1, num_heads=2)
     table = summary(models.gpt.gpt(config), WORDS)
     kinds = [layer.kind for layer in table.layers if layer.path == "tokens"]
     assert kinds == ["embedding", "unembed"]
@@ -263,6 +264,7 @@ jax.jit(lambda x: x * 2 + 1)(1.0)
 """
 
 
+@pytest.mark.slow
 def test_the_second_start_finds_what_the_first_compiled(tmp_path):
     def start(*arguments, **variables):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}

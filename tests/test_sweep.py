@@ -57,6 +57,7 @@ def whole():
     return sweep(line, LINE, {"lr": LRS}, KEYS, **SHORT)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("setting", "key"), [(0, 0), (5, 2)])
 def test_a_member_is_the_run_with_its_key_and_hyperparameters(result, setting, key):
     hyper = hyper_of(SETTINGS, setting)
@@ -75,9 +76,9 @@ KEYS_AGAIN = [jax.random.wrap_key_data(w) for w in np.asarray(jax.random.key_dat
 def test_a_member_that_dies_is_kept_at_its_last_finite_state_and_counted(result):
     alive = np.ones((6, 3), bool)
     alive[DEAD] = False
-    np.testing.assert_array_equal(result.died, ~alive)
+    np.testing.assert_array_equal(result.diverged, ~alive)
     rows = result.table().rows
-    assert [(row["n"], row["died"]) for row in rows] == [
+    assert [(row["n"], row["diverged"]) for row in rows] == [
         (0, 3) if i in DEAD else (3, 0) for i in range(6)
     ]
     for setting in DEAD:
@@ -158,6 +159,7 @@ def test_halving_goes_on_with_the_best_and_changes_no_bit_of_them(whole):
             )
 
 
+@pytest.mark.slow
 def test_groups_of_other_shapes_stand_in_one_table():
     def make_recipe(width):
         def recipe(hyper):
@@ -190,7 +192,7 @@ def test_an_interrupt_keeps_the_chunks_that_are_done(whole):
     for name, values in part.history.train.items():
         np.testing.assert_array_equal(values[done], whole.history.train[name][done])
         assert np.isnan(values[~done]).all()
-    assert sum(row["n"] + row["died"] for row in part.table().rows) == done.sum()
+    assert sum(row["n"] + row["diverged"] for row in part.table().rows) == done.sum()
     with pytest.raises(ValueError, match="SweepResult: expected a member that was run"):
         part.member(*np.argwhere(~done)[0])
 
@@ -200,7 +202,7 @@ def test_the_table_is_mean_std_and_n_over_the_members_that_live(whole):
     final = np.asarray(final, np.float64)
     for row, values, lr in zip(whole.table().rows, final, LRS, strict=True):
         living = values[np.isfinite(values)]
-        assert (row["n"], row["died"]) == (len(living), 3 - len(living))
+        assert (row["n"], row["diverged"]) == (len(living), 3 - len(living))
         assert row["lr"] == pytest.approx(lr)
         expected = (living.mean(), living.std(ddof=1)) if len(living) else (np.nan, np.nan)
         # Not to the last bit: NumPy may sum in another order along an axis.

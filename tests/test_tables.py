@@ -92,7 +92,7 @@ def test_a_ragged_row_is_refused_with_its_line(read, content):
         ("", "got an empty file"),
         ("\n\n", "got an empty file"),
         ("a,b\n", "expected rows in .*a.csv, got none"),
-        ("a,b,a\n1,2,3\n", r"a name of its own .*a.csv, got \['a'\] more than once"),
+        ("a,b,a\n1,2,3\n", r"columns of .*a.csv with different names, got \['a'\] more than once"),
         ("ä,b\n1,2\n".encode("latin-1"), "expected text in utf-8 at .*a.csv"),
         (gzip.compress(b"a,b\n1,2\n" * 99)[:-9], "compressed file at .*a.csv, got a truncated"),
         (bz2.compress(b"a,b\n1,2\n" * 99)[:-9], "compressed file at .*a.csv, got a truncated"),

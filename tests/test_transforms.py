@@ -72,6 +72,7 @@ def test_an_adaptive_clip_leaves_the_unmarked_and_lets_zeros_grow():
     np.testing.assert_array_equal(got["filters"], NOISY["filters"])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("max_norm", [0.3, 1e9])
 def test_a_clip_by_leaf_limits_each_leaf_by_itself(max_norm):
     def twin(g):
@@ -89,6 +90,7 @@ def test_a_clip_by_leaf_is_the_block_clip_of_optax_times_the_root_of_the_size():
         expect_close(changed(optim.clip_by_leaf_norm(0.3), {name: g}), theirs)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "make",
     [lambda limit: optim.clip_by_leaf_norm(limit), lambda limit: optim.adaptive_clip(limit)],
@@ -108,6 +110,7 @@ def test_clips_are_safe_at_zero_and_pass_on_what_is_not_finite(make):
         assert not tree.all_finite(spoilt["bias"]) and tree.all_finite(spoilt["kernel"])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "transform",
     [
@@ -299,7 +302,7 @@ def test_momentum_that_follows_a_schedule_is_the_formula():
         return memory["v"]
 
     falling = schedules.linear(0.9, end=0.4, total_steps=50)
-    expect_updates(optim.scheduled(optim.momentum, momentum=falling), twin)
+    expect_updates(optim.scheduled(optim.sgd, momentum=falling), twin)
 
 
 def test_a_scheduled_constant_is_the_plain_optimizer():

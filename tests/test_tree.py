@@ -41,6 +41,7 @@ def test_the_count_is_the_number_of_numbers():
     assert tree.count({}) == 0
 
 
+@pytest.mark.slow
 @given(st.lists(NUMBERS, min_size=1, max_size=8))
 def test_the_global_norm_is_that_of_one_long_vector(numbers):
     leaves = [jnp.float32(number) for number in numbers]
@@ -144,6 +145,7 @@ def test_sums_of_squares_are_those_of_all_leaves_however_many_are_small():
 SHAPES = {"matrix": (40, 300), "kernel": (3, 3, 16, 64), "vector": (5000,), "long rows": (2, 5000)}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", [*SHAPES.values(), (2, 3)], ids=[*SHAPES, "small"])
 def test_sums_of_squares_are_those_in_float64(shape):
     leaf = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -72,6 +72,7 @@ def expect_close(got, expected, rtol=1e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * 10 * float(np.abs(b).max()))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_and_gradient_are_those_of_the_mean_over_what_counts(name):
     change, found, start = stepped(recipe_with(LOSSES[name]))
@@ -87,6 +88,7 @@ def test_loss_and_gradient_are_those_of_the_mean_over_what_counts(name):
     expect_close(change, grads)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("parts", [2, 8])
 def test_parts_with_unequal_counts_are_the_whole_batch(name, parts):
@@ -94,6 +96,7 @@ def test_parts_with_unequal_counts_are_the_whole_batch(name, parts):
     accumulation_equals_whole_batch(recipe, (X, LABELS), key=KEY, hyper=HYPER, parts=parts)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_evaluations_in_batches_of_unequal_size_and_count_are_the_whole(name):
     recipe = recipe_with(LOSSES[name])
@@ -105,11 +108,13 @@ def padded(n):
     return x, np.pad(LABELS, ((0, n), (0, n)), constant_values=IGNORED)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_more_padding_changes_neither_loss_nor_gradient_nor_metrics(name):
     padding_changes_nothing(recipe_with(LOSSES[name]), padded(0), padded(16), key=KEY, hyper=HYPER)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gradient", [None, microbatches(4)])
 def test_a_batch_without_anything_that_counts_has_loss_penalty_and_gradient_0(gradient):
     changes = {} if gradient is None else {"gradient": gradient}
@@ -213,6 +218,7 @@ def test_lr_find_and_overfit_divide_by_what_counts():
     assert overfit_one_batch(recipe_with(), data, hyper={"lr": 1.0}, **arguments).passed
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("loss", "message"),
     [

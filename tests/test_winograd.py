@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.layers import winograd
+from fnn.layers import _winograd as winograd
 from fnn.layers._convolve import _by_xla, convolve
 from fnn.layers._window import Window, output_sizes
 from tests.compiled import compiled, expect_same
@@ -49,6 +49,7 @@ def both(zeros):
     return (compiled(lambda *a, f=f: f(zeros, *a)) for f in (by_winograd, by_xla))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("room", [winograd._BYTES, 1])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_value_and_gradients_are_those_of_xlas_own_convolution(geometry, room, monkeypatch):

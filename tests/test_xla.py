@@ -62,6 +62,7 @@ def test_a_compiled_function_is_compiled_again_where_it_is_plain():
     assert traced == [xla.is_plain(), True][: 1 + (not xla.is_plain())]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("value", "expected"), [("1", "True"), ("0", "False"), ("", "False")])
 def test_the_environment_makes_a_whole_process_plain(value, expected):
     program = "from fnn import xla; print(xla.is_plain())"
@@ -136,6 +137,7 @@ def test_draws_one_after_another_are_the_draws_of_a_vmap():
     np.testing.assert_array_equal(found[2], jax.random.normal(jax.random.fold_in(key(), 2), (3,)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("shape", [(3, 10), (5, 1, 7), (40,), (2, 200), (0, 4), ()])
 def test_a_flat_draw_is_the_draw_of_the_shape(shape, dtype):
@@ -166,6 +168,7 @@ def test_a_short_axis_is_drawn_as_one_vector():
 QUICK = ("linear", "layer_norm", "mlp", "cnn", "gpt", "rnn_lm", "stack with state and noise")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "row",
     [

@@ -1,15 +1,14 @@
-"""GPT-2 on an accelerator: fnn's tokens a second and share of the peak beside torch.compile's.
+"""GPT-2 on an accelerator: tokens per second and utilization of fnn beside torch.compile.
 
     python experiments/benchmarks/accelerator.py --peak-tflops 989      # an H100 in bfloat16
     python experiments/benchmarks/accelerator.py --layers 2 --features 64 --heads 2 --length 32
 
 GPT-2 small, 124 M parameters, batch 16, context 1,024, computed in bfloat16 with the parameters and
-AdamW in float32, behind a clip by norm. On CUDA fnn's attention is cuDNN's, by `jax.nn`, and
-torch's its scaled dot product, compiled with the model under autocast. Both take turns, round by
-round; a ratio is fnn's time over torch's, below 1 where fnn is ahead: the median, with the
-quartiles beside it. A training step is counted as 6 N + 12 L T E operations a token (Chowdhery et
-al. 2022, arXiv:2204.02311, appendix B). `training.py` and `sweeps.py` run on an accelerator as they
-are.
+AdamW in float32, with gradients clipped by norm. On CUDA fnn's attention is cuDNN's, by `jax.nn`;
+torch's is its scaled dot product, compiled with the model under autocast. Both take turns, round by
+round. A ratio is the time of fnn over that of torch, below 1 where fnn is faster: the median, with
+the quartiles beside it. A training step counts as 6 N + 12 L T E operations per token (Chowdhery et
+al. 2022, arXiv:2204.02311, appendix B). `training.py` and `sweeps.py` also run on an accelerator.
 """
 
 import json
@@ -47,7 +46,7 @@ class Config:
     heads: int = 12
     vocabulary: int = 50304  # GPT-2's, rounded up to a multiple of 64
     scan: bool = True  # one block, looped over; False: all of them written out
-    peak_tflops: float | None = None  # of the device in bfloat16, for the share of it
+    peak_tflops: float | None = None  # of the device in bfloat16, to compute its utilization
     steps: int = 10  # of a round
     rounds: int = 7
     out: Path = Path("runs/benchmarks")
@@ -69,7 +68,7 @@ def tokens(config: Config) -> tuple[np.ndarray, np.ndarray]:
 def of_fnn(config: Config) -> tuple[Steps, int]:
     """Its steps, and the number of its parameters."""
     shape = models.gpt.gpt2(
-        vocabulary=config.vocabulary,
+        vocab_size=config.vocabulary,
         max_length=config.length,
         features=config.features,
         num_layers=config.layers,

@@ -1,13 +1,13 @@
-"""Batches a second of images, from memory and from a memory-mapped file, against the peers.
+"""Batches of images per second, from memory and from a memory-mapped file, against the peers.
 
     python experiments/benchmarks/data.py
 
-The file is made in a temporary folder, and removed. A batch of fnn and of 'NumPy, put' lies on the
-device, one of the others in arrays of their own. The augmentation is a crop with padding and a
-flip; each peer's is written for whole batches, the quickest that it has. The contenders take turns,
-round by round; a ratio is a median over the rounds of fnn's rate to the peer's, above 1 where fnn
-is ahead, with the quartiles beside it. What was fetched ahead before a turn is not counted in it.
-Run nothing else meanwhile. A file that fits in the system's cache is read at the speed of memory.
+The file is written to a temporary folder, and removed. The batches of fnn and of 'NumPy, put' are
+on the device, those of the others in their own arrays. The augmentation is a crop with padding and
+a flip; each peer's is its fastest for whole batches. The contenders take turns, round by round; a
+ratio is the median over the rounds of fnn's rate over the peer's, above 1 where fnn is faster, with
+the quartiles beside it. Batches prefetched before a turn do not count. Run nothing else meanwhile.
+A file that fits in the system's cache is read at the speed of memory.
 """
 
 import importlib.util
@@ -118,7 +118,7 @@ def by_numpy(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple:
 
 
 class TorchData(torch.utils.data.Dataset):
-    """Asked for whole batches, which is much quicker than for one example at a time."""
+    """Asked for whole batches, which is much faster than for one example at a time."""
 
     def __init__(self, source: Source, augmented: bool):
         self.source, self.augmented = source, augmented
@@ -288,7 +288,7 @@ def main(config: Config) -> None:
         f"batches of {config.batch_size} x {SHAPE} uint8"
     )
     if not importlib.util.find_spec("grain"):
-        print("grain is not installed: left out")
+        print("grain is not installed: skipped")
     time_order(config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"

@@ -3,16 +3,15 @@
     python experiments/benchmarks/optimizers.py
     python experiments/benchmarks/optimizers.py --only adam muon --trees gpt2
 
-Two trees of float32 parameters: `gpt2`, the shapes of GPT-2 small (124 M numbers in 148 leaves),
-and `small`, 1,000 leaves of 16 to 256 numbers. A program takes gradients, state and parameters and
-gives the new state and parameters, which overwrite the old; fnn's and optax's programs alternate,
-round by round. Where arrays come to lie in memory changes times by up to 10 %, were it the same
-program, so they are made anew four times, fnn's first or optax's first. A ratio of times is the
-geometric mean of the four medians, with the quartiles of all rounds beside it. The memory is that
-of the compiled program: temporary buffers, and results that overwrite nothing. Run nothing else
-meanwhile.
+Two trees of float32 parameters: `gpt2`, the shapes of GPT-2 small (124 M elements in 148 leaves),
+and `small`, 1,000 leaves of 16 to 256 elements. A program maps gradients, state and parameters to
+the new state and parameters, in place; the programs of fnn and Optax alternate, round by round. The
+position of the arrays in memory changes the times of one program by up to 10 %, so the arrays are
+allocated four times, fnn's first or Optax's first. A ratio of times is the geometric mean of the
+four medians, with the quartiles of all rounds beside it. The memory is that of the compiled
+program: temporary buffers, and results that are not written in place. Run nothing else meanwhile.
 
-shampoo, soap and kron have no peer in optax, and are compared with its adamw.
+shampoo, soap and kron have no peer in Optax, and are compared with its adamw.
 """
 
 import functools
@@ -38,8 +37,11 @@ LR = 1e-3
 
 PAIRS: dict[str, Callable[[], tuple[Optimizer, Any]]] = {
     "sgd": lambda: (optim.sgd(), optax.sgd(LR)),
-    "momentum": lambda: (optim.momentum(), optax.sgd(LR, momentum=0.9)),
-    "nesterov": lambda: (optim.nesterov(), optax.sgd(LR, momentum=0.9, nesterov=True)),
+    "momentum": lambda: (optim.sgd(momentum=0.9), optax.sgd(LR, momentum=0.9)),
+    "nesterov": lambda: (
+        optim.sgd(momentum=0.9, nesterov=True),
+        optax.sgd(LR, momentum=0.9, nesterov=True),
+    ),
     "rmsprop": lambda: (optim.rmsprop(), optax.rmsprop(LR, eps_in_sqrt=False)),
     "adam": lambda: (optim.adam(), optax.adam(LR)),
     "adamw": lambda: (optim.adamw(weight_decay=0.1), optax.adamw(LR, weight_decay=0.1)),

@@ -1,15 +1,15 @@
-"""What a layer's gradient step costs inside a loop over what it costs outside: ratios.
+"""The time of each layer's gradient step inside a loop over its time outside: ratios.
 
     python experiments/benchmarks/scan.py
     python experiments/benchmarks/scan.py --only conv --rounds 30
 
-XLA compiles some operations otherwise inside a loop: on a CPU a convolution's weight gradient could
-cost a hundred times as much. Training is a loop (`run` is a scan, `fit` makes chunks of steps), so
-every layer of `fnn.models` is measured here: its forward and backward pass and an update by SGD,
-8 of them in one `lax.scan` against 8 calls of the same compiled step. Before the layer stands a
-learned gain, so that the gradient to the layer's input is needed too. The two alternate, round by
-round, in one process; a ratio is a median over the rounds, with the quartiles beside it. The goal
-is 1.2. Run nothing else meanwhile.
+XLA compiles some operations differently inside a loop: on a CPU the weight gradient of a
+convolution may become a hundred times slower. Training is a loop (`run` is a scan, `fit` makes
+chunks of steps), so every layer of `fnn.models` is measured here: its forward and backward pass and
+an update by SGD, 8 of them in one `lax.scan` against 8 calls of the same compiled step. Before the
+layer stands a learned gain, so that the gradient to the layer's input is needed too. The two
+alternate, round by round, in one process; a ratio is a median over the rounds, with the quartiles
+beside it. The goal is 1.2. Run nothing else meanwhile.
 """
 
 import sys

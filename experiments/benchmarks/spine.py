@@ -1,4 +1,4 @@
-"""What fnn costs over code written by hand for the same model: ratios, in one process.
+"""The cost of fnn over code written by hand for the same model: ratios, in one process.
 
     python experiments/benchmarks/spine.py
 

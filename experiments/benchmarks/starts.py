@@ -121,7 +121,7 @@ def main(config: Config) -> None:
     machine, others, tables = describe(), Others(), {}
     entered = {OURS: FNN[OURS]} | {n: PEERS[n] for n in config.peers if PEERS[n].installed}
     for name in sorted(set(config.peers) - entered.keys()):
-        print(f"{name} left out: {PEERS[name].package} is not installed")
+        print(f"{name} skipped: {PEERS[name].package} is not installed")
     for workload in config.only:
         tables[workload] = measure(workload, entered, config.rounds)
         show(workload, tables[workload])

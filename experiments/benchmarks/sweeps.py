@@ -1,14 +1,14 @@
-"""Many small runs: one `sweep` of fnn beside its peers, who train them one after another.
+"""Many small runs: one `sweep` of fnn beside its peers, which train them sequentially.
 
     python experiments/benchmarks/sweeps.py
     python experiments/benchmarks/sweeps.py --members 256 --peers torch "Flax Linen"
 
-The MLP 2-16-2 of `training.py` with as many learning rates as members. fnn's figure is the whole
-call of `sweep`, from settings to table, as compiled before; beside it the first call, with the
-compilation. A peer is timed over the steps of `runs` members, compiled before, and given a figure
-for all: its data stay on the device, and first weights, tables and anything else between two runs
-cost it nothing. All take turns, round by round; a ratio is fnn's time over the peer's of the same
-round, below 1 where fnn is ahead: the median, with the quartiles beside it.
+The MLP 2-16-2 of `training.py` with as many learning rates as members. The time of fnn is that of a
+whole call of `sweep`, from settings to table, once compiled; beside it the first call, with the
+compilation. The time of a peer is extrapolated from the steps of `runs` members, once compiled: its
+data stay on the device, and initialization, tables and anything else between two runs count
+nothing. All take turns, round by round; a ratio is fnn's time over the peer's of the same round,
+below 1 where fnn is ahead: the median, with the quartiles beside it.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the table is marked,
 and the exit status is 1. All figures go to <out>/sweeps.json.

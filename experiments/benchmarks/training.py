@@ -6,13 +6,12 @@
 fnn has five columns: a call of a jitted `make_step` for each step, the chunks of `fit`, the same of
 a recipe with measures=(), the scan of `run`, and `fit` without the workarounds of `fnn.xla`; all
 but the first also draw their batches. The peers measure the loss alone, and so do the first and
-third; the others measure three norms as well. With the small convolutional network, the GPT and
-the LSTM, fnn has a part of the batch on each core (`devices=`), as it advises for such. The peers
-make a call for each step, on batches that lie on the device; each is written in `peers/` as its own
-documentation advises. All of a workload take turns in one process, round by round, and the first of
-a round is another each time. A ratio is fnn's time over the peer's in the same round, below 1 where
-fnn is ahead: the median over the rounds, with the quartiles beside it. The best peer is the one
-with the least median time.
+third; the others measure three norms as well. For the small convolutional network, the GPT and the
+LSTM, fnn divides the batch over the cores (`devices=`), as it advises. The peers call a compiled
+step, on batches on the device; each is written in `peers/` as its own documentation advises. All
+contenders of a workload take turns in one process, round by round, in rotating order. A ratio is
+fnn's time over the peer's in the same round, below 1 where fnn is ahead: the median over the
+rounds, with the quartiles beside it. The best peer is the one with the least median time.
 
 Run nothing else meanwhile: where others kept more than a tenth of a core busy, the row is marked,
 and the exit status is 1. The table, with all times, goes to <out>/training.json, the image to
@@ -160,7 +159,7 @@ def show(row: Row) -> None:
             line += "".join(f"   {one[4:]} {shown(row.ratio(one, name))}" for one in ours)
         print(line)
     for name, note in row.notes.items():
-        print(f"  {name:29} left out: {note}")
+        print(f"  {name:29} skipped: {note}")
     if not row.quiet:
         print(f"  NOT GOOD: others kept {row.others:.2f} cores busy")
     sys.stdout.flush()
@@ -202,7 +201,7 @@ def as_json(rows: list[Row], config: Config, machine: dict[str, Any]) -> str:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Bars from 1, where fnn is as quick as the best peer; to the left it is ahead."""
+    """Bars from 1, where fnn equals the best peer; to the left it is faster."""
     rows = [row for row in rows if row.best_peer]
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""Data on its way to training: sources, splits, statistics and encodings, as values."""
+"""Data sets: reading, splitting, standardizing, encoding, tokenizing, streaming and auditing."""
 
 from fnn.data.audit import Finding, Findings, Limits, audit
 from fnn.data.cifar import read_cifar_binary, read_cifar_python, read_sheets

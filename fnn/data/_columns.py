@@ -1,4 +1,4 @@
-"""Sequences of examples that are no arrays, with the shape and the rows of one."""
+"""Sequences of examples as arrays with a shape, without reading them whole."""
 
 from typing import Any
 
@@ -6,14 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.train._given import arrays, is_plain_list
+from fnn.train._source import arrays, is_plain_list
 
 
 def columns(where: str, values: PyTree) -> PyTree:
-    """`values` with arrays or `Column`s for leaves; arrays, np.memmap and h5py's stay as they are.
-
-    Args:
-      where: how an error message begins.
+    """`values` with arrays or `Column`s as leaves; arrays, np.memmap and h5py's are unchanged.
 
     Raises: ValueError for rows of unequal length or of text.
 
@@ -26,8 +23,8 @@ def columns(where: str, values: PyTree) -> PyTree:
             return leaf
         if isinstance(leaf, list) or hasattr(leaf, "detach"):
             return arrays(leaf)
-        rows = hasattr(leaf, "__len__") and hasattr(leaf, "__getitem__")
-        return Column(leaf) if rows and not isinstance(leaf, str) else leaf
+        indexed = hasattr(leaf, "__len__") and hasattr(leaf, "__getitem__")
+        return Column(leaf) if indexed and not isinstance(leaf, str) else leaf
 
     try:
         return jax.tree.map(column, values, is_leaf=is_plain_list)
@@ -44,7 +41,7 @@ class Column:
     """
 
     def __init__(self, rows: Any):
-        first = arrays(np.zeros(0) if len(rows) == 0 else _row(rows[0]))
+        first = _row(rows[0]) if len(rows) else np.zeros(0)
         self._rows, self.dtype, self.shape = rows, first.dtype, (len(rows), *first.shape)
         self.ndim = len(self.shape)
 
@@ -52,14 +49,13 @@ class Column:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        every = range(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        indices = [int(i) for i in every]
+        rows = range(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        indices = [int(i) for i in rows]
         try:
             taken = self._rows[indices]
-        except TypeError:  # it takes them one by one
+        except TypeError:  # indexed by one integer at a time
             taken = [self._rows[i] for i in indices]
-        stacked = taken if hasattr(taken, "shape") else list(map(_row, taken))
-        values = np.asarray(arrays(stacked) if hasattr(stacked, "shape") else np.stack(stacked))
+        values = _row(taken) if hasattr(taken, "shape") else np.stack([_row(row) for row in taken])
         return values.astype(self.dtype, copy=False).reshape(len(indices), *self.shape[1:])
 
 

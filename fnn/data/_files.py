@@ -1,4 +1,4 @@
-"""Where the files of published data sets are: in a folder, or fetched into the user's cache."""
+"""Locations of published data sets: a folder, or files fetched into the user's cache."""
 
 import io
 import os
@@ -15,39 +15,31 @@ Root = str | Path | None
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A file as its publisher has it."""
+    """The address and the digest of a published file."""
 
     url: str
     sha256: str
 
 
 def find_folder(name: str, files: Iterable[str], root: Root = None) -> Path | None:
-    """The folder that holds all of `files`, None if there is none.
+    """The folder that holds all of `files`, or None.
 
-    Looked for in `root/name` and `root`; without a root, in the same two under the environment
+    Searched in `root/name` and `root`; without a root in the same two under the environment
     variable FNN_DATA, then in the user's cache.
-
-    >>> find_folder('mnist', ['train-images-idx3-ubyte.gz'], '/nowhere') is None
-    True
     """
     files = list(files)
-    for place in _places(name, root):
-        if all((place / file).is_file() for file in files):
-            return place
-    return None
+    found = (f for f in _folders(name, root) if all((f / file).is_file() for file in files))
+    return next(found, None)
 
 
 def find_or_fetch(name: str, remotes: Mapping[str, Remote], root: Root = None) -> Path:
-    """The folder that holds all of the files; without a root, what is missing is fetched.
-
-    Fetching shows its progress, and checks each file against its digest.
+    """The folder that holds all of the files; without a root, missing ones are fetched.
 
     Args:
       name: of the folder, such as 'mnist'.
-      remotes: names in the folder -> where they come from.
+      remotes: file name -> address and digest.
 
-    Raises: FileNotFoundError, which says where was looked, if a file is nowhere and is not to be
-      fetched or cannot be; ModuleNotFoundError if fetching needs a package that is not installed.
+    Raises: FileNotFoundError, which lists the folders searched; ModuleNotFoundError without pooch.
     """
     found = find_folder(name, remotes, root)
     if found is not None:
@@ -57,15 +49,21 @@ def find_or_fetch(name: str, remotes: Mapping[str, Remote], root: Root = None) -
     cache = _cache() / name
     for file, remote in remotes.items():
         if not (cache / file).is_file():
-            fetch(name, remote, cache / file)
+            _fetch(name, remote, cache / file)
     return cache
 
 
-def fetch(name: str, remote: Remote, to: Path) -> None:
-    """Fetch a file of the data set `name`.
+def fetch_archive(name: str, remote: Remote, inside: str) -> Path:
+    """The folder `inside` a .tar.gz archive, fetched and unpacked into the user's cache."""
+    cache = _cache() / name
+    archive = cache / remote.url.rsplit("/", 1)[-1]
+    if not (cache / inside).is_dir():
+        _fetch(name, remote, archive)
+        unpack(archive, inside, cache / inside)
+    return cache / inside
 
-    Raises: FileNotFoundError if that fails, or the file has another digest.
-    """
+
+def _fetch(name: str, remote: Remote, to: Path) -> None:
     try:
         import pooch
     except ModuleNotFoundError as error:
@@ -87,25 +85,13 @@ def fetch(name: str, remote: Remote, to: Path) -> None:
         raise FileNotFoundError(message) from error
 
 
-def fetch_archive(name: str, remote: Remote, inside: str) -> Path:
-    """The folder `inside` a .tar.gz archive, fetched and unpacked into the user's cache.
-
-    Raises: ValueError for an archive that is damaged, or does not have the folder.
-    """
-    cache = _cache() / name
-    archive = cache / remote.url.rsplit("/", 1)[-1]
-    if not (cache / inside).is_dir():
-        fetch(name, remote, archive)
-        unpack(archive, inside, cache / inside)
-    return cache / inside
-
-
 def unpack(archive: Path, inside: str, to: Path) -> None:
-    """The folder `inside` an archive as the folder `to`, whole or not at all.
+    """Extracts the folder `inside` an archive as the folder `to`, atomically.
 
-    Raises: ValueError for an archive that is damaged, or does not have the folder.
+    Raises: ValueError for an archive that is damaged, or lacks the folder.
     """
-    content = io.BytesIO(read_bytes("data.load", archive))  # checked to the end, as a stream is not
+    # Read whole first: decompressing a stream would not verify its checksum.
+    content = io.BytesIO(read_bytes("data.load", archive))
     with tempfile.TemporaryDirectory(dir=to.parent) as temporary:
         try:
             with tarfile.open(fileobj=content) as tar:
@@ -119,18 +105,18 @@ def unpack(archive: Path, inside: str, to: Path) -> None:
 
 
 def not_found(name: str, files: Iterable[str], root: Root) -> str:
-    """What to say of files that are nowhere."""
-    looked = ", ".join(map(str, _places(name, root)))
+    """The message for files that are in none of the folders searched."""
+    searched = ", ".join(map(str, _folders(name, root)))
     return (
-        f"data.load: expected {', '.join(files)} of {name!r} in one of {looked}, got no such "
+        f"data.load: expected {', '.join(files)} of {name!r} in one of {searched}, got no such "
         "files; name a folder that has them by root= or the environment variable FNN_DATA"
     )
 
 
-def _places(name: str, root: Root) -> list[Path]:
+def _folders(name: str, root: Root) -> list[Path]:
     named = root if root is not None else os.environ.get("FNN_DATA")
-    places = [] if named is None else [Path(named) / name, Path(named)]
-    return places if root is not None else [*places, _cache() / name]
+    folders = [] if named is None else [Path(named) / name, Path(named)]
+    return folders if root is not None else [*folders, _cache() / name]
 
 
 def _cache() -> Path:

@@ -1,4 +1,4 @@
-"""CIFAR-10 in its published binary and Python formats, and as sheets of images."""
+"""Readers of CIFAR-10: its binary and Python formats, and sheets of tiled images."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ _ROW = 1 + 3 * 32 * 32  # bytes of a record: the label, then three planes of 32 
 
 
 def read_cifar_binary(*paths: str | Path) -> Batch:
-    """The records of `data_batch_1.bin` and its like, one file after another.
+    """CIFAR-10 in its binary format, `data_batch_1.bin` and so on, concatenated.
 
     Returns: Batch of uint8 images (n, 32, 32, 3) and int32 labels (n,).
     Raises: ValueError for no files, one whose size is no multiple of a record's 3,073 bytes, or a
@@ -49,14 +49,12 @@ def read_cifar_binary(*paths: str | Path) -> Batch:
 
 
 def read_cifar_python(*paths: str | Path) -> Batch:
-    """The pickled dicts of `data_batch_1` and its like; nothing in them is run.
+    """CIFAR-10 in its Python format, `data_batch_1` and so on, unpickled without running code.
 
-    Only what a dict of arrays needs is unpickled, by Python and not by NumPy; a file that asks for
-    more is refused.
+    Only dicts of arrays are unpickled, by Python and not by NumPy; any other content is refused.
 
     Returns: Batch of uint8 images (n, 32, 32, 3) and int32 labels (n,).
-    Raises: ValueError for no files, one that is no such dict or asks to run code, and for images
-      and labels of other shapes or dtypes.
+    Raises: ValueError for no files, other content, and images or labels of other shapes or dtypes.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / 'batch'
@@ -72,16 +70,16 @@ def read_cifar_python(*paths: str | Path) -> Batch:
 
 
 def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
-    """Images of 32 x 32 that lie in rows on larger images, and their labels as raw uint8.
+    """Images of 32 x 32 tiled row by row on larger images, and their labels as raw uint8.
 
     Args:
-      folder: where they are.
-      pattern: of the sheets' names, such as 'test_exact_*.webp'; they are taken in order of name.
+      folder: of the sheets and the labels.
+      pattern: of the names of the sheets, such as 'test_exact_*.webp'; read in order of name.
       labels: name of the file of labels.
 
     Returns: Batch of uint8 images (n, 32, 32, 3) and int32 labels (n,).
-    Raises: ValueError for no sheets, a damaged one or one of another size, or labels that are not
-      as many; ModuleNotFoundError without pillow.
+    Raises: ValueError for no sheets, damaged ones, sides that 32 does not divide, or another number
+      of labels than images; ModuleNotFoundError without pillow.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -108,7 +106,11 @@ def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
         try:
             with Image.open(path) as image:
                 sheet = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # which pillow raises of a bad file
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+        ) as error:  # the classes that pillow raises for a bad file
             raise ValueError(
                 f"read_sheets: expected an image at {path}, got a damaged or foreign file "
                 f"({error}); fetch it again"
@@ -133,7 +135,7 @@ def read_sheets(folder: str | Path, pattern: str, labels: str) -> Batch:
 
 
 def _images(planes: np.ndarray) -> np.ndarray:
-    """(n, 3072) bytes by color, row, column to (n, 32, 32, 3)."""
+    """(n, 3072) bytes in the order color, row, column to (n, 32, 32, 3)."""
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
@@ -151,7 +153,7 @@ def _expect_classes(where: str, path: str | Path, labels: np.ndarray) -> None:
 
 
 class _Dtype:
-    """What a pickle says of a dtype. NumPy's own would take over any state that a file gives it."""
+    """A pickled dtype. NumPy's own class would accept any state that a file gives it."""
 
     def __init__(self, name: Any, *_: Any):
         self.name = name.decode() if isinstance(name, bytes) else name
@@ -161,48 +163,46 @@ class _Dtype:
         order = state[1]
         self.order = order.decode() if isinstance(order, bytes) else order
 
-    def made(self) -> np.dtype:
+    def dtype(self) -> np.dtype:
         if not re.fullmatch("[iu][1248]|f[48]", self.name) or self.order not in "<>=|":
-            raise pickle.UnpicklingError(f"it has numbers of dtype {self.name!r}")
+            raise pickle.UnpicklingError(f"it has an array of dtype {self.name!r}")
         return np.dtype(self.name).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """A pickled array, which `__setstate__` fills."""
 
     def __init__(self, *_: Any):
         self.array = np.zeros(0)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
-        self.array = _from_buffer(content, dtype, shape, "F" if fortran else "C").array
+        self.array = _from_buffer(content, dtype, shape, "F" if fortran else "C")
 
 
-def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    made = _Array()
-    flat = np.frombuffer(content, dtype.made())
-    made.array = flat.reshape(shape, order="F" if order in ("F", b"F") else "C")
-    return made
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    flat = np.frombuffer(content, dtype.dtype())
+    return flat.reshape(shape, order="F" if order in ("F", b"F") else "C")
 
 
-def _as_encoded(text: str, encoding: str) -> bytes:
+def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-_KNOWN: dict[str, dict[str, Any]] = {
+_ALLOWED: dict[str, dict[str, Any]] = {
     r"numpy(\.(_core|core)(\.multiarray)?)?": {
         "_reconstruct": _Array, "ndarray": _Array, "dtype": _Dtype,
     },
     r"numpy\.(_core|core)\.numeric": {"_frombuffer": _from_buffer},
-    "_codecs": {"encode": _as_encoded},  # how newer pickles spell bytes
+    "_codecs": {"encode": _encode},  # of bytes in newer pickles
 }  # fmt: skip
 
 
-class _ArraysOnly(pickle._Unpickler):  # in Python: no file makes it read or write beyond its memory
-    """Knows the few names that a pickled array is made of, and no other."""
+class _ArraysOnly(pickle._Unpickler):  # the one in Python, which is memory-safe for any file
+    """Resolves the few names that pickled arrays need, and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
-        for pattern, names in _KNOWN.items():
+        for pattern, names in _ALLOWED.items():
             if re.fullmatch(pattern, module) and name in names:
                 return names[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -212,10 +212,10 @@ def _unpickle(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 3072) and labels (n,) of a file."""
     try:
         content = read_bytes("read_cifar_python", path)
-        made = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-        if not isinstance(made, dict) or not {b"data", b"labels"} <= made.keys():
-            raise ValueError(f"{type(made).__name__} without data and labels")
-        data, labels = (_array(made[name]) for name in (b"data", b"labels"))
+        loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(loaded, dict) or not {b"data", b"labels"} <= loaded.keys():
+            raise ValueError(f"{type(loaded).__name__} without data and labels")
+        data, labels = (_array(loaded[name]) for name in (b"data", b"labels"))
         if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1:
             raise ValueError(f"data of dtype {data.dtype} and shape {data.shape}")
         if labels.dtype.kind not in "iu" or labels.shape != data.shape[:1]:

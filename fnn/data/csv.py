@@ -1,4 +1,4 @@
-"""Comma-separated files, read in one piece: every row, line and entry is accounted for."""
+"""A strict reader of comma-separated files: every line is a row of the table or an error."""
 
 import csv
 import io
@@ -11,7 +11,8 @@ import numpy as np
 from fnn.data._contents import read_text
 from fnn.data.tables import Column, Table, to_number
 
-Row = tuple[int, list[str]]  # the line that it begins on, from 1, and its entries
+Row = tuple[int, list[str]]  # its first line, counted from 1, and its entries
+ToFloat = Callable[[str], float | None]  # None for an entry that is not a number
 
 
 def read_csv(
@@ -26,26 +27,26 @@ def read_csv(
     encoding: str = "utf-8",
     kinds: Mapping[str, str] | None = None,
 ) -> Table:
-    """The table in a CSV file, plain or compressed by gzip, bzip2 or xz.
+    """The table in a CSV file, plain or compressed with gzip, bzip2 or xz.
 
-    A column whose every entry is a number or missing becomes numbers, every other one strings,
-    just as the file has them but for the blanks around them. An encoder keeps the kind that a
-    column had when it was fitted, whatever another file holds there.
+    A column of numbers and missing entries becomes float64, any other one strings, with the blanks
+    around them stripped. An encoder keeps the kind that a column had when it was fitted, whatever
+    another file holds there.
 
     Args:
       names: of the columns, if the first line does not hold them.
-      missing: entries that stand for nothing, without the blanks around them.
+      missing: entries that mean a missing value, without the blanks around them.
       separator: between the entries of a line, one character.
-      comment: the character that begins a line, or the rest of one, that is no data.
-      decimal: the character before the fraction of a number.
-      thousands: the character between groups of three digits, if there is one.
+      comment: the character that begins a comment, which extends to the end of the line.
+      decimal: the decimal point.
+      thousands: the character between groups of three digits; None for no grouping.
       encoding: of the file; a byte order mark is dropped.
-      kinds: 'number' or 'category' by the names of columns, for those that look like another.
+      kinds: column -> 'number' or 'category', where the entries suggest the other.
 
-    Returns: a Table. Blank lines are no rows.
-    Raises: ValueError for a file without rows, a row with more or fewer entries than there are
-      names, two columns of one name, quotes that do not close, text of another encoding, and
-      entries of a column of kind 'number' that are none; the line is counted from 1.
+    Returns: a Table. Blank lines are skipped.
+    Raises: ValueError for a file without rows, a row with more or fewer entries than names,
+      repeated names, quotes that do not close, text of another encoding, and entries of a column of
+      kind 'number' that are not numbers; lines are counted from 1.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / 'tiny.csv'
@@ -59,19 +60,19 @@ def read_csv(
     lines, heads, columns = _columns(path, rows, names)
     kinds = _expect_kinds(path, kinds or {}, heads)
     absent = {entry.strip() for entry in missing}
-    made, written = {}, {}
+    parsed, written = {}, {}
     for name, entries in zip(heads, columns, strict=True):
         entries = tuple("" if entry in absent else entry for entry in entries)
         kind = kinds.get(name)
         numbers = None if kind == "category" else _numbers(entries, to_float)
         texts = np.array(entries, np.str_)
         if numbers is None and kind == "number":
-            raise _no_number(path, name, lines, entries, to_float)
+            raise _not_a_number(path, name, lines, entries, to_float)
         if numbers is None:
-            made[name] = texts
+            parsed[name] = texts
         else:
-            made[name], written[name] = numbers, texts
-    return Table(columns=made, written=written)
+            parsed[name], written[name] = numbers, texts
+    return Table(columns=parsed, written=written)
 
 
 def _rows(path: str | Path, text: str, separator: str, comment: str | None) -> Iterator[Row]:
@@ -101,7 +102,7 @@ def _rows(path: str | Path, text: str, separator: str, comment: str | None) -> I
 
 
 def _without_comments(lines: Iterator[str], comment: str) -> Iterator[str]:
-    """The lines up to the comment character, unless it is inside quotes."""
+    """The lines up to an unquoted comment character."""
     quoted = False
     for line in lines:
         kept = line
@@ -117,7 +118,7 @@ def _without_comments(lines: Iterator[str], comment: str) -> Iterator[str]:
 def _columns(
     path: str | Path, rows: Iterator[Row], names: Sequence[str] | None
 ) -> tuple[list[int], list[str], list[tuple[str, ...]]]:
-    """The line of each row, the names, and the entries by column."""
+    """The line number of each row, the names, and the entries by column."""
     if names is None:
         _, names = next(rows, (0, None))
     if names is None:
@@ -126,12 +127,12 @@ def _columns(
     if len(set(names)) < len(names):
         double = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(
-            f"read_csv: expected a name of its own for every column of {path}, got {double} more "
-            "than once; rename them, or give names="
+            f"read_csv: expected columns of {path} with different names, got {double} more than "
+            "once; rename them, or give names="
         )
     lines, entries = [], []
     for line, row in rows:
-        if row == [""] and len(names) > 1:  # of blanks alone
+        if row == [""] and len(names) > 1:  # only blanks
             continue
         if len(row) != len(names):
             raise ValueError(
@@ -157,8 +158,7 @@ def _expect_kinds(
     return kinds
 
 
-def _number_format(decimal: str, thousands: str | None) -> Callable[[str], float | None]:
-    """A function from an entry to its number, None if it is none."""
+def _number_format(decimal: str, thousands: str | None) -> ToFloat:
     if (decimal, thousands) == (".", None):
         return to_number
     if len(decimal) != 1 or (thousands is not None and len(thousands) != 1) or decimal == thousands:
@@ -181,8 +181,8 @@ def _number_format(decimal: str, thousands: str | None) -> Callable[[str], float
     return to_float
 
 
-def _numbers(entries: Sequence[str], to_float: Callable[[str], float | None]) -> Column | None:
-    """The entries as float64, or None if one of them is neither a number nor missing."""
+def _numbers(entries: Sequence[str], to_float: ToFloat) -> Column | None:
+    """The entries as float64, or None if one is neither a number nor missing."""
     numbers = []
     for entry in entries:
         number = to_float(entry) if entry else np.nan
@@ -192,12 +192,8 @@ def _numbers(entries: Sequence[str], to_float: Callable[[str], float | None]) ->
     return np.array(numbers, np.float64)
 
 
-def _no_number(
-    path: str | Path,
-    name: str,
-    lines: Sequence[int],
-    entries: Sequence[str],
-    to_float: Callable[[str], float | None],
+def _not_a_number(
+    path: str | Path, name: str, lines: Sequence[int], entries: Sequence[str], to_float: ToFloat
 ) -> ValueError:
     line, entry = next(
         (line, e) for line, e in zip(lines, entries, strict=True) if e and to_float(e) is None

@@ -1,4 +1,4 @@
-"""Published data sets by name: found in a folder, or fetched."""
+"""Published data sets by name: read from a folder, or fetched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from fnn.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set as its publisher has it: nothing is scaled, shuffled or split.
+    """A data set as published, neither scaled nor shuffled nor split.
 
     x: uint8 images (n, height, width[, channels]), float32 rows (n, features), or a Table.
     y: int32 labels (n,), or float32 values (n,).
     """
 
     train: Batch
-    test: Batch | None = None  # where the publisher set a part aside
+    test: Batch | None = None  # where one is published
     classes: tuple[str, ...] = ()  # the name of each label
     features: tuple[str, ...] = ()  # the name of each column of x
 
@@ -32,16 +32,16 @@ class Dataset:
 def load(name: str, root: Root = None) -> Any:
     """A published data set.
 
-    Inside scikit-learn: 'digits', 'iris', 'wine', 'breast_cancer', 'diabetes'. In a folder or
-    fetched: 'mnist', 'fashion_mnist', 'cifar10', 'adult'; 'tiny_shakespeare', 'names'.
+    From scikit-learn: 'digits', 'iris', 'wine', 'breast_cancer', 'diabetes'. From a folder, or
+    fetched: 'mnist', 'fashion_mnist', 'cifar10', 'adult', 'tiny_shakespeare', 'names'.
 
     Args:
-      root: the folder to look in; without it, the environment variable FNN_DATA, then the user's
-        cache, into which what is missing is fetched and checked against its published digest.
+      root: the folder to search; without it, the environment variable FNN_DATA, then the user's
+        cache, into which missing files are fetched and checked against their published digest.
 
     Returns: a Dataset; for 'tiny_shakespeare' the text, for 'names' a tuple of names.
-    Raises: ValueError for another name; FileNotFoundError if the files are nowhere and cannot be
-      fetched; ModuleNotFoundError where an extra is needed.
+    Raises: ValueError for another name; FileNotFoundError for files that are not found and cannot
+      be fetched; ModuleNotFoundError without the extra 'data'.
 
     >>> iris = load('iris')
     >>> iris.train.x.shape, iris.classes
@@ -67,10 +67,9 @@ def _from_sklearn(name: str) -> Callable[[Root], Dataset]:
         bunch = getattr(datasets, f"load_{name}")()
         labels = hasattr(bunch, "target_names")
         x = bunch.images if name == "digits" else bunch.data
+        y = bunch.target.astype(np.int32 if labels else np.float32)
         return Dataset(
-            train=Batch(
-                np.asarray(x, np.float32), bunch.target.astype(np.int32 if labels else np.float32)
-            ),
+            train=Batch(np.asarray(x, np.float32), y),
             classes=tuple(map(str, bunch.target_names)) if labels else (),
             features=() if name == "digits" else tuple(map(str, bunch.feature_names)),
         )
@@ -91,8 +90,8 @@ def _idx_set(
     }
 
     def loader(root: Root) -> Dataset:
-        place = find_or_fetch(folder, files, root)
-        arrays = [read_idx(place / name) for name in names]
+        found = find_or_fetch(folder, files, root)
+        arrays = [read_idx(found / name) for name in names]
         train, test = (
             Batch(x, y.astype(np.int32)) for x, y in zip(arrays[::2], arrays[1::2], strict=True)
         )
@@ -148,8 +147,8 @@ _ADULT_COLUMNS = (
 
 
 def _adult(root: Root) -> Dataset:
-    place = find_or_fetch("adult", _ADULT_FILES, root)
-    train, test = (_adult_part(place / name) for name in _ADULT_FILES)
+    folder = find_or_fetch("adult", _ADULT_FILES, root)
+    train, test = (_adult_part(folder / name) for name in _ADULT_FILES)
     return Dataset(train=train, test=test, classes=("<=50K", ">50K"), features=_ADULT_COLUMNS[:-1])
 
 
@@ -219,8 +218,8 @@ LOADERS: dict[str, Callable[[Root], Any]] = {
             "Sneaker",
             "Bag",
             "Ankle boot",
-        ),  # fmt: skip
-    ),
+        ),
+    ),  # fmt: skip
     "cifar10": _cifar10,
     "adult": _adult,
     "tiny_shakespeare": _tiny_shakespeare,

@@ -1,22 +1,23 @@
-"""A table as an array: numbers standardized, categories as units, by what was fitted once."""
+"""Encoding of tables as arrays: standardized numbers and one-hot categories."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from fnn.data._arrays import expect_numbers, name_of
+from fnn._messages import refuse
+from fnn.data._arrays import expect_numbers
 from fnn.data.tables import Column, Table
 
-_ROUNDINGS = 8  # a decimal fraction is off by half of one, a sum of a few by as many
+_ROUNDINGS = 8  # a decimal fraction is rounded by half of one, a sum of a few by several
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """What `fit_encoder` learned from the training part; plain values that JSON can hold.
+    """The statistics and categories of a training set, as plain values that JSON can hold.
 
-    A column keeps the kind that it had then: `7` in a column of categories is the category '7' in a
-    table whose other entries are numbers as well, if the table was read from a file.
+    A column keeps the kind that it was fitted with: in a column of categories `7` is the category
+    '7', even in a file whose entries are all numbers.
 
     >>> table = Table(columns={'age': np.array([20.0, 40.0]), 'sex': np.array(['F', 'M'])})
     >>> encoder = fit_encoder(table)
@@ -30,22 +31,21 @@ class Encoder:
 
     numeric: dict[str, tuple[float, float]]  # column -> mean, standard deviation
     categories: dict[str, tuple[str, ...]]  # column -> its values, sorted
-    with_missing: tuple[str, ...]  # numeric columns that get a unit that says so
+    with_missing: tuple[str, ...]  # numeric columns with an indicator of missing entries
 
     @property
     def features(self) -> tuple[str, ...]:
         """The name of each column of the array."""
-        units = [f"{name}={value}" for name, vs in self.categories.items() for value in vs]
-        return (*self.numeric, *(f"{name}=?" for name in self.with_missing), *units)
+        one_hot = [f"{name}={value}" for name, vs in self.categories.items() for value in vs]
+        return (*self.numeric, *(f"{name}=?" for name in self.with_missing), *one_hot)
 
     def apply(self, table: Table) -> Float[np.ndarray, "rows features"]:
-        """The array of a table: float32, a column for each of `features`.
+        """The table as a float32 array with a column for each of `features`.
 
-        A missing number is the mean, 0. A value that was not there when the encoder was fitted,
-        a missing one too unless it was, has no unit: its units are all 0.
+        A missing number becomes the mean, 0. A category unknown to the encoder is all 0.
 
-        Raises: ValueError for a table without one of the columns, or with entries that are no
-          finite numbers where it was fitted on numbers.
+        Raises: ValueError for a table without one of the columns, or with entries that are not
+          finite numbers in a column fitted on numbers.
         """
         columns = self._columns(table)
         parts = [
@@ -60,16 +60,14 @@ class Encoder:
         return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
     def codes(self, table: Table) -> Int[np.ndarray, "rows columns"]:
-        """The categories as numbers, for embeddings: int32, 0 for what was not seen when fitted."""
+        """The categories as int32 indices for embeddings: from 1, and 0 for unknown ones."""
         columns = self._columns(table)
-        coded = [
-            _positions(columns[name], np.array(values)) for name, values in self.categories.items()
-        ]
-        return np.stack(coded, axis=1) if coded else np.zeros((len(table), 0), np.int32)
+        codes = [_codes(columns[name], np.array(vs)) for name, vs in self.categories.items()]
+        return np.stack(codes, axis=1) if codes else np.zeros((len(table), 0), np.int32)
 
     def invert(self, x: Float[np.ndarray, "rows features"]) -> Table:
-        """The table that `apply` made x from; '' where no unit is set, NaN where one says so."""
-        x = np.asarray(expect_numbers("Encoder.invert: expected x", x), np.float64)
+        """The inverse of `apply`; '' for unknown categories, NaN where the indicator is set."""
+        x = np.asarray(expect_numbers("Encoder.invert", x), np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.features):
             raise ValueError(
                 f"Encoder.invert: expected x of shape (rows, {len(self.features)}), got {x.shape}; "
@@ -83,14 +81,14 @@ class Encoder:
             columns[name] = np.where(x[:, at] > 0.5, np.nan, columns[name])
             at += 1
         for name, values in self.categories.items():
-            units = x[:, at : at + len(values)]
-            known = np.array(values)[units.argmax(axis=1)]
-            columns[name] = np.where(units.max(axis=1) > 0.5, known, "")
+            one_hot = x[:, at : at + len(values)]
+            known = np.array(values)[one_hot.argmax(axis=1)]
+            columns[name] = np.where(one_hot.max(axis=1) > 0.5, known, "")
             at += len(values)
         return Table(columns=columns)
 
     def _columns(self, table: Table) -> dict[str, Column]:
-        """The columns that it was fitted on, each of the kind that it had then."""
+        """The fitted columns, each of the kind it was fitted with."""
         _expect_table("Encoder", table)
         wanted = [*self.numeric, *self.categories]
         absent = [name for name in wanted if name not in table.columns]
@@ -104,13 +102,12 @@ class Encoder:
 
 
 def fit_encoder(table: Table) -> Encoder:
-    """Means and deviations of the numbers, and the values of the categories.
+    """Means and standard deviations of the numeric columns, and the values of the categorical ones.
 
-    Fit it on the training part alone: what it learns from the other parts is a leak. A deviation
-    within the rounding of the numbers, 8 max |x| eps, is none, and becomes 1 as that of a constant.
+    Fit it on the training part alone: statistics of the other parts are a leak. A deviation within
+    the rounding of the column, 8 max |x| eps, counts as 0 and becomes 1, as for a constant.
 
-    Raises: ValueError for an empty table, a column of numbers that are all missing, or an infinite
-      number.
+    Raises: ValueError for an empty table, a column of missing numbers only, or an infinite number.
 
     >>> fit_encoder(Table(columns={'age': np.array([20.0, np.nan, 40.0])})).features
     ('age', 'age=?')
@@ -128,10 +125,8 @@ def fit_encoder(table: Table) -> Encoder:
 
 def _expect_table(where: str, table: Table) -> None:
     if not isinstance(table, Table):
-        raise ValueError(
-            f"{where}: expected a Table, got {name_of(table)}; make one by read_csv, or of "
-            "arrays by Table(columns={name: array})"
-        )
+        hint = "make one by read_csv, or of arrays by Table(columns={name: array})"
+        refuse(where, "a Table", table, hint)
 
 
 def _finite(where: str, name: str, column: Column) -> Column:
@@ -148,17 +143,17 @@ def _moments(name: str, column: Column) -> tuple[float, float]:
     known = _finite("fit_encoder", name, column)[~np.isnan(column)]
     if len(known) == 0:
         raise ValueError(
-            f"fit_encoder: expected numbers in column {name!r}, got none; leave it out"
+            f"fit_encoder: expected numbers in column {name!r}, got none; drop the column"
         )
-    # Measured from one of its values a constant is exactly 0; over the largest, squares fit.
+    # Shifted by one of its values a constant is exactly 0; scaled, its squares do not overflow.
     shifted = known - known[0]
-    unit = float(np.abs(shifted).max()) or 1.0
-    std = unit * float((shifted / unit).std())
+    scale = float(np.abs(shifted).max()) or 1.0
+    std = scale * float((shifted / scale).std())
     rounding = _ROUNDINGS * float(np.abs(known).max()) * np.finfo(np.float64).eps
     return float(known[0] + shifted.mean()), std if std > rounding else 1.0
 
 
-def _positions(column: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """1 + the place of each entry among the sorted values; 0 for one that is not among them."""
+def _codes(column: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """1 + the index of each entry among the sorted values; 0 for unknown entries."""
     at = np.searchsorted(values, column).clip(max=len(values) - 1)
     return np.where(values[at] == column, at + 1, 0).astype(np.int32)

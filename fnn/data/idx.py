@@ -1,4 +1,4 @@
-"""The idx format, in which MNIST and Fashion-MNIST are published."""
+"""The idx file format of MNIST and Fashion-MNIST."""
 
 import math
 from pathlib import Path
@@ -11,14 +11,12 @@ _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """The array in an idx file, plain or compressed by gzip.
+    """The array in an idx file, plain or compressed with gzip, in native byte order.
 
-    Returns: an array of the file's shape and dtype, in the machine's byte order.
-    Raises: ValueError for a file that is not idx, shorter or longer than its header says, or
-      damaged in its compression.
+    The format: two zero bytes, a type, the number of axes, the sizes as big-endian int32, then the
+    elements in C order.
 
-    Source: the description on the page of MNIST: two zero bytes, a type, the number of axes, the
-      sizes as big-endian int32, then the numbers in C order.
+    Raises: ValueError for a file that is not idx, of another size than its header says, or damaged.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / 'tiny.idx'
@@ -38,8 +36,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if len(data) - start != size or min(shape, default=0) < 0:
         raise ValueError(
-            f"read_idx: expected {size} bytes of numbers for the shape {tuple(shape)}, got "
+            f"read_idx: expected {size} bytes of data for the shape {tuple(shape)}, got "
             f"{len(data) - start}; fetch {path} again"
         )
-    numbers = np.frombuffer(data, dtype, offset=start).reshape(shape)
-    return numbers.astype(dtype.newbyteorder("="))
+    array = np.frombuffer(data, dtype, offset=start).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Sequences of many lengths in rows of one length, several to a row."""
+"""Sequence packing: several sequences of different lengths per row of fixed length."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -6,24 +6,24 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Integer
 
-from fnn.data._arrays import name_of
+from fnn._messages import refuse
 
 Rows = Int[np.ndarray, "rows length"]
-Places = Int[np.ndarray, " pieces"]
+Pieces = Int[np.ndarray, " pieces"]
 
 
 class Packed(NamedTuple):
-    """Rows of tokens, and to which sequence and place in it each belongs."""
+    """Rows of tokens, each with the number of its sequence and its position there."""
 
     tokens: Integer[np.ndarray, "rows length"]
-    segments: Rows  # int32; 1, 2, ... within a row, and 0 where it is padded
-    positions: Rows  # int32; counted from 0 in each segment, and 0 in the padding
+    segments: Rows  # int32; 1, 2, ... within a row, 0 in padding
+    positions: Rows  # int32; counted from 0 in each segment, 0 in padding
 
     def labels(self, ignore_index: int = -100) -> Rows:
         """The next token of the same segment; `ignore_index` at the end of each and in padding.
 
-        Targets of `losses.cross_entropy` with the same `ignore_index`: the loss of a batch
-        is then the mean over the tokens that have a successor, however they are packed.
+        Targets for `losses.cross_entropy` with the same `ignore_index`: the mean loss over the
+        tokens with a successor does not depend on the packing.
 
         Returns: int32 (rows, length).
         Raises: ValueError if the tokens contain `ignore_index`.
@@ -38,29 +38,28 @@ class Packed(NamedTuple):
                 "choose one outside the vocabulary"
             )
         labels = np.full(self.tokens.shape, ignore_index, np.int32)
-        goes_on = (self.segments[:, 1:] == self.segments[:, :-1]) & (self.segments[:, 1:] > 0)
-        labels[:, :-1][goes_on] = self.tokens[:, 1:][goes_on]
+        continues = (self.segments[:, 1:] == self.segments[:, :-1]) & (self.segments[:, 1:] > 0)
+        labels[:, :-1][continues] = self.tokens[:, 1:][continues]
         return labels
 
 
 def pack(sequences: Sequence[np.ndarray], length: int, *, padding: int = 0) -> Packed:
-    """Every token of every sequence exactly once, in as few rows as best fit finds.
+    """Packs sequences into rows by best fit decreasing; every token occurs exactly once.
 
-    The longest come first, and each goes to the row that it leaves the least room in. A sequence
-    longer than a row is cut, and its pieces are segments of their own, with positions from 0.
+    From the longest on, each sequence goes to the row with the least room that holds it. A sequence
+    longer than a row is cut into segments, each with positions from 0.
 
-    With `layers.segment_mask(segments)` a token sees those of its own sequence alone, as if it were
-    in a row by itself; `Packed.labels` are the targets. The order of the rows has no meaning:
-    `fnn.order` shuffles them.
+    With `layers.segment_mask(segments)` a token attends only to its own segment, as if it were
+    alone in its row; `Packed.labels` are the targets. The order of the rows has no meaning.
 
     Args:
-      sequences: integers (tokens,) each; the empty ones take no room.
+      sequences: integers (tokens,) each; empty ones take no room.
       length: of a row, at least 1.
-      padding: the token that fills a row up.
+      padding: the token that fills up a row.
 
-    Returns: Packed of three arrays (rows, length), the tokens in the dtype of the sequences. At
-      most 11/9 of the fewest possible rows, and one more, for sequences that fit a row.
-    Raises: ValueError for no tokens at all, a length below 1, or sequences of another rank.
+    Returns: Packed of three arrays (rows, length), the tokens in the dtype of the sequences. For
+      sequences that fit a row, at most 11/9 of the minimal number of rows, plus one.
+    Raises: ValueError for no tokens, a length below 1, or sequences of another rank.
     Source: Johnson 1974, "Fast algorithms for bin packing" (best fit decreasing).
 
     >>> packed = pack([np.array([1, 2]), np.array([3, 4, 5]), np.array([6])], length=4)
@@ -70,7 +69,7 @@ def pack(sequences: Sequence[np.ndarray], length: int, *, padding: int = 0) -> P
     ([[1, 1, 1, 2], [1, 1, 0, 0]], [[0, 1, 2, 0], [0, 1, 0, 0]])
     """
     if isinstance(sequences, str) or not isinstance(sequences, Iterable):
-        raise ValueError(f"pack: expected a list of sequences, got {name_of(sequences)}")
+        refuse("pack", "a list of sequences", sequences, "give arrays of integers")
     sequences = [np.asarray(sequence) for sequence in sequences]
     _check(sequences, length)
     stream = np.concatenate([sequence for sequence in sequences if sequence.size])
@@ -82,17 +81,16 @@ def pack(sequences: Sequence[np.ndarray], length: int, *, padding: int = 0) -> P
     sizes = _pieces(np.array([len(sequence) for sequence in sequences]), length)
     row, start, segment = _best_fit(sizes, length)
     within = np.arange(len(stream)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    place = np.repeat(row * length + start, sizes) + within
+    index = np.repeat(row * length + start, sizes) + within
 
-    def laid_out(values: np.ndarray, fill: int) -> np.ndarray:
+    def scattered(values: np.ndarray, fill: int = 0) -> np.ndarray:
         rows = np.full((row.max() + 1) * length, fill, values.dtype)
-        rows[place] = values
+        rows[index] = values
         return rows.reshape(-1, length)
 
+    segments = np.repeat(segment, sizes).astype(np.int32)
     return Packed(
-        laid_out(stream, padding),
-        laid_out(np.repeat(segment, sizes).astype(np.int32), 0),
-        laid_out(within.astype(np.int32), 0),
+        scattered(stream, padding), scattered(segments), scattered(within.astype(np.int32))
     )
 
 
@@ -109,8 +107,8 @@ def _check(sequences: list[np.ndarray], length: int) -> None:
             )
 
 
-def _pieces(sizes: np.ndarray, length: int) -> Places:
-    """The sizes of what the sequences are cut into, one behind another."""
+def _pieces(sizes: np.ndarray, length: int) -> Pieces:
+    """The sizes of the pieces of all sequences, in order."""
     counts = -(-sizes // length)
     pieces = np.full(counts.sum(), length)
     last = np.cumsum(counts)[counts > 0] - 1
@@ -118,12 +116,12 @@ def _pieces(sizes: np.ndarray, length: int) -> Places:
     return pieces
 
 
-def _best_fit(sizes: Places, length: int) -> tuple[Places, Places, Places]:
-    """The row of each piece, where in it the piece starts, and its number there from 1."""
+def _best_fit(sizes: Pieces, length: int) -> tuple[Pieces, Pieces, Pieces]:
+    """The row of each piece, its start in that row, and its number there from 1."""
     row, start, segment = np.empty((3, len(sizes)), np.int64)
-    open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # by the room that is left
-    has_rows = 0  # bit r is set if there are rows with room for r tokens
-    used: list[int] = []  # segments of each row
+    open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # by free room
+    has_rows = 0  # bit r is set if there are rows with r free tokens
+    used: list[int] = []  # number of segments of each row
     for i in np.argsort(-sizes, kind="stable").tolist():
         size = int(sizes[i])
         fitting = has_rows >> size << size

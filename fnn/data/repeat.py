@@ -1,16 +1,16 @@
-"""Epoch after epoch of what can be read again and again."""
+"""Endless repetition of a re-iterable, such as a DataLoader."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 
 def repeat(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches of an iterable, endlessly: after the last one it is read anew.
+    """The batches of an iterable, endlessly: it is iterated anew after its last batch.
 
-    For `fit`, whose steps may be many epochs of a DataLoader, which shuffles anew in each.
+    For a `fit` of several epochs of a DataLoader, which reshuffles in each.
 
-    Raises: ValueError, while iterating, for an epoch without batches: a generator, say, can be read
-      only once.
+    Raises: ValueError, while iterating, for an epoch without batches, such as the second one of a
+      generator.
 
     >>> batches = repeat([1, 2])
     >>> [next(batches) for _ in range(5)]

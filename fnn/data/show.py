@@ -1,4 +1,4 @@
-"""A look at a batch: images with their labels, rows of a table, or text."""
+"""Figures of a batch: images with labels, rows of a table, or text."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from fnn.types import Pair
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_IMAGES, _ROWS = 24, 12  # at most so many are shown
+_IMAGES, _ROWS, _COLUMNS = 24, 12, 12  # the most that are shown
 
 
 def show(
@@ -23,17 +23,17 @@ def show(
     features: Sequence[str] = (),
     decode: Callable[[np.ndarray], str] | None = None,
 ) -> "Figure":
-    """A figure of the first examples of a batch, which a notebook shows and `savefig` writes.
+    """A figure of the first examples of a batch, for a notebook or `savefig`.
 
     Args:
-      batch: (x, y); y None for examples without labels. Images are x of shape (batch, height,
+      batch: (x, y), with y None for examples without labels. Images are x of shape (batch, height,
         width) or (batch, height, width, 1 or 3), uint8 or floats of any range; rows are x of shape
-        (batch, features) or a Table; text is what `decode` makes of each x.
+        (batch, features) or a Table; text is `decode` of each x.
       classes: the name of each label.
       features: the name of each column of rows.
       decode: from the tokens of an example to text, such as `Characters(...).decode`.
 
-    Returns: a matplotlib Figure; nothing is opened.
+    Returns: a matplotlib Figure; no window is opened.
     Raises: ValueError for an empty batch, or x of another shape; ModuleNotFoundError without
       matplotlib.
 
@@ -43,10 +43,10 @@ def show(
     """
     x, y = batch
     for name, part in (("x", x), ("y", y)):
-        expect_native(f"data.show: expected {name}", part)
+        expect_native("data.show", part, name)
     if len(x) == 0:
         raise ValueError("data.show: expected at least one example, got an empty batch")
-    labels = [_label(y, i, classes) for i in range(min(len(x), max(_IMAGES, _ROWS)))]
+    labels = [_label(y, i, classes) for i in range(min(len(x), _IMAGES))]
     if decode is not None:
         texts = [decode(np.asarray(one)) for one in x[:_ROWS]]
         return _table([[repr(text)[1:-1][:100]] for text in texts], ["text"], labels)
@@ -54,9 +54,9 @@ def show(
         names = list(x.columns)
         rows = [[_number(x.columns[name][i]) for name in names] for i in range(min(len(x), _ROWS))]
         return _table(rows, names, labels)
-    x = np.asarray(x[: max(_IMAGES, _ROWS)])
+    x = np.asarray(x[:_IMAGES])
     if x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3)):
-        return _images(x[:_IMAGES], labels)
+        return _images(x, labels)
     if x.ndim == 2:
         names = list(features) or [f"x[{i}]" for i in range(x.shape[1])]
         return _table([[_number(v) for v in row] for row in x[:_ROWS]], names, labels)
@@ -71,9 +71,9 @@ def _images(x: np.ndarray, labels: list[str]) -> "Figure":
     rows = -(-len(x) // columns)
     canvas = figure(1.2 * columns, 1.4 * rows)
     panels = canvas.subplots(rows, columns, squeeze=False).ravel()
-    wide = x[..., 0] if x.shape[-1] == 1 and x.ndim == 4 else x
-    low, high = (0, 255) if x.dtype == np.uint8 else (float(wide.min()), float(wide.max()))
-    scaled = np.clip((wide.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
+    x = x[..., 0] if x.shape[-1] == 1 and x.ndim == 4 else x
+    low, high = (0, 255) if x.dtype == np.uint8 else (float(x.min()), float(x.max()))
+    scaled = np.clip((x.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
     for panel, image, label in zip(panels, scaled, labels, strict=False):
         panel.imshow(image, cmap="gray", vmin=0, vmax=1)
         panel.set_title(label, fontsize=8, color=INK)
@@ -84,11 +84,11 @@ def _images(x: np.ndarray, labels: list[str]) -> "Figure":
 
 
 def _table(rows: list[list[str]], names: list[str], labels: list[str]) -> "Figure":
-    """At most twelve columns; what does not fit is counted in the last."""
-    more = len(names) - 12
+    """At most `_COLUMNS` columns, and one that counts the rest."""
+    more = len(names) - _COLUMNS
     if more > 0:
-        names = [*names[:12], f"and {more} more"]
-        rows = [[*row[:12], "..."] for row in rows]
+        names = [*names[:_COLUMNS], f"and {more} more"]
+        rows = [[*row[:_COLUMNS], "..."] for row in rows]
     labeled = any(labels)
     cells = [[*row, label] if labeled else row for row, label in zip(rows, labels, strict=False)]
     canvas = figure(max(4, 1.1 * (len(names) + labeled)), 0.3 * (len(rows) + 1.5))
@@ -110,7 +110,7 @@ def _label(y: Any, i: int, classes: Sequence[str]) -> str:
         return ""
     value = np.asarray(y[i])
     if classes and value.ndim == 0 and np.issubdtype(value.dtype, np.integer):
-        return str(classes[int(value)]) if 0 <= value < len(classes) else f"{value}, no class"
+        return str(classes[int(value)]) if 0 <= value < len(classes) else f"{value}, unknown"
     return _number(value) if value.ndim == 0 else str(value.round(2))
 
 

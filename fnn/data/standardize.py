@@ -1,4 +1,4 @@
-"""Mean 0 and standard deviation 1, by statistics that are fitted once and can be undone."""
+"""Standardization to mean 0 and standard deviation 1, with fitted statistics and an inverse."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from fnn.dtypes import at_least_float32
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Standardizer:
-    """The statistics of a training set: arrays, so they travel with a checkpoint.
+    """The mean and standard deviation of a training set: a pytree that checkpoints can hold.
 
     >>> s = Standardizer(mean=jnp.array([[10.0]]), std=jnp.array([[2.0]]))
     >>> s.apply(jnp.array([[14.0]])).tolist(), s.invert(jnp.array([[2.0]])).tolist()
@@ -29,21 +29,21 @@ class Standardizer:
     def apply(self, x: Num[Array, "batch *features"]) -> Float[Array, "batch *features"]:
         """(x - mean) / std.
 
-        Raises: ValueError for other features than those that it was fitted on.
+        Raises: ValueError for features of another shape than the fitted ones.
         """
         self._expect_features("apply", x)
         return (x.astype(self.mean.dtype) - self.mean) / self.std
 
     def invert(self, z: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
-        """z std + mean: what `apply` made z from.
+        """z std + mean, the inverse of `apply`.
 
-        Raises: ValueError for other features than those that it was fitted on.
+        Raises: ValueError for features of another shape than the fitted ones.
         """
         self._expect_features("invert", z)
         return z.astype(self.mean.dtype) * self.std + self.mean
 
     def _expect_features(self, name: str, x: Array) -> None:
-        expect_numbers(f"Standardizer.{name}: expected x", x)
+        expect_numbers(f"Standardizer.{name}", x)
         alike = x.ndim == self.mean.ndim and all(
             m in (1, n) for m, n in zip(self.mean.shape, x.shape, strict=True)
         )
@@ -61,22 +61,22 @@ def fit_standardizer(
 
         mean = sum_i x_i / n        std = sqrt(sum_i (x_i - mean)^2 / n)
 
-    Fit it on the training part alone: what it learns from the other parts is a leak. A deviation
-    within the rounding of the data, max |x| eps, is none: std is 1 there, as it is for a constant.
+    Fit it on the training part alone: statistics of the other parts are a leak. A deviation within
+    the rounding of the data, max |x| eps, counts as 0, and std is 1 there as for a constant.
 
     Args:
-      x: the batch axis first; integers and narrow floats are taken as float32.
-      axis: what to average over: 0 for statistics of each feature, (0, 1, 2) for those of each
-        channel of images (N, H, W, C), None for a single mean and std of all.
+      x: the batch axis first; integers and narrow floats are cast to float32.
+      axis: axes to average over: 0 for statistics of each feature, (0, 1, 2) for those of each
+        channel of images (N, H, W, C), None for a single mean and std.
 
     Returns: Standardizer, in at least float32. NaN in x makes its statistics NaN.
-    Raises: ValueError for no examples, and for what is no array of numbers.
+    Raises: ValueError for no examples, and for anything but an array of numbers.
 
-    >>> s = fit_standardizer(jnp.array([[1.0, 5.0], [3.0, 5.0]]))   # the second does not vary
+    >>> s = fit_standardizer(jnp.array([[1.0, 5.0], [3.0, 5.0]]))   # the second is constant
     >>> s.mean.tolist(), s.std.tolist()
     ([[2.0, 5.0]], [[1.0, 1.0]])
     """
-    expect_numbers("fit_standardizer: expected x", x)
+    expect_numbers("fit_standardizer", x)
     if x.ndim < 1 or x.size == 0:
         raise ValueError(
             f"fit_standardizer: expected at least one example, got shape {x.shape}; check the split"
@@ -84,7 +84,7 @@ def fit_standardizer(
     floating = jnp.issubdtype(x.dtype, jnp.floating)
     wide = jnp.asarray(x).astype(at_least_float32(x) if floating else jnp.float32)
     averaged = np.arange(x.ndim) if axis is None else np.arange(x.ndim)[np.atleast_1d(axis)]
-    # Measured from one of its values a constant is exactly 0, and large numbers do not cancel.
+    # Shifted by one of its values a constant is exactly 0, and large values do not cancel.
     origin = wide[tuple(slice(1 if a in averaged else None) for a in range(x.ndim))]
     scale = magnitude(wide - origin, axis)  # so that no sum and no square overflows
     shifted = (wide - origin) / scale

@@ -1,4 +1,4 @@
-"""Batches from data that do not fit on the device, fetched by a thread while the device works."""
+"""Batches of data that do not fit on the device, prefetched by a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,27 +10,28 @@ import numpy as np
 from jaxtyping import Int
 
 from fnn import tree
-from fnn.data._arrays import expect_key, expect_native, expect_numbers
+from fnn.data._arrays import expect_native, expect_numbers
 from fnn.data._columns import columns
+from fnn.train._inputs import expect_key
 from fnn.train._source import placed, upcoming
 from fnn.types import PRNGKey
 
 Indices = Int[np.ndarray, " _"]
-_BLOCK = 2048  # examples whose order is computed at once: it is quicker than batch by batch
+_BLOCK = 2048  # examples whose order is computed at once, which is faster than per batch
 
 
 class Stream:
-    """What `stream` returns: an endless iterator of batches; a context manager that ends it."""
+    """An endless iterator of batches, returned by `stream`; a context manager that closes it."""
 
     def __init__(self, fetch: "_Fetch", step: int, ahead: int):
         self._fetch, self._step = fetch, step
-        self._together = max(1, ahead // 2)  # batches of a task: to pass one on costs 50 us
+        self._per_task = max(1, ahead // 2)  # batches of a task, whose overhead is tens of us
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fnn.data.stream")
-        self._ready: deque[Any] = deque()  # batches, and at the end what went wrong
+        self._ready: deque[Any] = deque()  # batches, the last of which may be a _Failure
         self._tasks: deque[Future] = deque()
         self._closed = False
-        for _ in range(ahead // self._together):
-            self._ask()
+        for _ in range(ahead // self._per_task):
+            self._submit()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -41,10 +42,10 @@ class Stream:
                 raise StopIteration
             try:
                 self._ready.extend(self._tasks.popleft().result())
-            except BaseException:  # an interrupt, while it waits
+            except BaseException:  # an interrupt while waiting
                 self.close()
                 raise
-            self._ask()
+            self._submit()
         batch = self._ready.popleft()
         if isinstance(batch, _Failure):
             self.close()
@@ -52,7 +53,7 @@ class Stream:
         return batch
 
     def close(self) -> None:
-        """End the thread, after the batch that it is at. No batch comes after that."""
+        """Stop the thread after its current batch, and the iteration with it."""
         self._closed = True
         self._ready.clear()
         self._tasks.clear()
@@ -64,13 +65,13 @@ class Stream:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _ask(self) -> None:
-        self._tasks.append(self._pool.submit(self._fetch_some, self._step))
-        self._step += self._together
+    def _submit(self) -> None:
+        self._tasks.append(self._pool.submit(self._fetch_task, self._step))
+        self._step += self._per_task
 
-    def _fetch_some(self, first: int) -> list[Any]:
+    def _fetch_task(self, first: int) -> list[Any]:
         fetched: list[Any] = []
-        for step in range(first, first + self._together):
+        for step in range(first, first + self._per_task):
             if self._closed:
                 break
             try:
@@ -81,7 +82,7 @@ class Stream:
 
 
 class _Failure(NamedTuple):
-    """What the thread raised where a batch was to be."""
+    """An error of the thread, in place of a batch."""
 
     error: BaseException
 
@@ -95,23 +96,23 @@ def stream(
     hosts: int = 1,
     host: int = 0,
 ) -> Stream:
-    """The batches of the steps from `start_step` on, on the device, in the order of a run.
+    """The batches of a run from step `start_step` on, prefetched to the device.
 
-    They are, to the last bit, those that `run` and `fit` take in the compiled step from arrays that
-    lie on the device: a loop of `make_step` over them repeats a run.
+    They are bitwise identical to the batches that `run` and `fit` index on the device: a loop of
+    `make_step` over them repeats a run.
 
     Args:
       data: a pytree of arrays with the same first axis, such as a `Batch`: NumPy arrays, np.memmap,
-        or what else has a shape and is indexed by rising rows, as the datasets of h5py are.
-      key: the stream of the order, `run_keys(key).order`; it is not consumed.
+        or anything with a shape and indexing by sorted rows, such as datasets of h5py.
+      key: of the data order, `run_keys(key).order`; it is not consumed.
       batch_size: of all hosts together, a multiple of `hosts`, at most the number of examples.
-      start_step: counted from 0; any step costs the same.
-      ahead: batches that are fetched before they are asked for, at least 1; half of them at once.
-      hosts, host: how many share each batch, and which of them this is, from 0; each gets the
-        `batch_size / hosts` rows that are its own, and all together, in their order, the batch.
+      start_step: counted from 0; starting costs the same at any step.
+      ahead: number of prefetched batches, at least 1; half of them are one task.
+      hosts, host: number of hosts that share each batch, and the index of this one, which gets the
+        `batch_size / hosts` consecutive rows of its index.
 
-    Returns: `Stream`, an endless iterator of pytrees like `data`, and a context manager. What goes
-      wrong in its thread is raised by the `next` that would have had the batch, and ends it.
+    Returns: `Stream`, an endless iterator of pytrees like `data`, and a context manager. An error
+      of its thread is raised by the `next` for that batch, and ends the iteration.
     Raises: ValueError for data without examples or with unequal numbers of them, and for sizes that
       do not fit.
 
@@ -134,17 +135,17 @@ def stream(
         )
     if not (0 <= host < hosts and batch_size % hosts == 0):
         raise ValueError(
-            f"stream: expected a host from 0 to hosts - 1 and a batch_size that the hosts share "
-            f"evenly, got host {host} of {hosts} and batch_size {batch_size}"
+            f"stream: expected a host from 0 to hosts - 1 and a batch_size that hosts divides, got "
+            f"host {host} of {hosts} and batch_size {batch_size}"
         )
     if start_step < 0 or ahead < 1:
         raise ValueError(
             f"stream: expected start_step of at least 0 and ahead of at least 1, got {start_step} "
             f"and {ahead}"
         )
-    share = batch_size // hosts
-    own = slice(host * share, (host + 1) * share)
-    return Stream(_Fetch(data, key, n, batch_size, own), start_step, ahead)
+    local = batch_size // hosts
+    rows = slice(host * local, (host + 1) * local)
+    return Stream(_Fetch(data, key, n, batch_size, rows), start_step, ahead)
 
 
 class _Pair(NamedTuple):
@@ -153,14 +154,15 @@ class _Pair(NamedTuple):
 
 
 class Streamed(_Pair):
-    """Examples that stay on the host, or on its disk, as the `train` of what `fit` takes.
+    """Training examples in host memory or on disk, for `Data.train`.
 
-    `fit` then gets its batches from a `stream`, and gives the bits that it gives for the same
-    arrays on the device.
+    `fit` then reads its batches from a `stream`; the result is bitwise identical to that for the
+    same arrays on the device.
 
     Args:
-      x, y: as the data of `stream`; also lists of numbers, which become arrays, tensors of PyTorch,
-        and what has a length and rows but no shape, such as a column of Hugging Face datasets.
+      x, y: as the data of `stream`; also lists of numbers and tensors of PyTorch, which are
+        converted, and indexable sequences without a shape, such as columns of Hugging Face
+        datasets.
 
     Raises: ValueError for rows of unequal length or of text.
 
@@ -176,18 +178,18 @@ class Streamed(_Pair):
         return super().__new__(cls, *(columns(f"Streamed.{n}", v) for n, v in (("x", x), ("y", y))))
 
     def batches(self, key: PRNGKey, batch_size: int, start_step: int) -> Stream:
-        """The batches of the steps from `start_step` on, fetched ahead by a thread."""
+        """The batches from step `start_step` on, prefetched by a thread."""
         return stream((self.x, self.y), key, batch_size, start_step)
 
 
 class _Fetch:
-    """The batch of a step: a function, but for the indices of the steps around the last one."""
+    """The batch of a step, a function of the step with the indices of one block cached."""
 
-    def __init__(self, data: Any, key: PRNGKey, n: int, batch_size: int, own: slice):
-        self._data, self._own = data, own
+    def __init__(self, data: Any, key: PRNGKey, n: int, batch_size: int, rows: slice):
+        self._data, self._local = data, rows
         self._order = (key, n, batch_size, max(1, min(_BLOCK, n) // batch_size))
         self._block, self._indices = -1, np.empty((0, 0), np.int32)
-        # These are settings of a thread: the one that fetches has to be told.
+        # These settings are local to a thread, so the fetching one needs a copy.
         config: Any = jax.config
         self._wide, self._device = config.jax_enable_x64, config.jax_default_device
 
@@ -202,23 +204,23 @@ class _Fetch:
         if block != self._block:
             self._indices = upcoming(key, block * steps, n, batch_size, steps)
             self._block = block
-        return self._indices[i, self._own]
+        return self._indices[i, self._local]
 
 
 def _rows(array: Any, indices: Indices) -> np.ndarray:
-    if isinstance(array, np.ndarray):  # np.memmap is one, but is slow as itself
+    if isinstance(array, np.ndarray):  # indexing an np.memmap itself is slow
         return np.asarray(array).take(indices, axis=0)
-    # Rising and each once: near rows of a file are read together, and h5py takes no others.
-    rising, place = np.unique(indices, return_inverse=True)
-    return np.asarray(array[rising]).take(place, axis=0)
+    # Sorted and unique, as h5py requires, so that close rows of a file are read together.
+    unique, inverse = np.unique(indices, return_inverse=True)
+    return np.asarray(array[unique]).take(inverse, axis=0)
 
 
 def _examples(data: Any) -> int:
     for path, leaf in zip(tree.paths(data), jax.tree.leaves(data), strict=True):
-        where = f"stream: expected data{f'[{path!r}]' if path else ''}"
-        expect_native(where, leaf)
+        name = f"data[{path!r}]" if path else "data"
+        expect_native("stream", leaf, name)
         if isinstance(leaf, np.ndarray | jax.Array) or not hasattr(leaf, "shape"):
-            expect_numbers(where, leaf)
+            expect_numbers("stream", leaf, name)
     lengths = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tables: columns of numbers and of categories, with what is missing in them."""
+"""Tables: named columns of numbers and of categories, with missing entries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fnn.data._arrays import is_masked, name_of
+from fnn._messages import refuse
+from fnn.data._arrays import is_masked
 
 Column = np.ndarray  # float64 with NaN where missing, or str with '' where missing
 _EXACT = 2**53  # integers up to here are float64 numbers
@@ -16,8 +17,8 @@ _EXACT = 2**53  # integers up to here are float64 numbers
 class Table:
     """Named columns of one length: float64 numbers, or strings.
 
-    What is missing is NaN among the numbers and '' among the strings. Columns of integers and bools
-    become float64, so that the kind of a column does not hang on whether a number is missing.
+    A missing entry is NaN in a column of numbers and '' in one of strings. Integers and bools
+    become float64, so the kind of a column does not depend on missing entries.
 
     Raises: ValueError for columns of unequal length, or of neither numbers nor strings.
 
@@ -29,15 +30,13 @@ class Table:
     """
 
     columns: Mapping[str, Column]
-    # What the file has for each number, for an encoder that has categories in this column.
+    # The text of each number in the file, for an encoder with categories in this column.
     written: Mapping[str, Column] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.columns, Mapping):
-            raise ValueError(
-                f"Table: expected columns={{name: array}}, got {name_of(self.columns)}; "
-                "give {name: frame[name].to_numpy() for name in frame}"
-            )
+            hint = "give {name: frame[name].to_numpy() for name in frame}"
+            refuse("Table", "columns={name: array}", self.columns, hint)
         columns = {name: _column(name, column) for name, column in self.columns.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
@@ -60,24 +59,24 @@ class Table:
         return tuple(name for name, column in self.columns.items() if column.dtype.kind != "f")
 
     def take(self, rows: Any) -> "Table":
-        """The table of some rows, by their indices."""
+        """The table of the rows with the given indices."""
         return self._with(lambda columns: {name: c[rows] for name, c in columns.items()})
 
     def without(self, *names: str) -> "Table":
         """The table without some columns.
 
-        Raises: ValueError for a name that is no column.
+        Raises: ValueError for an unknown name.
         """
         self._expect("without", names)
         return self._with(lambda columns: {n: c for n, c in columns.items() if n not in names})
 
     def with_kinds(self, kinds: Mapping[str, str]) -> "Table":
-        """The table with some columns as 'number' or as 'category', whatever they look like.
+        """The table with some columns converted to kind 'number' or 'category'.
 
-        Numbers that were read from a file become the text that the file has for them.
+        Numbers that were read from a file become their text in the file.
 
-        Raises: ValueError for a name that is no column, for another kind, for a column that has
-          entries that are no numbers, or numbers of which no text is known.
+        Raises: ValueError for an unknown name or kind, entries that are not numbers, or numbers
+          without text.
 
         >>> table = Table(columns={'size': np.array(['36', '', '38'])})
         >>> table.with_kinds({'size': 'number'}).columns['size'].tolist()
@@ -102,7 +101,7 @@ class Table:
     def numbers(self, name: str) -> Column:
         """A column as float64, NaN where an entry is missing.
 
-        Raises: ValueError for an entry that is no number.
+        Raises: ValueError for an entry that is not a number.
         """
         column = self.columns[name]
         if column.dtype.kind == "f":
@@ -119,7 +118,7 @@ class Table:
     def categories(self, name: str) -> Column:
         """A column as strings, '' where an entry is missing.
 
-        Raises: ValueError for numbers of which no text is known.
+        Raises: ValueError for numbers that were not read from a file.
         """
         column = self.columns[name]
         if column.dtype.kind != "f":
@@ -146,7 +145,7 @@ _CHARACTERS = frozenset("0123456789+-.eEinfatyINFATY")
 
 
 def to_number(entry: str) -> float | None:
-    """The number that an entry is, None if it is none. Neither '1_000' nor '٣' is one.
+    """The value of a decimal literal, or None; neither '1_000' nor '٣' is one.
 
     >>> to_number('1e3'), to_number('1_000'), to_number('inf')
     (1000.0, None, inf)
@@ -161,14 +160,12 @@ def to_number(entry: str) -> float | None:
 
 def _column(name: str, column: Any) -> Column:
     if not isinstance(column, np.ndarray) or is_masked(column) or column.dtype.kind not in "iufbUO":
-        raise ValueError(
-            f"Table: expected column {name!r} as a NumPy array of numbers or strings, got "
-            f"{name_of(column)}; give {_advice(column)}"
-        )
+        words = f"column {name!r} as a NumPy array of numbers or strings"
+        refuse("Table", words, column, _hint(column))
     if column.ndim != 1:
         raise ValueError(f"Table: expected column {name!r} of shape (n,), got {column.shape}")
     if column.dtype.kind == "O":
-        return _of_objects(name, column)
+        return _strings(name, column)
     if column.dtype.kind == "U":
         return column
     if column.dtype.kind in "iu" and len(column):
@@ -181,13 +178,13 @@ def _column(name: str, column: Any) -> Column:
     return column.astype(np.float64)
 
 
-def _advice(column: Any) -> str:
+def _hint(column: Any) -> str:
     if hasattr(column, "to_numpy"):
-        return "column.to_numpy(), of strings column.fillna('').to_numpy(str)"
-    return "column.filled(np.nan)" if is_masked(column) else "np.asarray(column, float), or str"
+        return "give column.to_numpy(), of strings column.fillna('').to_numpy(str)"
+    return "give " + ("column.filled(np.nan)" if is_masked(column) else "np.asarray(column, float)")
 
 
-def _of_objects(name: str, column: np.ndarray) -> Column:
+def _strings(name: str, column: np.ndarray) -> Column:
     for row, entry in enumerate(column):
         if not isinstance(entry, str):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Text as integers: bytes, characters, or subwords."""
+"""Tokenizers: text as bytes, characters or subwords, and back."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,11 @@ def encode_bytes(text: str) -> Tokens:
     >>> encode_bytes('aé').tolist()
     [97, 195, 169]
     """
-    text = expect_text("encode_bytes: expected a text", text)
-    return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+    return np.frombuffer(expect_text("encode_bytes", text).encode(), np.uint8).astype(np.int32)
 
 
 def decode_bytes(tokens: Any) -> str:
-    """The text of UTF-8 bytes; what is no UTF-8 becomes the replacement character.
+    """The text of UTF-8 bytes; invalid ones become the replacement character.
 
     >>> decode_bytes(encode_bytes('aé'))
     'aé'
@@ -35,7 +34,7 @@ def decode_bytes(tokens: Any) -> str:
 
 @dataclass(frozen=True)
 class Characters:
-    """A character each, numbered in the order given.
+    """A character-level tokenizer: one token per symbol, numbered in the order given.
 
     >>> characters = Characters.of('hello')
     >>> characters.symbols, characters.encode('hole').tolist()
@@ -48,38 +47,38 @@ class Characters:
 
     @classmethod
     def of(cls, text: str) -> "Characters":
-        """Those that occur in a text, sorted."""
-        return cls("".join(sorted(set(expect_text("Characters.of: expected a text", text)))))
+        """The tokenizer of all characters that occur in a text, sorted."""
+        return cls("".join(sorted(set(expect_text("Characters.of", text)))))
 
     def __len__(self) -> int:
         return len(self.symbols)
 
     def encode(self, text: str) -> Tokens:
-        """int32 in [0, len).
+        """The tokens of a text, int32 in [0, len).
 
-        Raises: ValueError for a character that is not among the symbols.
+        Raises: ValueError for an unknown character.
         """
-        text = expect_text("Characters.encode: expected a text", text)
-        places = {symbol: i for i, symbol in enumerate(self.symbols)}
-        unknown = sorted(set(text) - places.keys())
+        text = expect_text("Characters.encode", text)
+        token_of = {symbol: i for i, symbol in enumerate(self.symbols)}
+        unknown = sorted(set(text) - token_of.keys())
         if unknown:
             raise ValueError(
                 f"Characters.encode: expected characters of {self.symbols!r}, got {unknown}; "
                 "make the Characters of all texts"
             )
-        return np.fromiter((places[symbol] for symbol in text), np.int32, len(text))
+        return np.fromiter((token_of[symbol] for symbol in text), np.int32, len(text))
 
     def decode(self, tokens: Any) -> str:
-        """The text of some tokens: a list, or an array of NumPy or JAX."""
+        """The text of tokens: a list, or an array of NumPy or JAX."""
         tokens = expect_tokens("Characters.decode", tokens, len(self))
         return "".join(self.symbols[token] for token in tokens)
 
 
 class Subwords:
-    """Byte pair encoding of bytes: any text has tokens, and frequent words have few.
+    """A byte pair encoding over bytes: any text has tokens, and frequent words have few.
 
-    Made by `train_subwords` or from a file that it saved; the work is done by the package
-    tokenizers (the extra 'text').
+    Made by `train_subwords` or from a file that it saved, with the package tokenizers (the extra
+    'text').
     """
 
     def __init__(self, tokenizer: Any):
@@ -89,12 +88,13 @@ class Subwords:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> Tokens:
-        """int32 in [0, len)."""
-        text = expect_text("Subwords.encode: expected a text", text)
-        return np.asarray(self._tokenizer.encode(text).ids, np.int32)
+        """The tokens of a text, int32 in [0, len)."""
+        return np.asarray(
+            self._tokenizer.encode(expect_text("Subwords.encode", text)).ids, np.int32
+        )
 
     def decode(self, tokens: Any) -> str:
-        """The text of some tokens: a list, or an array of NumPy or JAX."""
+        """The text of tokens: a list, or an array of NumPy or JAX."""
         tokens = expect_tokens("Subwords.decode", tokens, len(self))
         return self._tokenizer.decode(tokens.tolist())
 
@@ -104,15 +104,14 @@ class Subwords:
 
     @classmethod
     def load(cls, path: str | Path) -> "Subwords":
-        """What `save` wrote.
+        """The tokenizer in a file written by `save`.
 
         Raises: ValueError for a file that is damaged, or of another format.
         """
         content = read_text("Subwords.load", path)
+        package = _tokenizers("Subwords.load")
         try:
-            return cls(_tokenizers("Subwords.load").Tokenizer.from_str(content))
-        except ModuleNotFoundError:
-            raise
+            return cls(package.Tokenizer.from_str(content))
         except Exception as error:  # the package raises no other class
             raise ValueError(
                 f"Subwords.load: expected a vocabulary of the package tokenizers at {path}, got a "
@@ -121,7 +120,7 @@ class Subwords:
 
 
 def train_subwords(text: str, vocabulary: int) -> Subwords:
-    """The byte pair encoding with so many tokens that fits a text.
+    """The byte pair encoding of a text.
 
     Args:
       vocabulary: number of tokens, at least the 256 bytes.
@@ -134,7 +133,7 @@ def train_subwords(text: str, vocabulary: int) -> Subwords:
     >>> len(tokens), subwords.decode(tokens)
     (2, 'slow')
     """
-    text = expect_text("train_subwords: expected a text", text)
+    text = expect_text("train_subwords", text)
     if vocabulary < 256:
         raise ValueError(
             f"train_subwords: expected at least the 256 bytes as vocabulary, got {vocabulary}"

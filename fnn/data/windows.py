@@ -1,4 +1,4 @@
-"""A long sequence of tokens as examples for a language model."""
+"""Windows of a token sequence, as examples for a language model."""
 
 import numpy as np
 from jaxtyping import Integer
@@ -10,17 +10,17 @@ from fnn.types import Batch
 def windows(
     tokens: Integer[np.ndarray, " tokens"], length: int, *, stride: int | None = None
 ) -> Batch:
-    """x: windows of a sequence; y: the same, one token later.
+    """Windows x of a sequence, and their next tokens y.
 
     Args:
-      tokens: (n,) integers, such as `Characters.encode` gives. In a narrow dtype the windows take
-        less memory: uint8 for up to 256 tokens.
+      tokens: integers (n,), such as `Characters.encode` returns. A narrow dtype saves memory: uint8
+        holds a vocabulary of 256.
       length: tokens of a window, at most n - 1.
-      stride: from the start of one window to that of the next; `length` if None, so that each token
-        is a target once at most. With 1 there are all windows that there can be.
+      stride: distance of the starts of two windows; `length` if None, so that each token is a
+        target at most once. 1 gives all possible windows.
 
-    Returns: a Batch of views (windows, length) into `tokens`, in its dtype.
-    Raises: ValueError for a sequence that is too short, and for numbers below 1.
+    Returns: a Batch of views (windows, length) of `tokens`.
+    Raises: ValueError for a sequence that is too short, and for a length or stride below 1.
 
     >>> x, y = windows(np.arange(7), 3)
     >>> x.tolist(), y.tolist()
@@ -28,7 +28,7 @@ def windows(
     >>> windows(np.arange(7), 3, stride=1).x.shape
     (4, 3)
     """
-    expect_numbers("windows: expected tokens", tokens)
+    expect_numbers("windows", tokens, "tokens")
     stride = length if stride is None else stride
     if length < 1 or stride < 1 or tokens.ndim != 1 or len(tokens) <= length:
         raise ValueError(
@@ -36,5 +36,5 @@ def windows(
             f"1, got {tokens.shape}, length {length} and stride {stride}; take a longer text or a "
             "shorter window"
         )
-    longer = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[:: int(stride)]
-    return Batch(longer[:, :-1], longer[:, 1:])
+    both = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[:: int(stride)]
+    return Batch(both[:, :-1], both[:, 1:])

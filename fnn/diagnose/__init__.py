@@ -1,6 +1,6 @@
 """Diagnosis of a recipe or a run: learning-rate range test, one-batch overfit, forks, summary."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.diagnose.fork import Fork, fork
 from fnn.diagnose.lr_find import lr_find
 from fnn.diagnose.overfit import Overfit, overfit_one_batch

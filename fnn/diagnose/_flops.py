@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, counted from its jaxpr: the same on every platform."""
+"""Floating-point operations of a function, counted in its jaxpr, independent of the platform."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import jax
 
 from fnn import xla
 
-# Moves, selects or reinterprets, and computes nothing.
+# Data movement, selection, comparison and random bits.
 _FREE = {
     "and", "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type",
     "copy", "copy_p", "device_put", "dynamic_slice", "dynamic_update_slice", "eq", "expand_dims",
@@ -21,16 +21,16 @@ _FREE = {
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
-    """Floating-point operations of `function(*args)`, which is traced and not run.
+    """Floating-point operations of `function(*args)`, which is traced and not executed.
 
-    A product of matrices (m, k) and (k, n) counts 2 m k n, a convolution 2 for each product of an
-    output with its window (padding included), a reduction one for each element of its input, and
-    any other arithmetic one for each element of its output, an exponential as much as a sum.
-    Copies, comparisons and random bits count 0. The body of a scan counts as often as it runs, of a
-    conditional its dearest branch, and of a `while_loop`, whose length nobody knows, once.
+    A product of matrices (m, k) and (k, n) counts 2 m k n, a convolution 2 for each element of each
+    output's window (padding included), a reduction 1 for each element of its input, and any other
+    arithmetic 1 for each element of its output. Copies, comparisons and random bits count 0. The
+    body of a scan counts once for each iteration, that of a `while_loop` once; a conditional counts
+    as its most expensive branch.
 
     Args:
-      args: arrays, or ShapeDtypeStructs in their place.
+      args: arrays, or ShapeDtypeStructs.
 
     >>> ten = lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=10)[0]
     >>> count_flops(ten, jnp.zeros((4, 4))) == 10 * 2 * 4**3
@@ -41,7 +41,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
 
 
 def of_jaxpr(jaxpr: Any) -> float:
-    """The sum over its equations."""
+    """Operations of a jaxpr."""
     return sum(map(of_equation, jaxpr.eqns))
 
 
@@ -51,7 +51,7 @@ def of_equation(equation: Any) -> float:
     if name == "scan":
         return params["length"] * of_jaxpr(inner(params["jaxpr"]))
     if name == "cond":
-        # Where the platform decides, the last branch is the plain one.
+        # Of branches chosen by platform, the last one is the default.
         own = params["branches"][-1:] if params.get("branches_platforms") else params["branches"]
         return max(of_jaxpr(inner(branch)) for branch in own)
     if name == "while":

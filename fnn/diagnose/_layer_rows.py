@@ -1,13 +1,14 @@
-"""The layers of a model, found in its jaxpr: what uses which parameters, and at what cost.
+"""The layers of a model, found in its jaxpr, with their parameters and FLOPs.
 
-An equation belongs to the layer whose function was called to make it, which its traceback knows,
-and to the parameters that it reads. So the layers of any function are found, however it is written.
+An equation belongs to the layer function in its traceback, and to the parameters that it reads. So
+the layers of any function are found, not only those of combinators.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,15 +30,15 @@ _CALLS = ("custom_", "pjit", "jit", "remat", "checkpoint", "closed_call", "core_
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer, or `times` layers of one shape: `count` and `flops` are those of all of them."""
+    """A layer, or `times` layers of one shape, whose sums are `count` and `flops`."""
 
     path: str  # of its parameters
     kind: str  # the function that computes it
-    output: str  # the shape of what it returns
-    count: int  # parameters; those that an earlier layer has too are counted there
+    output: str  # shape
+    count: int  # parameters, without those of an earlier layer
     flops: float  # of the forward pass
     times: int = 1
-    layers: tuple["Layer", ...] = ()  # those of one, if it is a stack
+    layers: tuple["Layer", ...] = ()  # of one copy, if it is a stack
 
 
 class _Loop(NamedTuple):
@@ -45,37 +46,37 @@ class _Loop(NamedTuple):
 
     equation: int
     length: int
-    copies: int  # of the parameters: as many as turns in a stack, 1 in a loop over time
+    copies: int  # of the parameters: `length` in a stack, 1 in a loop over time
 
 
 @dataclass(eq=False)
 class _Row:
-    """A layer while its equations come in."""
+    """A layer under construction."""
 
     call: Any
     kind: str
     scope: str = ""
     loops: tuple[_Loop, ...] = ()
-    leaves: dict[str, int] = field(default_factory=dict)  # path -> elements that no other has
+    leaves: dict[str, int] = field(default_factory=dict)  # path -> elements counted here
     flops: float = 0.0
-    output: tuple[int, Any] = (-1, None)  # when it was computed, and its type
+    output: tuple[int, Any] = (-1, None)  # index of the equation, and its type
     last: Any = None
 
     @property
     def path(self) -> str:
         path = _common(path.split("/")[:-1] for path in self.leaves)
-        # Blocks that a stack unrolls have the path of all, and a scope of their own.
+        # Unrolled blocks of a stack share a path, and each has its own scope.
         return self.scope if not self.leaves or _is_inside(self.scope, path) else path
 
 
 def _is_inside(scope: str, path: str) -> bool:
-    """Whether a scope has all parts of a path, in order, and maybe indices between them."""
+    """Whether a scope has all parts of a path, in order."""
     parts = iter(scope.split("/"))
     return all(part in parts for part in path.split("/") if part)
 
 
 class _Value(NamedTuple):
-    """What is known of a variable: the parameters it is made of alone, or the layer it is from."""
+    """A variable: the parameters that it is computed from alone, or its layer."""
 
     leaves: dict[str, int] = {}
     row: _Row | None = None
@@ -86,8 +87,8 @@ class _Value(NamedTuple):
 def layers_of(function: Any, params: Any, model_state: Any, x: Any) -> tuple[Layer, ...]:
     """The layers of `function(params, model_state, x)`, in the order of their first equation.
 
-    What belongs to no layer, such as the sum of a residual connection, is the last one, "(other)",
-    where it costs anything; "(unused)" are parameters that the function does not read.
+    Operations outside of layers, such as the sum of a residual connection, are the last one,
+    "(other)"; "(unused)" are parameters that the function does not read.
 
     >>> from fnn import layers
     >>> params = {'a': layers.linear_init(jax.random.key(0), 3, 4)}
@@ -100,7 +101,7 @@ def layers_of(function: Any, params: Any, model_state: Any, x: Any) -> tuple[Lay
 
 
 def stacked_params(function: Any, params: Any, model_state: Any, x: Any) -> dict[str, int]:
-    """The parameters of stacked layers, by path, and how many layers are along their first axis.
+    """The number of layers along the first axis of stacked parameters, by path.
 
     >>> from fnn import models, nn
     >>> from fnn.nn import stack
@@ -129,22 +130,24 @@ def _size(leaf: Any) -> int:
 
 
 class _Walk:
-    """Gives each equation to a row."""
+    """Assigns each equation to a row."""
 
-    def __init__(self, sizes: dict[str, int]):
+    def __init__(self, sizes: dict[str, int]) -> None:
         self._rows: list[_Row] = []
         self._other = _Row(None, "(other)")
         self._unseen = dict(sizes)
         self._made = 0
-        self.stacked: dict[str, int] = {}  # path -> how many layers are along its first axis
+        self.stacked: dict[str, int] = {}  # path -> number of layers along its first axis
 
     def finished(self) -> list[_Row]:
-        """The layers, then what is in none."""
+        """The layers, then unused parameters and other operations."""
         unused = [_Row(None, "(unused)", leaves={path: n}) for path, n in self._unseen.items() if n]
         return [*self._rows, *unused, *([self._other] if self._other.flops else [])]
 
-    def jaxpr(self, jaxpr: Any, known: dict[Any, _Value], scope: str, loops: tuple[_Loop, ...]):
-        """Walk the equations, given what is known of the inputs; adds what becomes known."""
+    def jaxpr(
+        self, jaxpr: Any, known: dict[Any, _Value], scope: str, loops: tuple[_Loop, ...]
+    ) -> None:
+        """Walks the equations; `known` has the inputs, and gets the other variables."""
         for e in jaxpr.eqns:
             given = [_Value() if hasattr(v, "val") else known.get(v, _Value()) for v in e.invars]
             at = "/".join(part for part in (scope, str(e.source_info.name_stack)) if part)
@@ -154,7 +157,7 @@ class _Walk:
                 known |= self._equation(e, given, at, loops)
 
     def _is_entered(self, e: Any, given: list[_Value]) -> bool:
-        """Whether an equation is a call or a scan that is no layer, but may have some inside."""
+        """Whether an equation is a call or a scan that may contain layers."""
         name = e.primitive.name
         called = name == "scan" or name.startswith(_CALLS)
         return called and _layer_call(e) is None and any(value.leaves for value in given)
@@ -165,7 +168,7 @@ class _Walk:
         body = next(sub_jaxprs(e))
         if e.primitive.name == "scan":
             length = e.params["length"]
-            # What is scanned over has an axis less inside.
+            # Scanned arrays have one axis less inside.
             ndims = zip(e.invars, body.invars, strict=True)
             scanned = [outer.aval.ndim > inner.aval.ndim for outer, inner in ndims]
             paths = [p for v, is_ in zip(given, scanned, strict=True) if is_ for p in v.leaves]
@@ -208,7 +211,7 @@ class _Walk:
     def _row(
         self, e: Any, call: Any, leaves: dict[str, int], at: str, loops: tuple[_Loop, ...]
     ) -> _Row:
-        """The row at hand, if the equation is of the same call; else a new one."""
+        """The last row, if the equation is of the same call; else a new one."""
         kind, key = call or (_function(e), _common(path.split("/")[:-1] for path in leaves))
         row = self._rows[-1] if self._rows else None
         same = row is not None and row.call == (at, key, loops)
@@ -218,32 +221,30 @@ class _Walk:
         return row
 
     def used(self, values: list[_Value], by: _Row | None) -> None:
-        """What another layer uses, the last of it, is a layer's output."""
+        """Sets a layer's output: its last value that another layer uses."""
         for value in values:
             if value.row is not None and value.row is not by:
-                value.row.output = max(value.row.output, (value.made, value.type), key=_first)
+                value.row.output = max(
+                    value.row.output, (value.made, value.type), key=itemgetter(0)
+                )
 
 
 def _of_slice(e: Any, leaves: dict[str, int]) -> dict[str, int]:
-    """How many of the elements are left where parameters are sliced."""
+    """The number of elements of each parameter in a slice."""
     if "slice" not in e.primitive.name or not leaves:
         return leaves
     whole, part = math.prod(e.invars[0].aval.shape), math.prod(e.outvars[0].aval.shape)
     return {path: n * part // max(whole, 1) for path, n in leaves.items()}
 
 
-def _first(pair: tuple[int, Any]) -> int:
-    return pair[0]
-
-
 def _same_indices(new: Iterable[str], old: Iterable[str]) -> bool:
-    """Whether the paths go through the same elements of lists, as those of one layer do."""
+    """Whether paths have the same list indices, as those of one layer do."""
     a, b = ({tuple(filter(str.isdigit, path.split("/"))) for path in paths} for paths in (new, old))
     return not a or not b or a <= b
 
 
 def _common(paths: Iterable[list[str]]) -> str:
-    """The longest path that all begin with."""
+    """The longest common prefix of paths."""
     columns = zip(*paths)  # noqa: B905  up to the shortest
     same = []
     for column in columns:
@@ -254,14 +255,14 @@ def _common(paths: Iterable[list[str]]) -> str:
 
 
 def _frames(e: Any) -> list[Any]:
-    """(code, offset) of the Python functions that were being called, the outermost first."""
+    """(code, offset) of the Python call stack, the outermost first."""
     traceback = e.source_info.traceback
     codes, offsets = traceback.raw_frames() if traceback else ((), ())
     return list(zip(codes, offsets, strict=True))[::-1]
 
 
 def _layer_call(e: Any) -> tuple[str, Any] | None:
-    """The name of the layer's function that an equation is in, and from where it was called."""
+    """The name of the layer function of an equation, and the stack of its caller."""
     frames = _frames(e)
     for i, (code, _) in enumerate(frames):
         if code.co_filename.startswith(_LAYERS):
@@ -275,7 +276,7 @@ def _layer_call(e: Any) -> tuple[str, Any] | None:
 
 
 def _function(e: Any, frames: list[Any] | None = None) -> str:
-    """The function of the user's that computes an equation, or the name of the operation."""
+    """The user's function that computes an equation, or the name of the operation."""
     own = [
         code
         for code, _ in (_frames(e) if frames is None else frames)
@@ -290,7 +291,7 @@ def _function(e: Any, frames: list[Any] | None = None) -> str:
 
 
 def _operation(e: Any) -> str:
-    """The name of a call, such as relu, also inside of a derivative by hand; else the operation."""
+    """The name of a call, such as relu, also inside a custom derivative; else the operation."""
     inner = [sub.eqns for sub in sub_jaxprs(e)] if e.primitive.name.startswith("custom_") else []
     if "name" not in e.params and len(inner) == 1 and len(inner[0]) == 1:
         return _operation(inner[0][0])
@@ -298,12 +299,12 @@ def _operation(e: Any) -> str:
 
 
 def _is_function_of_jax(filename: str) -> bool:
-    """Whether a file has functions that users call, of `jax.nn` or `jax.numpy`."""
+    """Whether a file belongs to `jax.nn` or `jax.numpy`."""
     return "/_src/n" in filename and not filename.endswith("array_methods.py")
 
 
 def _stacked(rows: Iterable[_Row], depth: int = 0) -> Iterator[Layer]:
-    """The rows as layers, with those of a stack inside of it."""
+    """The rows as layers, those of a stack nested in it."""
     for loop, group in groupby(rows, lambda row: row.loops[depth] if row.loops[depth:] else None):
         if loop is None:
             yield from map(_layer, group)
@@ -332,16 +333,13 @@ def _layer(row: _Row) -> Layer:
 
 
 def _folded(layers: Iterable[Layer], depth: int = 0) -> Iterator[Layer]:
-    """Blocks of a list that are alike, one after another, as one; paths are alike up to `depth`."""
-    blocks = [(at, list(group)) for at, group in groupby(layers, lambda x: _block(x, depth))]
-    for _, run in groupby(enumerate(blocks), lambda item: _shape_of(item[0], *item[1])):
-        alike = [block for _, block in run]
+    """Merges consecutive equal blocks of a list; paths are equal up to `depth`."""
+    blocks = [(at, list(block)) for at, block in groupby(layers, lambda x: _block(x, depth))]
+    for _, group in groupby(enumerate(blocks), lambda item: _shape_of(item[0], *item[1])):
+        alike = [block for _, block in group]
         (prefix, first), inside = alike[0]
-        below = (
-            list(_folded(inside, f"{prefix}/{first}".strip("/").count("/") + 1))
-            if first
-            else inside
-        )
+        parts = f"{prefix}/{first}".strip("/").count("/") + 1
+        below = list(_folded(inside, parts)) if first else inside
         if len(alike) == 1:
             yield from below
             continue
@@ -361,7 +359,7 @@ def _group(layers: list[Layer]) -> Layer:
 
 
 def _block(layer: Layer, depth: int) -> tuple[str, str]:
-    """The path up to the first index after `depth` parts, and the index; '' where there is none."""
+    """The path up to the first index after `depth` parts, and the index, or ''."""
     parts = layer.path.split("/")
     for i, part in enumerate(parts[depth:], depth):
         if part.isdigit():
@@ -370,7 +368,7 @@ def _block(layer: Layer, depth: int) -> tuple[str, str]:
 
 
 def _shape_of(position: int, at: tuple[str, str], layers: list[Layer]) -> Any:
-    """What is the same of blocks that are alike; the position of one that is in no list."""
+    """Equal for equal blocks of a list; unique outside of lists."""
     prefix, index = at
     if not index:
         return position

@@ -1,4 +1,4 @@
-"""What if: the same steps from the same state, under other hyperparameters."""
+"""Forks of a run: the same steps from the same state with other hyperparameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,41 +8,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
-from fnn import text, tree
+from fnn import show, tree
 from fnn.expect import did_you_mean
 from fnn.keys import run_keys
+from fnn.measures import Named, Recorded
 from fnn.recipe import RecipeFunction
 from fnn.train import _compiled as compiled
-from fnn.train._blocks import rows, scan_steps
-from fnn.train._job import make_job
-from fnn.train._source import seed_keys
+from fnn.train._job import make_job, seed_keys
+from fnn.train._scan import gather, scan_steps
 from fnn.train.check import check_state
+from fnn.train.sweeps.result import mean_and_std
 from fnn.types import Data, Hyper, PRNGKey, TrainState
 
-Edits = Mapping[str, Mapping[str, Any]]  # name -> {path of a hyperparameter: its other value}
+Edits = Mapping[str, Mapping[str, Any]]  # name -> {path of a hyperparameter: its new value}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fork:
-    """What became of each branch; the first is the one without an edit. Prints as a table."""
+    """The result of `fork`; the first branch has no edit. Prints as a table."""
 
-    names: tuple[str, ...]  # 'as it is', and those of the edits
+    names: tuple[str, ...]  # 'as it is', and the names of the edits
     state: TrainState  # at the end; leaves (branches, seeds, ...)
-    train: dict[str, Float[Array, "branches seeds steps ..."]]  # what every step records
+    train: dict[str, Float[Array, "branches seeds steps ..."]]  # metrics of the steps
     valid: dict[str, Float[Array, "branches seeds"]]  # at the end
 
     @property
     def measures(self) -> dict[str, Float[np.ndarray, "branches seeds"]]:
-        """What the branches are compared by: the mean loss of the steps, and what is in `valid`."""
+        """The mean loss of the steps, and the final validation metrics."""
         loss = np.asarray(self.train["loss"], np.float64).mean(axis=-1)
         valid = {name: np.asarray(values, np.float64) for name, values in self.valid.items()}
         return {"train loss": loss, **{f"valid {name}": valid[name] for name in sorted(valid)}}
 
     @property
     def differences(self) -> dict[str, Float[np.ndarray, "branches seeds"]]:
-        """The measures less those of the first branch with the same seed."""
+        """The measures minus those of the first branch with the same seed."""
         return {name: values - values[:1] for name, values in self.measures.items()}
 
     def __str__(self) -> str:
@@ -54,7 +55,7 @@ class Fork:
         rows = list(zip(*columns, strict=True))
         noise = f"{seeds} noise seeds" if seeds > 1 else "1 noise seed"
         title = f"{steps} steps, {noise}: mean ± std, and the difference in such std"
-        return f"{title}\n{text.table(rows, left=len(columns))}"
+        return f"{title}\n{show.table(rows, left=len(columns))}"
 
 
 def fork(
@@ -70,27 +71,27 @@ def fork(
     seeds: int = 5,
     eval_batch_size: int = 1024,
 ) -> Fork:
-    """Go on from `state` for some steps, as it is and under edits of the hyperparameters.
+    """Continues from `state` for some steps, without and with edits of the hyperparameters.
 
-    All branches see the same batches and the same noise: with the first seed those that the run of
-    `key` has from `state.step` on, so that its branch without an edit is what the run would have
-    become. Further seeds repeat all of it with other batches and noise. What an edit changes is
-    compared seed by seed, and the std of these differences says how far to trust their mean. One
-    compiled program makes all branches and seeds at once; the state is left as it is.
+    All branches have the same batches and noise. With the first seed these are those of the run of
+    `key` from `state.step` on, so that its branch without an edit continues that run. Other seeds
+    repeat all with other batches and noise. Branches are compared seed by seed; the std of the
+    differences tells how reliable their mean is. One compiled program runs all branches and seeds;
+    the given state is unchanged.
 
     Args:
       recipe, data, key, hyper, batch_size, eval_batch_size: those of the run.
       state: of the run, after any step.
-      edits: for each branch by name, the hyperparameters that differ and their values, e.g.
-        `{'lr halved': {'lr': 0.5 * lr}, 'no dropout': {'rate': 0.0}}`. Where hyper is nested, a
-        name is a path, such as 'optimizer/b1'.
+      edits: for each branch by name, the hyperparameters to change and their values, e.g.
+        `{'lr halved': {'lr': 0.5 * lr}, 'no dropout': {'rate': 0.0}}`. In a nested hyper they are
+        named by path, such as 'optimizer/b1'.
       steps: updates of each branch.
-      seeds: of the noise; with 1 there is no std.
+      seeds: number of noise seeds; with 1 there is no std.
 
     Returns: a Fork. `print` shows the differences; a mean less than two or three std from 0 may be
       noise.
     Raises: ValueError for what `check` finds, for a state that is not the recipe's, and for an edit
-      of what hyper does not have, or to a value of another shape.
+      of an unknown hyperparameter, or to a value of another shape.
 
     >>> from fnn import Batch, Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init
@@ -115,15 +116,27 @@ def fork(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _branches(recipe, sizes, state, keys, hyper, changed, data):
+def _branches(
+    recipe: RecipeFunction,
+    sizes: tuple[int, int, int],
+    state: TrainState,
+    keys: Key[Array, " seeds"],
+    hyper: Hyper,
+    changed: dict[str, Array],
+    data: Data,
+) -> tuple[TrainState, Named, dict[str, Array]]:
     batch_size, steps, eval_batch_size = sizes
 
-    def branch(values, key):
+    def branch(
+        values: dict[str, Array], key: PRNGKey
+    ) -> tuple[TrainState, Named, dict[str, Array]]:
         keys = run_keys(key)
         edited = tree.map_with_path(lambda path, leaf: values.get(path, leaf), hyper)
 
-        def advance(state, step, indices):
-            return compiled.step(recipe, (), state, rows(data.train, indices), keys.noise, edited)
+        def advance(
+            state: TrainState, step: Int[Array, ""], indices: Int[Array, " batch"]
+        ) -> tuple[TrainState, Recorded]:
+            return compiled.step(recipe, (), state, gather(data.train, indices), keys.noise, edited)
 
         after, recorded = scan_steps(
             advance,
@@ -142,7 +155,7 @@ def _branches(recipe, sizes, state, keys, hyper, changed, data):
 
 
 def _stack_edits(hyper: Hyper, edits: Edits) -> dict[str, Array]:
-    """The hyperparameters that any edit changes: all values of each, the unedited one first."""
+    """Values in all branches, the unedited one first, of each hyperparameter that is changed."""
     if not any(edits.values()):
         raise ValueError(
             "fork: expected an edit that changes something, got none; "
@@ -172,26 +185,20 @@ def _expect_hyper(name: str, path: str, value: Any, before: dict[str, Any]) -> N
 
 
 def _stack(values: list[Any]) -> Array:
-    """In the dtype that holds all of them: a whole number may become one that is not."""
+    """Stacked in their common dtype: an edit may change an int to a float."""
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*values)
     return jnp.stack([jnp.asarray(value, dtype) for value in values])
 
 
 def _plain(values: Float[np.ndarray, " seeds"]) -> str:
-    mean, std = _mean_and_std(values)
+    mean, std = mean_and_std(values)
     return f"{mean:.4g}" + ("" if np.isnan(std) else f" ± {std:.2g}")
 
 
 def _difference(values: Float[np.ndarray, " seeds"]) -> str:
-    mean, std = _mean_and_std(values)
+    mean, std = mean_and_std(values)
     if np.isnan(std):
         return f"{mean:+.3g}"
     in_std = f" ({mean / std:+.1f} std)" if std > 0 else ""
     return f"{mean:+.3g} ± {std:.2g}{in_std}"
-
-
-def _mean_and_std(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
-    """Over the seeds; the std of one is NaN."""
-    std = np.std(values, ddof=1) if len(values) > 1 else np.nan
-    return float(np.mean(values)), float(std)

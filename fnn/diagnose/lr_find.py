@@ -1,17 +1,18 @@
-"""The learning-rate range test: a short training whose rate grows until it fails."""
+"""The learning-rate range test: a short training with a growing rate."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 from fnn.diagnose.range_curve import RangeCurve, smooth
 from fnn.expect import within
 from fnn.keys import run_keys
 from fnn.recipe import Recipe, RecipeFunction
-from fnn.train._blocks import rows, scan_steps, struct_of
-from fnn.train._job import make_job
-from fnn.train._source import seed_keys
+from fnn.train._job import make_job, seed_keys
+from fnn.train._scan import gather, scan_steps, struct_of
 from fnn.train.check import check_state
 from fnn.train.state import make_init
 from fnn.train.step import make_step
@@ -33,31 +34,29 @@ def lr_find(
     seeds: int = 5,
     decay: Scalar = 0.8,
 ) -> RangeCurve:
-    """Train with a rate that grows from `lr_min` to `lr_max`, and look at the loss.
+    """Trains with a learning rate that grows from `lr_min` to `lr_max`, and records the loss.
 
         lr_i = lr_min (lr_max / lr_min)^(i / (steps - 1))
 
-    The schedule of the recipe is replaced, all else is as in a run. Nothing is changed: the test
-    works on its own copy of the state, which it throws away. It is a pure function, compiled once
-    for all keys, hyperparameters and rates, so it can be mapped by `vmap` over `hyper`, say.
+    It replaces the recipe's schedule; all else is as in a run. A pure function, compiled once for
+    all keys, hyperparameters and rates: `vmap` over `hyper` works.
 
     Args:
       recipe, data, hyper, batch_size: as for `make_run` and `run`.
-      key: of the first seed, as in a run; the other seeds' keys follow from it.
+      key: of the first seed, as in a run; the keys of other seeds are derived from it.
       steps: updates of each seed, at least 2.
       lr_min, lr_max: first and last rate, above 0; may be traced.
-      state: where to start from, the same for all seeds; without it each seed makes its own. For
-        weights alone: `make_init(recipe)(key, hyper, x, weights)`.
-      seeds: trainings at once, which differ in their weights, batches and noise.
-      decay: of the smoothing, in [0, 1): about 1 / (1 - decay) steps, by which the curve is late.
+      state: to start from, the same for all seeds; None initializes one for each. For weights
+        alone: `make_init(recipe)(key, hyper, x, weights)`.
+      seeds: number of trainings, which differ in their weights, batches and noise.
+      decay: of the moving average of the loss, in [0, 1); it lags by about 1 / (1 - decay) steps.
 
-    Returns: a RangeCurve with losses (seeds, steps). Print it for the rate to train with, its
-      `suggestion`, and the reason; `report.lr_find` draws it.
-    Raises: ValueError for what `check` finds, for rates that do not ascend from above 0, and for a
-      state that is not the recipe's.
-    Source: Smith 2017, arXiv:1506.01186, section 3.3. Deviates: the rate grows by a factor, not by
-      a difference, as in fastai; the average is of about 5 steps and of the seeds, where fastai's
-      is of 50 steps.
+    Returns: a RangeCurve with losses (seeds, steps). It prints the rate to train with, its
+      `suggestion`, and the reason; `report.lr_find` plots it.
+    Raises: ValueError for what `check` finds, unless 0 < lr_min < lr_max, and for a state that is
+      not the recipe's.
+    Source: Smith 2017, arXiv:1506.01186, section 3.3. Deviates: the rate grows exponentially, as in
+      fastai; the loss is averaged over about 5 steps and the seeds, in fastai over 50 steps.
 
     >>> from fnn import Batch, Recipe, losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
@@ -89,18 +88,30 @@ def _expect_ascending(lr_min: Scalar, lr_max: Scalar) -> None:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _curve(recipe, batch_size, steps, keys, state, hyper, data, ends, decay) -> RangeCurve:
+def _curve(
+    recipe: RecipeFunction,
+    batch_size: int,
+    steps: int,
+    keys: Key[Array, " seeds"],
+    state: TrainState | None,
+    hyper: Hyper,
+    data: Data,
+    ends: tuple[Array, Array],
+    decay: Array,
+) -> RangeCurve:
     first = 0 if state is None else state.step
-    ramp = geometric(*ends, first=first, steps=steps)
-    ramped = with_schedule(recipe, ramp)
+    ramp = _geometric(*ends, first=first, steps=steps)
+    ramped = _with_schedule(recipe, ramp)
     init, step = make_init(ramped), make_step(ramped)
 
-    def losses_of(key):
+    def losses_of(key: PRNGKey) -> Array:
         keys = run_keys(key)
         x = struct_of(data.train, batch_size)[0]
 
-        def advance(state, i, indices):
-            state, metrics = step(state, rows(data.train, indices), keys.noise, hyper)
+        def advance(
+            state: TrainState, i: Int[Array, ""], indices: Int[Array, " batch"]
+        ) -> tuple[TrainState, Array]:
+            state, metrics = step(state, gather(data.train, indices), keys.noise, hyper)
             return state, metrics["loss"]
 
         start = init(keys.init, hyper, x) if state is None else state
@@ -120,38 +131,26 @@ def _curve(recipe, batch_size, steps, keys, state, hyper, data, ends, decay) -> 
     return RangeCurve(lrs=lrs, losses=losses, smoothed=smoothed)
 
 
-def geometric(lr_min: Scalar, lr_max: Scalar, *, first: Scalar, steps: int) -> Schedule:
-    """From `lr_min` at step `first` by the same factor each step, to `lr_max` after `steps`.
+def _geometric(lr_min: Scalar, lr_max: Scalar, *, first: Scalar, steps: int) -> Schedule:
+    """Exponential growth from `lr_min` at step `first` to `lr_max`, in `steps` steps."""
 
-    >>> ramp = geometric(jnp.float32(0.25), jnp.float32(4.0), first=10, steps=5)
-    >>> [ramp(step).item() for step in (10, 11, 12, 14)]
-    [0.25, 0.5, 1.0, 4.0]
-    """
-
-    def schedule(step):
+    def schedule(step: Any) -> Array:
         part = (jnp.asarray(step) - first).astype(jnp.float32) / max(steps - 1, 1)
         return jnp.exp((1 - part) * jnp.log(lr_min) + part * jnp.log(lr_max))
 
     return schedule
 
 
-def with_schedule(recipe: RecipeFunction, schedule: Schedule) -> RecipeFunction:
-    """The recipe with another schedule, which counts steps also where the optimizer accumulates.
+def _with_schedule(recipe: RecipeFunction, schedule: Schedule) -> RecipeFunction:
+    """The recipe with another schedule, which counts steps even if the optimizer accumulates.
 
-    The recipe's own is asked all the same, for nothing: it may be what reads a hyperparameter, and
-    one that nothing reads is taken for a misspelt one.
-
-    >>> from fnn import Recipe, losses, models, nn, optim, schedules
-    >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
-    ...                               schedules.constant(hyper['lr']))
-    >>> with_schedule(recipe, schedules.constant(0.5))({'lr': 0.1}).schedule(0).item()
-    0.5
+    Its own schedule is still called: a hyperparameter that nothing reads is an error.
     """
 
     def with_other(hyper: Hyper) -> Recipe:
         built = recipe(hyper)
 
-        def other(step):
+        def other(step: Any) -> Array:
             built.schedule(step)
             return schedule(step)
 

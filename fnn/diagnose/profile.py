@@ -1,4 +1,4 @@
-"""A trace of a few chunks of a fit, for TensorBoard's profiler or Perfetto."""
+"""Profiler traces of a few chunks of a fit, for TensorBoard or Perfetto."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from fnn.train.callbacks import Callback, Event, Fold
 
 @contextmanager
 def profile(path: str | Path, *, skip: int = 2, chunks: int = 3) -> Iterator[Callback]:
-    """A context that gives a callback, which records some chunks of the fit that it is given to.
+    """A context whose value is a callback that traces some chunks of a fit.
 
     Args:
-      path: a directory for the trace; made if it is not there.
-      skip: chunks before the trace begins. The first one compiles, and so does the second one of a
-        source on the host.
-      chunks: how many to record, at least 1; fewer if the fit or the context ends before.
+      path: a directory for the trace, created if missing.
+      skip: chunks before the trace begins. The first one compiles, and with a source on the host
+        the second one as well.
+      chunks: number of chunks to trace, at least 1; fewer if the fit or the context ends before.
 
     >>> import tempfile
     >>> with profile(tempfile.mkdtemp()) as recording:      # fit(..., callbacks={'p': recording})

@@ -1,4 +1,4 @@
-"""The curve of a learning-rate range test, and the rate that it suggests."""
+"""The curve of a learning-rate range test, and the suggested rate."""
 
 import math
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from fnn import dtypes, show
 from fnn.types import Scalar
 
 Curve = Float[Array, " steps"]
-_BLOWN_UP = 4  # times the lowest loss: what comes later says nothing about learning
+_BLOWN_UP = 4  # times the lowest loss; later steps are ignored
 _PART = 0.8  # of the fall
-_LEAD_IN = 10  # the first tenth of the steps, where the smoothed loss is still that of few batches
+_LEAD_IN = 10  # the first tenth of the steps is ignored: an average of few batches
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class RangeCurve:
-    """The losses of a range test at its learning rates, of one or of several seeds."""
+    """The losses of a range test by learning rate, for one or several seeds."""
 
     lrs: Float[Array, " steps"]
     losses: Float[Array, "seeds steps"]  # of each batch, before its update
@@ -28,7 +28,7 @@ class RangeCurve:
 
     @property
     def mean(self) -> Curve:
-        """The smoothed loss, mean over the seeds; not finite once one of them is not."""
+        """The smoothed loss, mean over the seeds."""
         return self.smoothed.mean(axis=0)
 
     @property
@@ -43,13 +43,13 @@ class RangeCurve:
 
     @property
     def noise(self) -> Float[Array, ""]:
-        """How far the mean over the seeds moves from one batch to the next without any learning."""
+        """Standard deviation over batches of the mean over the seeds, from differences."""
         known = self.kept & jnp.isfinite(self.losses).all(axis=0)
         both = jnp.broadcast_to(known[1:] & known[:-1], self.losses[:, 1:].shape)
         clean = jnp.where(known, self.losses, 0)
         steps = jnp.sort(jnp.where(both, jnp.abs(jnp.diff(clean, axis=1)), jnp.inf).ravel())
         middle = steps[jnp.maximum(both.sum() - 1, 0) // 2]
-        # The median distance of two draws of a normal distribution is 0.954 deviations.
+        # The median distance of two normal draws is 0.954 standard deviations.
         deviation = jnp.where(both.any(), middle, 0) / 0.954
         return deviation / math.sqrt(self.losses.shape[0])
 
@@ -83,13 +83,10 @@ def _reason(curve: RangeCurve) -> str:
 
 
 def smooth(losses: Curve, decay: Scalar) -> Curve:
-    """The moving average of the losses so far, without the pull towards its start at 0.
+    """The moving average of the losses, with bias correction.
 
         m_i = decay m_(i-1) + (1 - decay) loss_i
         smoothed_i = m_i / (1 - decay^(i+1))
-
-    Args:
-      decay: share that a step keeps, in [0, 1).
 
     >>> smooth(jnp.array([2.0, 2.0, 5.0]), 0.5).round(3).tolist()
     [2.0, 2.0, 3.714]
@@ -106,9 +103,7 @@ def smooth(losses: Curve, decay: Scalar) -> Curve:
 
 
 def before_blow_up(losses: Curve) -> Bool[Array, " steps"]:
-    """The steps before the first loss that is not finite, or above 4 times the lowest so far.
-
-    For losses below 0: above the lowest by 3 times its size, which is the same for those above.
+    """The steps before the first loss that is not finite, or above lowest + 3 |lowest| so far.
 
     >>> before_blow_up(jnp.array([3.0, 1.0, 2.0, 5.0, 0.5, jnp.nan])).tolist()
     [True, True, True, False, False, False]
@@ -125,14 +120,11 @@ def suggest(lrs: Curve, losses: Curve, noise: Scalar = 0.0) -> Float[Array, ""]:
     The first tenth of the steps does not count, nor what comes after the blow-up. NaN if the loss
     falls by less than twice `noise`.
 
-    Source: our own comparison of 14 rules, `experiments/lr_find_rules.py` and docs/lr_find.md:
-      of 24 trainings it gives away 5 % of the best fall of the loss in the mean, and a quarter in
-      the worst; a tenth of the minimum (Howard & Gugger 2020) 6 % and a third, the steepest place
-      (Gugger 2018) 12 % and nine tenths, fastai's `valley` 32 % and eight tenths.
+    Source: our comparison of 14 rules, `experiments/lr_find_rules.py` and docs/lr_find.md.
 
     >>> lrs = jnp.array([1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0])
-    >>> suggest(lrs, jnp.array([2.0, 1.9, 1.5, 0.5, 0.4, 9.0])).item()   # at 0.5
-    0.004999999888241291
+    >>> round(suggest(lrs, jnp.array([2.0, 1.9, 1.5, 0.5, 0.4, 9.0])).item(), 4)   # loss 0.5
+    0.005
     """
     kept = _usable(losses)
     start = losses[jnp.argmax(kept)]

@@ -1,4 +1,4 @@
-"""What a model is made of, and what it costs, known from shapes alone."""
+"""The layers of a model, their parameters and FLOPs, computed from shapes."""
 
 import math
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn import text, tree
-from fnn.advice import advice, is_array, refuse
+from fnn import show, tree
+from fnn._messages import advice, is_array, refuse
 from fnn.diagnose._flops import count_flops
 from fnn.diagnose._layer_rows import Layer, layers_of
 from fnn.expect import spec
@@ -26,31 +26,31 @@ class Leaf:
     path: str
     shape: tuple[int, ...]
     dtype: str
-    size: int  # numbers in it
+    size: int  # number of elements
     bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What `summary` returns; printed, it is a table of the layers."""
+    """The result of `summary`; prints as a table of the layers."""
 
     layers: tuple[Layer, ...]
     params: tuple[Leaf, ...]
     model_state: tuple[Leaf, ...]
     opt_state: tuple[Leaf, ...]  # () without an optimizer
-    inputs: str  # their shapes and dtypes
+    inputs: str  # shapes and dtypes
     outputs: str
     forward_flops: float  # of an evaluation of the whole batch
-    step_flops: float  # of the output in training, and of its gradient to the parameters
+    step_flops: float  # of the forward and backward pass in training
 
     @property
     def count(self) -> int:
-        """Parameters."""
+        """Number of parameters."""
         return sum(leaf.size for leaf in self.params)
 
     @property
     def bytes(self) -> int:
-        """Of the parameters."""
+        """Bytes of the parameters."""
         return sum(leaf.bytes for leaf in self.params)
 
     def __str__(self) -> str:
@@ -73,21 +73,20 @@ class Summary:
 
 
 def summary(model: Model, x: Any, *, optimizer: Optimizer | None = None) -> Summary:
-    """The layers of `model` on inputs like `x`, and what they cost; nothing is computed.
+    """A table of the layers of `model` on inputs like `x`; traced, without computing anything.
 
-    A layer is a function of fnn that uses parameters or stands alone, an activation say, found in
-    the program that JAX traces: it need not be made by a combinator. Layers that are repeated, in a
-    `stack` or a list, are one line with the sum ("x 12"), and below it, indented, those of one.
+    A layer is a function of fnn that uses parameters, or an activation, found in the jaxpr of the
+    model: any function works, not only combinators. Repeated layers, in a `stack` or a list, are
+    one line with the sum ("x 12"), and below it, indented, the layers of one copy.
 
-    FLOPs are those of the forward pass of the whole batch in evaluation, counted as `count_flops`
-    counts them: of a linear layer, 2 examples inputs outputs for the product.
+    FLOPs are those of the forward pass of the whole batch in evaluation: for a linear layer,
+    2 examples inputs outputs for the product.
 
     Args:
-      x: a batch of inputs, or ShapeDtypeStructs in their place.
-      optimizer: to tell how much memory its state takes.
+      x: a batch of inputs, or ShapeDtypeStructs.
+      optimizer: adds the memory of its state.
 
-    Returns: a `Summary`, which prints as a table of at most 80 columns; its FLOPs are those of a
-      batch, its bytes do not depend on the batch.
+    Returns: a `Summary`, which prints as a table of at most 80 columns.
 
     >>> from fnn import models, nn, optim
     >>> from fnn.nn import sequential
@@ -154,7 +153,7 @@ def _specs(values: Any) -> str:
 
 
 def _cells(layer: Layer, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, ...]]:
-    """The row of a layer, and below it those of one of its copies."""
+    """The row of a layer, followed by those of one of its copies."""
     own = layer.path.removeprefix(prefix).strip("/") or ("(all)" if layer.count else "-")
     name = "  " * depth + own + (f" x {layer.times}" if layer.times > 1 else "")
     count = f"{layer.count:,}" if layer.count else "-"
@@ -164,19 +163,19 @@ def _cells(layer: Layer, prefix: str = "", depth: int = 0) -> Iterator[tuple[str
 
 
 def _parent(path: str, inside: str) -> str:
-    """The path of one copy, such as 'blocks/0' of 'blocks/0-11', in front of a layer inside it."""
+    """The path of the first copy, 'blocks/0' of 'blocks/0-11', if `inside` begins with it."""
     head, _, last = path.rpartition("/")
     first = "/".join(part for part in (head, last.split("-")[0]) if part)
     return first if inside.startswith(first) else ""
 
 
 def _within(width: int, rows: list[tuple[str, ...]]) -> list[str]:
-    """The lines of the table; long names lose their middle, so that it fits."""
-    over = max(map(len, text.table(rows, left=3).splitlines())) - width
+    """The lines of the table; long names are shortened in the middle to fit."""
+    over = max(map(len, show.table(rows, left=3).splitlines())) - width
     if over > 0:
         most = max(len(row[0]) for row in rows) - over
         rows = [(_shortened(row[0], max(most, 12)), *row[1:]) for row in rows]
-    return text.table(rows, left=3).splitlines()
+    return show.table(rows, left=3).splitlines()
 
 
 def _shortened(name: str, most: int) -> str:
@@ -193,7 +192,7 @@ def _flops(amount: float) -> str:
 
 
 def _scaled(amount: float, base: int, unit: str) -> str:
-    """A number in the largest unit that leaves it at least 1.
+    """A number in the largest unit in which it is at least 1.
 
     >>> _scaled(36, 1024, 'B'), _scaled(3_500_000, 1000, 'FLOP')
     ('36 B', '3.50 MFLOP')

@@ -1,6 +1,6 @@
-"""Initial values of parameters: `initializer(key, shape, dtype) -> array`."""
+"""Initializers of parameters: `initializer(key, shape, dtype) -> array`."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.initializers import presets
 from fnn.initializers.base import Fan, Initializer, Shape, fans
 from fnn.initializers.constant import constant, dirac, identity, ones, zeros

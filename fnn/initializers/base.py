@@ -1,8 +1,4 @@
-"""What an initializer is, and the fans of a kernel.
-
-Fans: the last axis of a kernel is its outputs, the one before it its inputs, and all axes before
-those are the receptive field of a convolution (kernels are (in, out) and (*window, in, out)).
-"""
+"""The type of initializers, and the fans of a kernel of shape (in, out) or (*window, in, out)."""
 
 import enum
 import math
@@ -15,7 +11,7 @@ Shape = tuple[int, ...]
 
 
 class Fan(enum.Enum):
-    """Which fan the variance is divided by."""
+    """The fan that divides the variance."""
 
     IN = "in"
     OUT = "out"

@@ -1,4 +1,4 @@
-"""Initial values without chance: constants, and kernels that hand their input on."""
+"""Deterministic initializers: constants and identity kernels."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def ones(key: PRNGKey | None, shape: Shape, dtype: Any = jnp.float32) -> Float[A
 
 
 def constant(value: Scalar) -> Initializer:
-    """All equal to `value`, which may be traced; the key may be None.
+    """A constant, which may be traced; the key may be None.
 
     >>> constant(0.5)(None, (2,)).tolist()
     [0.5, 0.5]
@@ -44,9 +44,9 @@ def constant(value: Scalar) -> Initializer:
 def identity(scale: Scalar = 1.0) -> Initializer:
     """The identity matrix times `scale`; the key may be None.
 
-    A matrix that is not square hands on as many numbers as it has room for.
+    Non-square kernels pass through the first min(in, out) features.
 
-    Raises: ValueError, when it is used, for other than two axes.
+    Raises: ValueError, from the initializer, for a shape without exactly two axes.
     Source: Le, Jaitly & Hinton 2015, arXiv:1504.00941, for recurrent relu layers.
 
     >>> identity()(None, (2, 3)).tolist()
@@ -65,17 +65,17 @@ def identity(scale: Scalar = 1.0) -> Initializer:
 
 
 def dirac(*, groups: int = 1) -> Initializer:
-    """A convolution's kernel that hands its input on: 1 in the middle of the window, 0 elsewhere.
+    """The identity kernel of a convolution: 1 at the center of the window, 0 elsewhere.
 
-    Output d of a group is its input d, for as many as both have. The key may be None.
+    In each group, output d is input d for d < min(in, out). The key may be None.
 
     Args:
       groups: of the convolution, whose kernel is (*window, in / groups, out).
 
-    Raises: ValueError, when it is used, for a kernel without a window, and for groups that do not
-      divide the outputs.
-    Source: Zagoruyko & Komodakis 2017, arXiv:1706.00388. Deviates: in a window of even size the
-      middle is the one that padding SAME takes, (size - 1) // 2; PyTorch takes size // 2.
+    Raises: ValueError, from the initializer, for a kernel without a window, and for groups that do
+      not divide the outputs.
+    Source: Zagoruyko & Komodakis 2017, arXiv:1706.00388. Deviates: the center of an even window is
+      that of SAME padding, (size - 1) // 2; PyTorch uses size // 2.
 
     >>> dirac()(None, (3, 1, 2))[:, 0].T.tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
@@ -97,9 +97,5 @@ def dirac(*, groups: int = 1) -> Initializer:
 
 
 def middle(shape: Shape) -> tuple[int, ...]:
-    """The place in a kernel's window that padding SAME lays over the output's own place.
-
-    >>> middle((3, 4, 16, 32))
-    (1, 1)
-    """
+    """The index in a kernel's window that SAME padding aligns with the output: (1, 1) for 3 x 4."""
     return tuple((size - 1) // 2 for size in shape[:-2])

@@ -1,4 +1,4 @@
-"""Initial values of a given spread, whatever the shape."""
+"""Normal and uniform initializers, independent of the shape."""
 
 import math
 from typing import Any
@@ -22,10 +22,11 @@ def normal(std: Scalar = 1.0) -> Initializer:
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        wide = at_least_float32(dtype)
+
         def draw(key: PRNGKey, shape: Shape) -> Array:
             return jnp.asarray(std, wide) * jax.random.normal(key, shape, wide)
 
-        wide = at_least_float32(dtype)
         return draw_flat(draw, key, shape).astype(dtype)
 
     return init
@@ -33,31 +34,31 @@ def normal(std: Scalar = 1.0) -> Initializer:
 
 @within(cut="(0, inf)")
 def truncated_normal(std: Scalar = 1.0, *, cut: float = 2.0) -> Initializer:
-    """Normal with mean 0, drawn again where it is more than `cut * std` from it.
+    """Normal with mean 0, truncated to +-`cut * std`.
 
     Args:
-      std: standard deviation before the cut, as in JAX, TensorFlow and BERT. The numbers that are
-        drawn have less: 0.88 std for a cut at 2.
-      cut: in standard deviations, above 0. timm cuts at +-2 whatever the deviation: for it, and
-        for torch, give cut=2 / std.
+      std: standard deviation before truncation, as in JAX, TensorFlow and BERT; the samples have
+        0.88 std for a cut at 2.
+      cut: in standard deviations, above 0. torch and timm truncate at the values +-2: cut=2 / std.
 
     >>> bool(abs(truncated_normal(0.02)(jax.random.key(0), (300,))).max() <= 0.04)
     True
     """
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+        wide = at_least_float32(dtype)
+
         def draw(key: PRNGKey, shape: Shape) -> Array:
             scale = jnp.asarray(std, wide)
             return scale * jax.random.truncated_normal(key, -cut, cut, shape, wide)
 
-        wide = at_least_float32(dtype)
         return draw_flat(draw, key, shape).astype(dtype)
 
     return init
 
 
 def uniform(low: Scalar, high: Scalar) -> Initializer:
-    """Uniform in [low, high), drawn in at least float32; in 16 bits, rounding may give high.
+    """Uniform in [low, high), drawn in at least float32; rounding to 16 bits may give high.
 
     >>> draws = uniform(-0.05, 0.05)(jax.random.key(0), (300,))
     >>> bool((draws >= -0.05).all() & (draws < 0.05).all())
@@ -77,15 +78,14 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
 
 
 def scaled_residual(n_layers: int, base: Initializer = normal(0.02)) -> Initializer:
-    """`base` / sqrt(2 n_layers): for the last kernel of each branch of a deep residual network.
+    """`base` / sqrt(2 n_layers), for the last kernel of each residual branch of a transformer.
 
-    A transformer of n layers adds 2 n branches; so scaled, their sum varies as much as one.
+    The sum of its 2 n_layers branches then has the variance of one.
 
     Args:
-      n_layers: layers of the network, at least 1, each with two branches.
-      base: what the other kernels are drawn from.
+      n_layers: layers of the network, at least 1, with two branches each.
+      base: initializer of the other kernels.
 
-    Raises: ValueError for n_layers < 1.
     Source: Radford et al. 2019, Language models are unsupervised multitask learners, section 2.3.
 
     >>> scaled_residual(8, base=normal(1.0))(jax.random.key(0), (1000,)).std().round(2).item()

@@ -1,4 +1,4 @@
-"""Initial kernels that keep lengths and angles: orthogonal matrices, also inside convolutions."""
+"""Orthogonal initializers, also for convolutions and for kernels of several gates."""
 
 import math
 from typing import Any
@@ -16,10 +16,10 @@ from fnn.types import PRNGKey, Scalar
 def orthogonal(scale: Scalar = 1.0) -> Initializer:
     """A matrix with orthonormal rows or columns, whichever are fewer, times `scale`.
 
-    All axes but the last are taken as one.
+    All axes but the last are merged.
 
-    Source: Saxe et al. 2014, arXiv:1312.6120. The signs of R's diagonal are folded into Q, which
-    makes the distribution uniform over orthogonal matrices (Mezzadri 2007).
+    Source: Saxe et al. 2014, arXiv:1312.6120. Multiplying Q by the signs of R's diagonal makes the
+    distribution uniform over orthogonal matrices (Mezzadri 2007).
 
     >>> q = orthogonal()(jax.random.key(0), (4, 3))
     >>> bool(jnp.allclose(q.T @ q, jnp.eye(3), atol=1e-5))
@@ -39,15 +39,15 @@ def orthogonal(scale: Scalar = 1.0) -> Initializer:
 
 
 def delta_orthogonal(scale: Scalar = 1.0) -> Initializer:
-    """A convolution's kernel that is orthogonal in the middle of its window, and 0 elsewhere.
+    """A convolution kernel that is orthogonal at the center of its window, and 0 elsewhere.
 
-    It keeps the length of its input, at every place, and lets a plain convolutional network of
+    It preserves the norm of the features at every position, so that plain convolutional networks of
     thousands of layers train.
 
-    Raises: ValueError, when it is used, for a kernel without a window, and for fewer outputs than
-      inputs.
-    Source: Xiao et al. 2018, arXiv:1806.05393, section 3.3. In a window of even size the middle is
-      the one that padding SAME takes, as in JAX.
+    Raises: ValueError, from the initializer, for a kernel without a window, and for fewer outputs
+      than inputs.
+    Source: Xiao et al. 2018, arXiv:1806.05393, section 3.3. The center of an even window is that of
+      SAME padding, as in JAX.
 
     >>> kernel = delta_orthogonal()(jax.random.key(0), (3, 2, 2))
     >>> bool(jnp.allclose(kernel[1].T @ kernel[1], jnp.eye(2), atol=1e-5)), kernel[0].tolist()
@@ -67,10 +67,9 @@ def delta_orthogonal(scale: Scalar = 1.0) -> Initializer:
 
 
 def blockwise(initializer: Initializer) -> Initializer:
-    """A matrix of square blocks side by side, each drawn by itself: for kernels of several gates.
+    """Square blocks side by side, each drawn separately: for recurrent kernels of several gates.
 
-    Raises: ValueError, when it is used, for a matrix (rows, columns) whose columns are no multiple
-      of its rows.
+    Raises: ValueError, from the initializer, for a shape other than (rows, n * rows).
 
     >>> kernel = blockwise(orthogonal())(jax.random.key(0), (2, 6))
     >>> bool(jnp.allclose(kernel[:, 2:4].T @ kernel[:, 2:4], jnp.eye(2), atol=1e-5))

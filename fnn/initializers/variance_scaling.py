@@ -1,6 +1,6 @@
-"""Initial kernels that keep the scale of what passes through them: variance by fan.
+"""Variance scaling initializers: LeCun, Glorot and He.
 
-For the same key the bits are those of `jax.nn.initializers`, where the distribution is the same.
+For the same key and distribution the values are bitwise those of `jax.nn.initializers`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def _variance_scaling(scale: float, fan: Fan, draw: Callable[..., Array]) -> Ini
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
         fan_in, fan_out = fans(shape)
         n = {Fan.IN: fan_in, Fan.OUT: fan_out, Fan.AVERAGE: (fan_in + fan_out) / 2}[fan]
-        # Drawn in at least float32: bfloat16 has 128 numbers in [0.5, 1). Without inputs, n is 0.
+        # In at least float32: bfloat16 has 128 numbers in [0.5, 1). Without inputs, n is 0.
         variance = jnp.asarray(scale / max(n, 1), at_least_float32(dtype))
         drawn = draw_flat(lambda key, shape: draw(key, shape, variance), key, shape)
         return drawn.astype(dtype)
@@ -33,7 +33,7 @@ def _normal(key: PRNGKey, shape: Shape, variance: Array) -> Array:
 
 
 def _truncated(key: PRNGKey, shape: Shape, variance: Array) -> Array:
-    # Cutting a normal at two deviations leaves 0.8796 of its deviation; dividing gives it back.
+    # Truncation at two deviations multiplies the deviation by 0.8796.
     std = jnp.sqrt(variance) / jnp.asarray(0.87962566103423978, variance.dtype)
     return std * jax.random.truncated_normal(key, -2.0, 2.0, shape, variance.dtype)
 
@@ -43,13 +43,14 @@ def _uniform(key: PRNGKey, shape: Shape, variance: Array) -> Array:
 
 
 def lecun_normal() -> Initializer:
-    """Truncated normal with variance 1 / fan_in: keeps the variance of a linear layer's input.
+    """Truncated normal with variance 1 / fan_in, which preserves variance in linear layers.
 
-    Source: LeCun et al. 1998, Efficient BackProp, section 4.6. Cut at two deviations, with the
-    deviation corrected for the cut (as Flax does).
+    Truncated at two deviations, with the deviation corrected for it, as in Flax.
 
-    >>> lecun_normal()(jax.random.key(0), (100, 50)).std().round(2).item()
-    0.10000000149011612
+    Source: LeCun et al. 1998, Efficient BackProp, section 4.6.
+
+    >>> f"{lecun_normal()(jax.random.key(0), (100, 50)).std():.2f}"
+    '0.10'
     """
     return _variance_scaling(1.0, Fan.IN, _truncated)
 
@@ -64,18 +65,18 @@ def lecun_uniform() -> Initializer:
 
 
 def glorot_normal() -> Initializer:
-    """Normal with variance 2 / (fan_in + fan_out), known as Xavier: for tanh and sigmoid.
+    """Normal with variance 2 / (fan_in + fan_out), also known as Xavier: for tanh and sigmoid.
 
     Source: Glorot & Bengio 2010, equation 12.
 
-    >>> glorot_normal()(jax.random.key(0), (100, 100)).std().round(2).item()
-    0.10000000149011612
+    >>> f"{glorot_normal()(jax.random.key(0), (100, 100)).std():.2f}"
+    '0.10'
     """
     return _variance_scaling(1.0, Fan.AVERAGE, _normal)
 
 
 def glorot_uniform() -> Initializer:
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)), known as Xavier.
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)), also known as Xavier.
 
     Source: Glorot & Bengio 2010, equation 16.
 
@@ -86,15 +87,15 @@ def glorot_uniform() -> Initializer:
 
 
 def he_normal(fan: Fan = Fan.IN) -> Initializer:
-    """Normal with variance 2 / fan, known as Kaiming: for relu, which halves the second moment.
+    """Normal with variance 2 / fan, also known as Kaiming: for relu, which halves the variance.
 
     Args:
-      fan: `Fan.IN` keeps the forward scale, `Fan.OUT` the backward one.
+      fan: `Fan.IN` preserves variance in the forward pass, `Fan.OUT` in the backward pass.
 
     Source: He et al. 2015, arXiv:1502.01852, equations 10 and 14.
 
-    >>> he_normal()(jax.random.key(0), (200, 50)).std().round(2).item()
-    0.10000000149011612
+    >>> f"{he_normal()(jax.random.key(0), (200, 50)).std():.2f}"
+    '0.10'
     """
     return _variance_scaling(2.0, fan, _normal)
 

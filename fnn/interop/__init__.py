@@ -1,4 +1,4 @@
-"""Weights from elsewhere, optimizers from elsewhere, and models for elsewhere."""
+"""Conversion of weights, optimizers and models from and to other libraries."""
 
 from fnn.interop import export, huggingface, layouts, optax, safetensors, torch, torchvision
 from fnn.interop.rules import Conversion, Layout, Rule, conversion, repeat

@@ -1,4 +1,4 @@
-"""Models as StableHLO in a file, for processes that have JAX and not fnn.
+"""Models as StableHLO files, for processes with JAX and without fnn.
 
     write('model.bin', predictor(model, params, model_state, x))
 
@@ -7,11 +7,12 @@ and elsewhere
     run = jax.export.deserialize(bytearray(Path('model.bin').read_bytes())).call
     y = run(x)   # any batch size
 
-Needs the package flatbuffers. A NamedTuple among inputs and outputs is a dict there, by the names
-of its fields: its class would be needed to read the file.
+Needs the package flatbuffers. NamedTuples among inputs and outputs become dicts, because reading
+the file would need their classes.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,14 @@ def predictor(
     *,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
-    """The model with its parameters inside: `call(x) -> y`, with train=False.
+    """The model with its parameters as constants: `call(x) -> y`, with train=False.
 
     Args:
       x: an example batch, arrays or ShapeDtypeStructs; all axes but the first are fixed.
-      platforms: where it will run.
+      platforms: on which it will run.
 
-    Raises: jax's InconclusiveDimensionOperation for a model of your own that compares the number of
-      examples with another number while it is traced; its note names the layer.
+    Raises: jax's InconclusiveDimensionOperation for a model that compares the batch size with
+      another number while it is traced; its note names the layer.
 
     >>> from fnn.nn import linear
     >>> model, x = linear(2), jnp.ones((1, 3))
@@ -48,9 +49,7 @@ def predictor(
     (5, 2)
     """
 
-    def predict(plain: Any) -> Any:
-        return _plain(model.apply(params, model_state, _rebuilt(x, plain))[0])
-
+    predict = partial(_predict, model, x, params, model_state)
     return export.export(jax.jit(predict), platforms=platforms)(_any_batch(_plain(x)))
 
 
@@ -64,7 +63,7 @@ def function(
 ) -> Exported:
     """The model with its parameters as arguments: `call(params, model_state, x) -> y`.
 
-    Args: as of `predictor`; of params and model_state only the shapes are read.
+    Args: as of `predictor`; only the shapes of params and model_state are read.
     Raises: as `predictor`.
 
     >>> from fnn.nn import linear
@@ -74,15 +73,12 @@ def function(
     (5, 2)
     """
 
-    def predict(params: Params, model_state: ModelState, plain: Any) -> Any:
-        return _plain(model.apply(params, model_state, _rebuilt(x, plain))[0])
-
-    exported = export.export(jax.jit(predict), platforms=platforms)
+    exported = export.export(jax.jit(partial(_predict, model, x)), platforms=platforms)
     return exported(*_shapes((params, model_state)), _any_batch(_plain(x)))
 
 
 def write(path: str | Path, exported: Exported) -> None:
-    """Write it to the file `path`; `jax.export.deserialize` of its bytes is the way back.
+    """Write the file `path`, whose bytes `jax.export.deserialize` reads.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'sine.bin'
@@ -93,18 +89,22 @@ def write(path: str | Path, exported: Exported) -> None:
     Path(path).write_bytes(exported.serialize())
 
 
+def _predict(model: Model, like: Any, params: Params, model_state: ModelState, plain: Any) -> Any:
+    return _plain(model.apply(params, model_state, _restored(like, plain))[0])
+
+
 def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _any_batch(x: Any) -> Any:
-    """The shapes of x with a first axis of any length, the same in all leaves."""
+    """The shapes of x with a symbolic batch axis."""
     (batch,) = export.symbolic_shape("batch")
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), x)
 
 
 def _plain(x: Any) -> Any:
-    """The same with dicts for NamedTuples."""
+    """x with dicts in place of NamedTuples."""
     if isinstance(x, tuple) and hasattr(x, "_asdict"):
         return _plain(x._asdict())
     if isinstance(x, dict):
@@ -112,12 +112,12 @@ def _plain(x: Any) -> Any:
     return type(x)(map(_plain, x)) if isinstance(x, tuple | list) else x
 
 
-def _rebuilt(like: Any, plain: Any) -> Any:
-    """What `_plain` made of something like `like`, as it was."""
+def _restored(like: Any, plain: Any) -> Any:
+    """The inverse of `_plain`, for the structure of `like`."""
     if isinstance(like, tuple) and hasattr(like, "_asdict"):
-        return type(like)(**_rebuilt(like._asdict(), plain))
+        return type(like)(**_restored(like._asdict(), plain))
     if isinstance(like, dict):
-        return {name: _rebuilt(part, plain[name]) for name, part in like.items()}
+        return {name: _restored(part, plain[name]) for name, part in like.items()}
     if isinstance(like, tuple | list):
-        return type(like)(map(_rebuilt, like, plain))
+        return type(like)(map(_restored, like, plain))
     return plain

@@ -1,9 +1,9 @@
-"""GPT-2, Llama, BERT and ViT as Hugging Face transformers names them, as conversions of weights.
+"""Conversions of GPT-2, Llama, BERT and ViT of Hugging Face transformers.
 
     names = gpt2(config);  params, _ = names.to_fnn(state_dict);  names.to_torch(params)
 
-A config is that of the fnn model. Names of older checkpoints are read as well; written are those of
-transformers 5.
+The config is that of the fnn model. The names of older checkpoints are read too; those of
+transformers 5 are written.
 """
 
 import re
@@ -17,64 +17,44 @@ import jax.numpy as jnp
 from fnn import models, tree
 from fnn.interop import layouts, torch
 from fnn.interop.layouts import concatenated, tied
-from fnn.interop.rules import Conversion, Rule, StateDict, conversion, repeat
+from fnn.interop.rules import Conversion, Layout, Rule, StateDict, conversion, repeat
 from fnn.models.bert import BERTConfig, BERTInput
 from fnn.models.gpt import GPTConfig
 from fnn.models.vit import ViTConfig
 from fnn.types import Model, ModelState, Params
-
-# A linear layer of GPT-2, called Conv1D there, is (in, out) as ours.
-_SIDE_BY_SIDE = {
-    "weight": ("kernel", concatenated(layouts.unturned_into_heads, 1)),
-    "bias": ("bias", concatenated(layouts.flat, 0)),
-}
 
 
 def gpt2(config: GPTConfig) -> Conversion:
     """GPT2LMHeadModel as `gpt(gpt2(...))`; names without 'transformer.' are read too.
 
     >>> from fnn.models.gpt import gpt2 as like_gpt2
-    >>> config = like_gpt2(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2)
-    >>> x = jnp.zeros((1, 2), int)
-    >>> shapes, _ = jax.eval_shape(models.gpt.gpt(config).init, jax.random.key(0), x)
-    >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    >>> config = like_gpt2(vocab_size=5, max_length=4, features=4, num_layers=1, num_heads=2)
+    >>> shapes = jax.eval_shape(models.gpt.gpt(config).init, jax.random.key(0), _tokens())
+    >>> params, _ = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     >>> gpt2(config).to_torch(params)['transformer.h.0.attn.c_attn.weight'].shape
     (4, 12)
     """
     block = [
         *torch.norm("h.{i}.ln_1", "blocks/{i}/attention_norm"),
         *_joined("h.{i}.attn.c_attn", "blocks/{i}/attention"),
-        *_unturned("h.{i}.attn.c_proj", "blocks/{i}/attention/out", layouts.unturned_from_heads),
+        *_conv1d("h.{i}.attn.c_proj", "blocks/{i}/attention/out", layouts.gpt2_from_heads),
         *torch.norm("h.{i}.ln_2", "blocks/{i}/mlp_norm"),
-        *_unturned("h.{i}.mlp.c_fc", "blocks/{i}/mlp/up", layouts.same),
-        *_unturned("h.{i}.mlp.c_proj", "blocks/{i}/mlp/down", layouts.same),
+        *_conv1d("h.{i}.mlp.c_fc", "blocks/{i}/mlp/up", layouts.same),
+        *_conv1d("h.{i}.mlp.c_proj", "blocks/{i}/mlp/down", layouts.same),
     ]
     whole = [
         *torch.embedding("wpe", "positions"),
         *torch.norm("ln_f", "norm"),
         *repeat(block, config.num_layers),
     ]
-    rules = [*_inside("transformer.", whole), _head("transformer.wte", config.tied)]
-    if not config.tied:
-        rules += torch.embedding("transformer.wte", "tokens")
-    rename = partial(_with_prefix, "transformer.", ("lm_head.",))
     ignored = ("*.attn.bias", "*.attn.masked_bias")
-    return _converted(models.gpt.gpt(config), _tokens(), config.scan, rules, ignored, rename)
+    return _language_model(config, "transformer.", "wte", whole, ignored)
 
 
 def llama(config: GPTConfig) -> Conversion:
     """LlamaForCausalLM as `gpt(llama(...))`, tied or not.
 
-    The rotary embedding has the pairs of Hugging Face's weights: halves.
-
-    >>> from fnn.models.gpt import llama as like_llama
-    >>> config = like_llama(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2,
-    ...                     num_kv_heads=1, hidden_features=6)
-    >>> x = jnp.zeros((1, 2), int)
-    >>> shapes, _ = jax.eval_shape(models.gpt.gpt(config).init, jax.random.key(0), x)
-    >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    >>> llama(config).to_torch(params)['model.layers.0.self_attn.k_proj.weight'].shape
-    (2, 4)
+    The rotary embedding pairs the halves of a head, as Hugging Face's does.
     """
     at = "layers.{i}."
     parts = {name: f"{at}self_attn.{name[0]}_proj" for name in ("query", "key", "value")}
@@ -88,25 +68,11 @@ def llama(config: GPTConfig) -> Conversion:
         *torch.linear(f"{at}mlp.down_proj", "blocks/{i}/mlp/down", bias=False),
     ]
     whole = [*torch.norm("norm", "norm", bias=False), *repeat(block, config.num_layers)]
-    rules = [*_inside("model.", whole), _head("model.embed_tokens", config.tied)]
-    if not config.tied:
-        rules += torch.embedding("model.embed_tokens", "tokens")
-    rename = partial(_with_prefix, "model.", ("lm_head.",))
-    ignored = ("*.rotary_emb.inv_freq",)
-    return _converted(models.gpt.gpt(config), _tokens(), config.scan, rules, ignored, rename)
+    return _language_model(config, "model.", "embed_tokens", whole, ("*.rotary_emb.inv_freq",))
 
 
 def bert(config: BERTConfig) -> Conversion:
-    """BertModel as `bert`; the encoder of a model with heads ('bert.', 'cls.') is read too.
-
-    >>> sizes = dict(max_length=4, features=4, num_layers=1, num_heads=2)
-    >>> config = models.bert.bert_base(vocabulary=5, **sizes)
-    >>> x = BERTInput(jnp.zeros((1, 2), int))
-    >>> shapes, _ = jax.eval_shape(models.bert.bert(config).init, jax.random.key(0), x)
-    >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    >>> bert(config).to_torch(params)['pooler.dense.bias'].shape
-    (4,)
-    """
+    """BertModel as `bert`; the encoder of a model with heads ('bert.', 'cls.') is read too."""
     rules = [*_bert_encoder(config), *torch.linear("pooler.dense", "pooler")]
 
     def rename(name: str) -> str:
@@ -118,16 +84,7 @@ def bert(config: BERTConfig) -> Conversion:
 
 
 def masked_lm(config: BERTConfig) -> Conversion:
-    """BertForMaskedLM as `masked_lm`; BertForPreTraining is read too.
-
-    >>> sizes = dict(max_length=4, features=4, num_layers=1, num_heads=2)
-    >>> config = models.bert.bert_base(vocabulary=5, **sizes)
-    >>> x = BERTInput(jnp.zeros((1, 2), int))
-    >>> shapes, _ = jax.eval_shape(models.bert.masked_lm(config).init, jax.random.key(0), x)
-    >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    >>> masked_lm(config).to_torch(params)['cls.predictions.bias'].shape
-    (5,)
-    """
+    """BertForMaskedLM as `masked_lm`; BertForPreTraining is read too."""
     head, table = "cls.predictions", "bert.embeddings.word_embeddings.weight"
     encoder = _inside("bert.", _bert_encoder(config))
     tables = (table, f"{head}.decoder.weight")
@@ -148,15 +105,7 @@ def vit(config: ViTConfig, *, image: tuple[int, int, int] = (224, 224, 3)) -> Co
     """ViTForImageClassification as `vit`; the names of transformers 4 are read too.
 
     Args:
-      image: height, width and channels, of which follow the positions and the kernel of the tiles.
-
-    >>> config = models.vit.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=3)
-    >>> x = jnp.zeros((1, 4, 4, 1))
-    >>> shapes, _ = jax.eval_shape(models.vit.vit(config).init, jax.random.key(0), x)
-    >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    >>> names = vit(config, image=(4, 4, 1))
-    >>> names.to_torch(params)['vit.embeddings.position_embeddings'].shape
-    (1, 5, 4)
+      image: height, width and channels, which fix the shapes of positions and patch kernel.
     """
     at = "layers.{i}."
     parts = {name: f"{at}attention.{name[0]}_proj" for name in ("query", "key", "value")}
@@ -169,8 +118,8 @@ def vit(config: ViTConfig, *, image: tuple[int, int, int] = (224, 224, 3)) -> Co
         *torch.linear(f"{at}mlp.fc2", "blocks/{i}/mlp/down"),
     ]
     whole = [
-        torch.leaf("embeddings.cls_token", "class", layouts.with_ones(2)),
-        torch.leaf("embeddings.position_embeddings", "positions/table", layouts.with_ones(1)),
+        torch.leaf("embeddings.cls_token", "class", layouts.leading_ones(2)),
+        torch.leaf("embeddings.position_embeddings", "positions/table", layouts.leading_ones(1)),
         *torch.conv("embeddings.patch_embeddings.projection", "patch"),
         *repeat(block, config.num_layers),
         *torch.norm("layernorm", "norm"),
@@ -201,13 +150,13 @@ def _bert_encoder(config: BERTConfig) -> list[Rule]:
 
 
 def _bert_name(name: str) -> str:
-    """The first checkpoints call a norm's scale and bias gamma and beta."""
+    """The name, where the first checkpoints have gamma and beta in norms."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
         "LayerNorm.beta", "LayerNorm.bias"
     )
 
 
-# What transformers 4 called the parts of a ViT, and what they are called now.
+# From the names of transformers 4 to those of transformers 5.
 _VIT_NAMES = {
     r"^vit\.encoder\.layer\.": "vit.layers.",
     r"attention\.attention\.(q|k|v)(uery|ey|alue)\.": r"attention.\1_proj.",
@@ -223,16 +172,17 @@ def _vit_name(name: str) -> str:
     return name
 
 
-def _with_prefix(prefix: str, others: tuple[str, ...], name: str) -> str:
-    """The name inside the whole model, for a checkpoint of the model without its head."""
-    return name if name.startswith((prefix, *others)) else prefix + name
+def _with_prefix(prefix: str, name: str) -> str:
+    """The name in the model with its head, for a checkpoint of one without."""
+    return name if name.startswith((prefix, "lm_head.")) else prefix + name
 
 
 def _inside(prefix: str, rules: Sequence[Rule]) -> list[Rule]:
     return [rule._replace(torch=tuple(prefix + name for name in rule.torch)) for rule in rules]
 
 
-def _unturned(name: str, path: str, kernel: Any) -> list[Rule]:
+def _conv1d(name: str, path: str, kernel: Layout) -> list[Rule]:
+    """A linear layer of GPT-2, called Conv1D there, whose kernel is (in, out)."""
     return [
         torch.leaf(f"{name}.weight", f"{path}/kernel", kernel),
         torch.leaf(f"{name}.bias", f"{path}/bias"),
@@ -240,18 +190,29 @@ def _unturned(name: str, path: str, kernel: Any) -> list[Rule]:
 
 
 def _joined(name: str, path: str) -> list[Rule]:
-    """The queries, keys and values of GPT-2, side by side."""
+    """The concatenated query, key and value projections of GPT-2."""
+    kernels = concatenated(layouts.gpt2_into_heads, 1)
+    biases = concatenated(layouts.flat, 0)
     return [
-        Rule((f"{name}.{theirs}",), torch.projections(path, ours), layout)
-        for theirs, (ours, layout) in _SIDE_BY_SIDE.items()
+        Rule((f"{name}.weight",), torch.projections(path, "kernel"), kernels),
+        Rule((f"{name}.bias",), torch.projections(path, "bias"), biases),
     ]
 
 
-def _head(table: str, is_tied: bool) -> Rule:
-    if not is_tied:
-        return torch.linear("lm_head", "head", bias=False)[0]
-    names = (f"{table}.weight", "lm_head.weight")
-    return Rule(names, ("params/tokens/table",), tied(layouts.same), optional=names[1:])
+def _language_model(
+    config: GPTConfig, prefix: str, table: str, rules: Sequence[Rule], ignored: Sequence[str]
+) -> Conversion:
+    """The conversion of a GPT, from the rules of its body without the token embedding."""
+    if config.tied:
+        names = (f"{prefix}{table}.weight", "lm_head.weight")
+        paths = ("params/tokens/table",)
+        head = [Rule(names, paths, tied(layouts.same), optional=names[1:])]
+    else:
+        head = torch.linear("lm_head", "head", bias=False)
+        head += torch.embedding(f"{prefix}{table}", "tokens")
+    rules = [*_inside(prefix, rules), *head]
+    rename = partial(_with_prefix, prefix)
+    return _converted(models.gpt.gpt(config), _tokens(), config.scan, rules, ignored, rename)
 
 
 def _tokens() -> jax.ShapeDtypeStruct:
@@ -266,7 +227,7 @@ def _converted(
     ignored: Sequence[str],
     rename: Callable[[str], str],
 ) -> Conversion:
-    """The conversion of a model whose blocks are a list, or stacked along a first axis."""
+    """The conversion of a model whose blocks are a list, or stacked with `scan`."""
     like, state = jax.eval_shape(model.init, jax.random.key(0), x)
     if not scan:
         return conversion(rules, (like, state), ignored=ignored, rename=rename)

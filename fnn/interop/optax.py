@@ -1,4 +1,4 @@
-"""Optimizers for optax, and optax's for fnn. Optax itself is not needed: both are two functions."""
+"""Optimizers to and from optax, as pairs of functions: optax itself is not needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from fnn.types import Optimizer, Params, Scalar, Schedule
 
 
 class GradientTransformation(NamedTuple):
-    """What optax takes for one of its own: `init(params)`, `update(grads, state, params)`."""
+    """Like optax's: `init(params)` and `update(grads, state, params)`."""
 
     init: Callable[[Params], Any]
     update: Callable[..., tuple[Params, Any]]
@@ -22,24 +22,23 @@ class GradientTransformation(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class OptaxState:
-    """The optimizer's state, and the step that its schedule is asked for."""
+    """The optimizer's state, and the step of its schedule."""
 
     step: Int[Array, ""]  # updates made so far, int32
     state: Any
 
 
 def to_optax(optimizer: Optimizer, lr: Scalar | Schedule) -> GradientTransformation:
-    """An optimizer of fnn as a transformation of optax, with the learning rate inside.
+    """An optimizer of fnn, with its learning rate, as a gradient transformation of optax.
 
-    It can stand in `optax.chain`, `optax.masked` and the like, at the end: its updates are added to
-    the parameters, which must be passed to `update`.
+    It is the last of an `optax.chain`: its updates are added to the parameters. `update` needs the
+    parameters. Weights for evaluation are `optimizer.weights(state.state, params)`.
 
     Args:
       lr: a number, or a schedule of the step.
 
     Raises: ValueError for an optimizer with a loss scale, and in update without parameters. An
-      optimizer that asks for the objective fails in update; one with weights of its own for
-      evaluation has them as `optimizer.weights(state.state, params)`.
+      optimizer that uses the objective fails in update.
 
     >>> from fnn.optim import sgd
     >>> transform, params = to_optax(sgd(), 0.5), {'w': jnp.zeros(1)}
@@ -67,13 +66,11 @@ def to_optax(optimizer: Optimizer, lr: Scalar | Schedule) -> GradientTransformat
 
 
 def from_optax(transform: Any) -> Optimizer:
-    """A transformation of optax as an optimizer of fnn.
+    """A gradient transformation of optax as an optimizer of fnn, whose updates are scaled by lr.
 
-        updates = lr * (what the transformation makes of the gradients)
-
-    Make it with a learning rate of 1, as in `optax.adamw(1.0)`, and the rate is fnn's: scheduled,
-    logged, swept. A chain with a rate of its own keeps it, if the recipe's is 1. A transformation
-    that looks at the loss itself, such as a line search, gets no loss.
+    With a learning rate of 1, as in `optax.adamw(1.0)`, the recipe's schedule is the learning rate;
+    a transformation with its own needs `schedules.constant(1.0)`. Transformations that need the
+    value of the loss, such as line searches, are not supported.
 
     >>> class Descent(NamedTuple):
     ...     init = lambda self, params: ()
@@ -84,7 +81,7 @@ def from_optax(transform: Any) -> Optimizer:
     """
 
     def init(params: Params) -> Any:
-        with jax.numpy_dtype_promotion("standard"):  # optax is not written for the strict one
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it
             return transform.init(params)
 
     def update(

@@ -1,8 +1,8 @@
-"""Weights by other names: tables of rules, read in both directions.
+"""Conversion of weights between torch and fnn, in both directions, by one table of rules.
 
-A rule says which arrays of torch are which leaves of fnn, and how they are laid out. A conversion
-is a table of rules, made into two pure functions on plain dicts of arrays; torch itself is not
-needed. Paths of leaves begin with 'params' or 'state': 'params/blocks/0/mlp/up/kernel'.
+A rule maps arrays of torch to leaves of fnn, with their layouts; a conversion is two pure functions
+on dicts of arrays. torch itself is not needed. Paths of leaves begin with 'params' or 'state':
+'params/blocks/0/mlp/up/kernel'.
 """
 
 import fnmatch
@@ -23,11 +23,9 @@ StateDict = Mapping[str, Any]  # name -> torch tensor or NumPy array
 
 
 class Layout(NamedTuple):
-    """How the arrays of a rule are laid out on either side.
+    """`to_fnn(arrays, shapes) -> leaves`, with the shapes of the leaves, and its inverse.
 
-    `to_fnn(arrays, shapes) -> leaves` is told the shapes that the leaves must have, so that heads
-    need not be counted; None stands for an optional array that is not there. `to_torch(leaves) ->
-    arrays` is the way back.
+    The inverse is `to_torch(leaves) -> arrays`. A missing optional array is None.
     """
 
     to_fnn: Callable[[Arrays, Shapes], Arrays]
@@ -35,19 +33,18 @@ class Layout(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """These arrays of torch are those leaves of fnn."""
+    """A mapping of arrays of torch to leaves of fnn."""
 
     torch: tuple[str, ...]  # names in the state dict
     fnn: tuple[str, ...]  # paths of leaves
     layout: Layout
-    optional: tuple[str, ...] = ()  # of the names: what may be missing, and is written all the same
+    optional: tuple[str, ...] = ()  # names that may be missing when read
 
 
 class Conversion(NamedTuple):
-    """Weights from torch and back.
+    """`to_fnn(state_dict) -> params, model_state`, and its inverse.
 
-    `to_fnn(state_dict) -> params, model_state` and `to_torch(params, model_state=()) ->
-    state_dict`, a dict of NumPy arrays.
+    The inverse is `to_torch(params, model_state=()) -> state_dict`, a dict of NumPy arrays.
     """
 
     to_fnn: Callable[[StateDict], tuple[Params, ModelState]]
@@ -61,17 +58,16 @@ def conversion(
     ignored: Sequence[str] = (),
     rename: Callable[[str], str] = lambda name: name,
 ) -> Conversion:
-    """Two functions from a table of rules.
+    """The conversion of a table of rules.
 
     Args:
-      rules: for every leaf of `like`, once; see `interop.torch` for those of each layer.
-      like: parameters and model state as `init` makes them; ShapeDtypeStructs serve as well.
-      ignored: patterns ('*' stands for any characters) of names in a state dict that hold nothing
-        to learn, such as masks.
-      rename: from a name in a state dict to that in the rules: older names, other prefixes.
+      rules: cover each leaf of `like` once; see `interop.torch` for those of each layer.
+      like: parameters and model state, or ShapeDtypeStructs.
+      ignored: patterns (with '*') of names in a state dict without parameters, such as masks.
+      rename: from a name in a state dict to that in the rules, for older names or other prefixes.
 
-    Raises: ValueError where the rules do not name each leaf once. `to_fnn` and `to_torch` raise one
-      for missing, unexpected and differing arrays, which lists them all, with both shapes.
+    Raises: ValueError if the rules do not cover each leaf once. `to_fnn` and `to_torch` raise one
+      that lists all missing, unexpected and differing arrays, with both shapes.
 
     >>> from fnn.interop import torch
     >>> like = {'kernel': jnp.zeros((3, 2)), 'bias': jnp.zeros(2)}, ()
@@ -82,7 +78,7 @@ def conversion(
     >>> _ = names.to_fnn({'fc.weight': np.ones((2, 4)), 'fc.bia': np.zeros(2)})
     Traceback (most recent call last):
         ...
-    ValueError: to_fnn: expected the weights of another model:
+    ValueError: to_fnn: expected the weights of this model, got:
       fc.weight (2, 4): does not fit params/kernel float32[3,2]
       fc.bias: missing, for params/bias float32[2]
       fc.bia (2,): unexpected
@@ -95,7 +91,7 @@ def conversion(
         given = {rename(name): value for name, value in state_dict.items()}
         leaves, faults = _read(rules, given, wanted, ignored)
         if faults:
-            raise ValueError("to_fnn: expected the weights of another model:\n" + _lines(faults))
+            raise ValueError("to_fnn: expected the weights of this model, got:\n" + _lines(faults))
         structure = jax.tree.structure(shapes)
         return jax.tree.unflatten(structure, [jnp.asarray(leaves[path]) for path in wanted])
 
@@ -106,41 +102,31 @@ def conversion(
         for rule in rules:
             arrays = rule.layout.to_torch(tuple(np.asarray(leaves[path]) for path in rule.fnn))
             written |= dict(zip(rule.torch, arrays, strict=True))
-        # A copy in memory of its own, which torch may write to.
+        # Contiguous copies, which torch may write to.
         return {name: np.array(array, order="C") for name, array in written.items()}
 
     return Conversion(to_fnn, to_torch)
 
 
 def repeat(rules: Iterable[Rule], n: int) -> list[Rule]:
-    """The rules for each of n parts of a list, whose number stands where they say '{i}'.
+    """The rules for each of n items of a list, with the index in place of '{i}'.
 
     >>> same = Layout(lambda arrays, shapes: arrays, lambda leaves: leaves)
     >>> [rule.fnn for rule in repeat([Rule(('h.{i}.b',), ('params/{i}/bias',), same)], 2)]
     [('params/0/bias',), ('params/1/bias',)]
     """
 
-    def numbered(names: tuple[str, ...], i: int) -> tuple[str, ...]:
-        return tuple(name.replace("{i}", str(i)) for name in names)
+    def numbered(rule: Rule, i: int) -> Rule:
+        names = ((n.replace("{i}", str(i)) for n in names) for names in rule[:2] + rule[3:])
+        torch, fnn, optional = map(tuple, names)
+        return Rule(torch, fnn, rule.layout, optional)
 
     rows = list(rules)
-    return [
-        rule._replace(
-            torch=numbered(rule.torch, i),
-            fnn=numbered(rule.fnn, i),
-            optional=numbered(rule.optional, i),
-        )
-        for i in range(n)
-        for rule in rows
-    ]
+    return [numbered(rule, i) for i in range(n) for rule in rows]
 
 
-def as_numpy(value: Any) -> np.ndarray:
-    """A torch tensor, or any array, as a NumPy array; bfloat16 stays bfloat16.
-
-    >>> as_numpy([1.0, 2.0]).tolist()
-    [1.0, 2.0]
-    """
+def _as_numpy(value: Any) -> np.ndarray:
+    """A torch tensor, or any array, as a NumPy array; bfloat16 stays bfloat16."""
     value = value.detach().cpu() if hasattr(value, "detach") else value
     try:
         return np.asarray(value)
@@ -165,7 +151,7 @@ def _expect_whole(rules: Sequence[Rule], wanted: dict[str, Any]) -> None:
 def _read(
     rules: Sequence[Rule], given: dict[str, Any], wanted: dict[str, Any], ignored: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The leaves by path, and what is wrong with the rest."""
+    """The leaves by path, and the faults of the others."""
     leaves: dict[str, Any] = {}
     faults = []
     for rule in rules:
@@ -174,7 +160,7 @@ def _read(
         if missing:
             faults += [f"{name}: missing, for {target}" for name in missing]
             continue
-        arrays = tuple(as_numpy(given[n]) if n in given else None for n in rule.torch)
+        arrays = tuple(_as_numpy(given[n]) if n in given else None for n in rule.torch)
         made = _laid_out(rule, arrays, tuple(wanted[path].shape for path in rule.fnn))
         if isinstance(made, str):
             names = zip(rule.torch, arrays, strict=True)
@@ -190,18 +176,18 @@ def _read(
 
 
 def _laid_out(rule: Rule, arrays: Arrays, shapes: Shapes) -> Arrays | str:
-    """The leaves, or in words what is wrong."""
+    """The leaves, or a description of the fault."""
     try:
         made = rule.layout.to_fnn(arrays, shapes)
-    except Differ:
+    except Mismatch:
         return "expected to be equal, for"
-    except (ValueError, IndexError):  # NumPy's, for shapes that cannot be laid out like that
+    except (ValueError, IndexError):  # of NumPy, for shapes that do not fit the layout
         return "does not fit"
     return made if tuple(leaf.shape for leaf in made) == shapes else "does not fit"
 
 
-class Differ(Exception):
-    """Two arrays that must be one differ."""
+class Mismatch(Exception):
+    """Arrays that must be equal differ."""
 
 
 def _lines(faults: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""Parameters as safetensors files, the format that checkpoints on the web have.
+"""Parameters as safetensors files, the usual format of published weights.
 
-The names in the file are the paths of the leaves, with '.' for '/', as torch's are. A run's own
-checkpoints, with checksums, are `fnn.checkpoint`'s.
+The names in the file are the paths of the leaves with '.' for '/', as in torch. For checkpoints of
+a run, with checksums, see `fnn.checkpoint`.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from fnn.expect import expect_alike
 
 
 def write(path: str | Path, values: PyTree, meta: Mapping[str, str] | None = None) -> None:
-    """Write a tree of arrays: parameters, or a dict by torch's names.
+    """Write a tree of arrays: parameters, or a state dict.
 
     Args:
-      meta: strings by name, in the head of the file.
+      meta: strings by name, for the header.
 
-    Raises: ValueError for two leaves of one name, as {'a': {'b': ...}, 'a.b': ...} has them, and
-      for a leaf of a dtype that the format lacks, such as int4.
+    Raises: ValueError for two leaves of one name, as in {'a': {'b': ...}, 'a.b': ...}, and for a
+      dtype that the format lacks, such as int4.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'model.safetensors'
@@ -39,24 +39,24 @@ def write(path: str | Path, values: PyTree, meta: Mapping[str, str] | None = Non
     for name, leaf in zip(_names(values), jax.tree.leaves(values), strict=True):
         if name in arrays:
             raise ValueError(
-                f"safetensors.write: expected every leaf to have a name of its own, got two "
-                f"{name!r}; rename the one whose key holds a '.'"
+                f"safetensors.write: expected a unique name for every leaf, got two "
+                f"{name!r}; rename the one whose key has a '.'"
             )
         arrays[name] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))  # not (1,) for ()
     try:
         save_file(arrays, path, metadata=dict(meta) if meta else None)
     except SafetensorError as error:
         raise ValueError(
-            "safetensors.write: expected arrays of dtypes that the format has, got "
+            "safetensors.write: expected dtypes that the format supports, got "
             f"{sorted({array.dtype.name for array in arrays.values()})} ({error}); convert them, "
             "or use fnn.checkpoint"
         ) from error
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, by name; what a conversion's `to_fnn` takes.
+    """The arrays of a file by name: a state dict for a conversion's `to_fnn`.
 
-    Raises: ValueError for a file that is damaged, of another format, or with a dtype that NumPy and
+    Raises: ValueError for a file that is damaged, of another format, or of a dtype that NumPy and
       JAX lack.
 
     >>> read(__file__)
@@ -103,7 +103,7 @@ def _narrow(content: bytes) -> dict[str, np.ndarray]:
 
 
 def load(path: str | Path, like: PyTree) -> PyTree:
-    """Read what `write` wrote, into the structure of `like`.
+    """Read a file of `write` into the structure of `like`.
 
     Args:
       like: a tree of arrays or ShapeDtypeStructs; shapes and dtypes must be those in the file.

@@ -1,19 +1,18 @@
-"""The rules of torch.nn's layers, for `interop.conversion`: names, and how weights lie in memory.
+"""Rules for the layers of torch.nn, for `interop.conversion`.
 
 Each function takes the name of a module in torch ('' for the module itself) and the path of its
-parameters in fnn, such as 'blocks/0/mlp/up' ('' for the whole), and returns rules. A table for a
-model is the rules of its layers, one after another.
+parameters in fnn, such as 'blocks/0/mlp/up' ('' for the root), and returns rules. The rules of a
+model are those of its layers, concatenated.
 """
 
 import numpy as np
 
 from fnn.interop import layouts
-from fnn.interop.layouts import concatenated
 from fnn.interop.rules import Layout, Rule
 
 
 def leaf(name: str, path: str, layout: Layout = layouts.same) -> Rule:
-    """A single parameter: a rule for what is no layer.
+    """The rule for a single parameter.
 
     >>> leaf('cls', 'class').fnn
     ('params/class',)
@@ -31,34 +30,26 @@ def linear(name: str, path: str, *, bias: bool = True) -> list[Rule]:
 
 
 def conv(name: str, path: str, *, bias: bool = True) -> list[Rule]:
-    """torch.nn.Conv1d, Conv2d and Conv3d as `conv`, also with groups, and as `depthwise_conv`.
+    """torch.nn.Conv1d, Conv2d and Conv3d as `conv` (also with groups) or `depthwise_conv`.
 
     >>> conv('stem', 'stem', bias=False)[0].fnn
     ('params/stem/kernel',)
     """
-    return _weight_and_bias(name, path, "kernel", layouts.window_first, bias)
+    return _weight_and_bias(name, path, "kernel", layouts.conv_kernel, bias)
 
 
 def conv_transpose(name: str, path: str, *, groups: int = 1, bias: bool = True) -> list[Rule]:
-    """torch.nn.ConvTranspose1d, 2d and 3d as `conv_transpose`.
-
-    >>> len(conv_transpose('up', 'up'))
-    2
-    """
-    return _weight_and_bias(name, path, "kernel", layouts.stamps_first(groups), bias)
+    """torch.nn.ConvTranspose1d, 2d and 3d as `conv_transpose`."""
+    return _weight_and_bias(name, path, "kernel", layouts.conv_transpose_kernel(groups), bias)
 
 
 def bilinear(name: str, path: str, *, bias: bool = True) -> list[Rule]:
-    """torch.nn.Bilinear as `bilinear`.
-
-    >>> len(bilinear('', ''))
-    2
-    """
-    return _weight_and_bias(name, path, "kernel", layouts.first_axis_last, bias)
+    """torch.nn.Bilinear as `bilinear`."""
+    return _weight_and_bias(name, path, "kernel", layouts.bilinear_kernel, bias)
 
 
 def norm(name: str, path: str, *, bias: bool = True) -> list[Rule]:
-    """torch.nn.LayerNorm, GroupNorm, InstanceNorm and RMSNorm (bias=False) as ours.
+    """torch.nn.LayerNorm, GroupNorm, InstanceNorm and RMSNorm (bias=False) as fnn's.
 
     >>> norm('ln', 'norm')[0].fnn
     ('params/norm/scale',)
@@ -69,9 +60,8 @@ def norm(name: str, path: str, *, bias: bool = True) -> list[Rule]:
 def batch_norm(name: str, path: str) -> list[Rule]:
     """torch.nn.BatchNorm1d, 2d and 3d as `batch_norm`, with the running statistics.
 
-    torch's running variance is the unbiased one, ours the biased: in evaluation the same numbers
-    are used, in training they move to others. Its momentum is 1 - decay. Its count of batches,
-    which it needs for a momentum of None alone, is not kept, and written as 0.
+    Evaluations agree; in training, torch's running variance is the unbiased estimate, and its
+    momentum is 1 - decay. Its count of batches, used with momentum=None only, is written as 0.
 
     >>> [rule.fnn for rule in batch_norm('bn', 'norm')][2]
     ('state/norm/mean',)
@@ -86,90 +76,75 @@ def batch_norm(name: str, path: str) -> list[Rule]:
 
 
 def embedding(name: str, path: str) -> list[Rule]:
-    """torch.nn.Embedding as `embedding`.
-
-    >>> embedding('wte', 'tokens')[0].fnn
-    ('params/tokens/table',)
-    """
-    return [Rule((_dot(name, "weight"),), (_slash("params", path, "table"),), layouts.same)]
+    """torch.nn.Embedding as `embedding`."""
+    return [leaf(_dot(name, "weight"), _slash(path, "table"))]
 
 
 def prelu(name: str, path: str) -> list[Rule]:
-    """torch.nn.PReLU as `prelu`.
-
-    >>> prelu('act', 'act')[0].fnn
-    ('params/act/slope',)
-    """
-    return [Rule((_dot(name, "weight"),), (_slash("params", path, "slope"),), layouts.same)]
+    """torch.nn.PReLU as `prelu`."""
+    return [leaf(_dot(name, "weight"), _slash(path, "slope"))]
 
 
 def rnn(name: str, path: str, *, layer: int = 0, reverse: bool = False) -> list[Rule]:
-    """One layer of torch.nn.RNN in one direction as `rnn`.
+    """One direction of one layer of torch.nn.RNN as `rnn`.
 
-    torch's second bias is redundant: the two are added, and it is written as 0.
+    torch's second bias is redundant: it is added to the first, and written as 0.
 
     >>> rnn('', '', reverse=True)[0].torch
     ('weight_ih_l0_reverse',)
     """
-    first, second = _biases(name, layer, reverse)
-    path_of_bias = (_slash("params", path, "input/bias"),)
-    return [
-        *_recurrent_kernels(name, path, layer, reverse),
-        Rule((first, second), path_of_bias, layouts.summed),
-    ]
+    *kernels, biases = gru(name, path, layer=layer, reverse=reverse)
+    return [*kernels, biases._replace(fnn=biases.fnn[:1], layout=layouts.recurrent_biases)]
 
 
 def lstm(name: str, path: str, *, layer: int = 0, reverse: bool = False) -> list[Rule]:
-    """One layer of torch.nn.LSTM in one direction as `lstm`, whose gates have the same order.
-
-    >>> lstm('', '')[0].fnn
-    ('params/input/kernel',)
-    """
+    """One direction of one layer of torch.nn.LSTM as `lstm`, with gates in the same order."""
     return rnn(name, path, layer=layer, reverse=reverse)
 
 
 def gru(name: str, path: str, *, layer: int = 0, reverse: bool = False) -> list[Rule]:
-    """One layer of torch.nn.GRU in one direction as `gru`, whose gates have the same order.
+    """One direction of one layer of torch.nn.GRU as `gru`, with gates in the same order.
 
     >>> gru('', '')[-1].fnn
     ('params/input/bias', 'params/hidden/bias')
     """
-    paths = (_slash("params", path, "input/bias"), _slash("params", path, "hidden/bias"))
-    return [
-        *_recurrent_kernels(name, path, layer, reverse),
-        Rule(_biases(name, layer, reverse), paths, layouts.summed_but_last),
+    end = f"l{layer}{'_reverse' * reverse}"
+    parts = {f"ih_{end}": "input", f"hh_{end}": "hidden"}
+    biases = Rule(
+        tuple(_dot(name, f"bias_{theirs}") for theirs in parts),
+        tuple(_slash("params", path, ours, "bias") for ours in parts.values()),
+        layouts.gru_biases,
+    )
+    kernels = [
+        leaf(_dot(name, f"weight_{theirs}"), _slash(path, ours, "kernel"), layouts.transposed)
+        for theirs, ours in parts.items()
     ]
+    return [*kernels, biases]
 
 
 def multi_head_attention(name: str, path: str, *, bias: bool = True) -> list[Rule]:
-    """torch.nn.MultiheadAttention as `multi_head_attention`: queries, keys, values side by side.
+    """torch.nn.MultiheadAttention as `multi_head_attention`: joint query, key and value kernels.
 
     >>> multi_head_attention('', '')[0].torch
     ('in_proj_weight',)
     """
-    kernels, biases = projections(path, "kernel"), projections(path, "bias")
-    rules = [
-        Rule((_dot(name, "in_proj_weight"),), kernels, concatenated(layouts.into_heads, 0)),
-        *attention_out(_dot(name, "out_proj"), path, bias=bias),
-    ]
-    together = Rule((_dot(name, "in_proj_bias"),), biases, concatenated(layouts.flat, 0))
-    return [*rules, together] if bias else rules
+    layout = layouts.concatenated(layouts.into_heads, 0)
+    kernels = Rule((_dot(name, "in_proj_weight"),), projections(path, "kernel"), layout)
+    return [kernels, *_after_kernels(name, path, bias)]
 
 
 def memory_attention(name: str, path: str, *, bias: bool = True) -> list[Rule]:
-    """The same to a memory of other features (kdim and vdim), with three matrices.
-
-    >>> memory_attention('', '')[0].torch
-    ('q_proj_weight',)
-    """
+    """torch.nn.MultiheadAttention with kdim and vdim: separate query, key and value kernels."""
     names = [_dot(name, f"{letter}_proj_weight") for letter in "qkv"]
-    kernels = zip(names, projections(path, "kernel"), strict=True)
-    rules = [Rule((n,), (p,), layouts.into_heads) for n, p in kernels]
-    return [*rules, *multi_head_attention(name, path, bias=bias)[1:]]
+    kernels = [
+        Rule((n,), (p,), layouts.into_heads)
+        for n, p in zip(names, projections(path, "kernel"), strict=True)
+    ]
+    return [*kernels, *_after_kernels(name, path, bias)]
 
 
 def attention_in(names: dict[str, str], path: str, *, bias: bool = True) -> list[Rule]:
-    """Three linear layers of torch as the queries, keys and values of `multi_head_attention`.
+    """Three torch.nn.Linear as the queries, keys and values of `multi_head_attention`.
 
     Args:
       names: of the modules, by 'query', 'key' and 'value'.
@@ -179,57 +154,36 @@ def attention_in(names: dict[str, str], path: str, *, bias: bool = True) -> list
     """
     rules = []
     for part, name in names.items():
-        kernel, offset = (_slash("params", path, f"{part}/{leaf}") for leaf in ("kernel", "bias"))
-        rules.append(Rule((f"{name}.weight",), (kernel,), layouts.into_heads))
+        rules.append(leaf(f"{name}.weight", _slash(path, part, "kernel"), layouts.into_heads))
         if bias:
-            rules.append(Rule((f"{name}.bias",), (offset,), layouts.flat))
+            rules.append(leaf(f"{name}.bias", _slash(path, part, "bias"), layouts.flat))
     return rules
 
 
 def attention_out(name: str, path: str, *, bias: bool = True) -> list[Rule]:
-    """A linear layer of torch as the output of `multi_head_attention`.
-
-    >>> attention_out('o', 'attention')[0].fnn
-    ('params/attention/out/kernel',)
-    """
+    """A torch.nn.Linear as the output projection of `multi_head_attention`."""
     return _weight_and_bias(name, _slash(path, "out"), "kernel", layouts.from_heads, bias)
 
 
 def projections(path: str, leaf: str) -> tuple[str, ...]:
-    """The paths of the queries', keys' and values' kernels or biases.
-
-    >>> projections('', 'bias')
-    ('params/query/bias', 'params/key/bias', 'params/value/bias')
-    """
-    return tuple(_slash("params", path, f"{part}/{leaf}") for part in ("query", "key", "value"))
+    """The paths of the queries', keys' and values' kernels or biases."""
+    return tuple(_slash("params", path, part, leaf) for part in ("query", "key", "value"))
 
 
-def _recurrent_kernels(name: str, path: str, layer: int, reverse: bool) -> list[Rule]:
-    parts = {"ih": "input", "hh": "hidden"}
-    return [
-        Rule(
-            (_dot(name, f"weight_{short}_l{layer}{'_reverse' * reverse}"),),
-            (_slash("params", path, f"{part}/kernel"),),
-            layouts.transposed,
-        )
-        for short, part in parts.items()
-    ]
-
-
-def _biases(name: str, layer: int, reverse: bool) -> tuple[str, str]:
-    end = f"_l{layer}{'_reverse' * reverse}"
-    return _dot(name, f"bias_ih{end}"), _dot(name, f"bias_hh{end}")
+def _after_kernels(name: str, path: str, bias: bool) -> list[Rule]:
+    layout = layouts.concatenated(layouts.flat, 0)
+    biases = Rule((_dot(name, "in_proj_bias"),), projections(path, "bias"), layout)
+    return [*attention_out(_dot(name, "out_proj"), path, bias=bias), *[biases] * bias]
 
 
 def _weight_and_bias(name: str, path: str, weight: str, layout: Layout, bias: bool) -> list[Rule]:
-    rules = [Rule((_dot(name, "weight"),), (_slash("params", path, weight),), layout)]
-    offset = Rule((_dot(name, "bias"),), (_slash("params", path, "bias"),), layouts.same)
-    return [*rules, offset] if bias else rules
+    rules = [leaf(_dot(name, "weight"), _slash(path, weight), layout)]
+    return [*rules, leaf(_dot(name, "bias"), _slash(path, "bias"))] if bias else rules
 
 
 def _dot(*parts: str) -> str:
-    return ".".join(part for part in parts if part)
+    return ".".join(filter(None, parts))
 
 
 def _slash(*parts: str) -> str:
-    return "/".join(part for part in parts if part)
+    return "/".join(filter(None, parts))

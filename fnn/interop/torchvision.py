@@ -1,4 +1,4 @@
-"""Residual networks as torchvision names them, as conversions of weights.
+"""Conversions of torchvision's residual networks.
 
 names = resnet(resnet50());  params, model_state = names.to_fnn(state_dict)
 """
@@ -16,12 +16,12 @@ from fnn.types import Params
 
 
 def resnet(config: ResNetConfig, *, channels: int = 3) -> Conversion:
-    """torchvision's ResNet as `resnet(resnet18())` and the others with blocks that end in a norm.
+    """torchvision's ResNet as `resnet(resnet18())`, or another without pre-activation.
 
     Args:
       channels: of the images.
 
-    Raises: ValueError for a config with pre-activation, which torchvision does not have.
+    Raises: ValueError for a config with pre-activation, which torchvision lacks.
 
     >>> from dataclasses import replace
     >>> config = replace(models.resnet.resnet18(3), depths=(1, 1), widths=(4, 8), stem_features=4)
@@ -36,7 +36,7 @@ def resnet(config: ResNetConfig, *, channels: int = 3) -> Conversion:
     if "norm" not in params["stem"]:
         raise ValueError(
             "torchvision.resnet: expected a stem with a norm, got one without; torchvision has no "
-            "residual networks with pre-activation: use rules of your own"
+            "pre-activation: use your own rules"
         )
     blocks = [
         rule
@@ -44,24 +44,20 @@ def resnet(config: ResNetConfig, *, channels: int = 3) -> Conversion:
         for i, block in enumerate(stage)
         for rule in _block(f"layer{s + 1}.{i}", f"stages/{s}/{i}", block)
     ]
-    rules = [
-        *_conv_and_norm("conv1", "bn1", "stem"),
-        *blocks,
-        *torch.linear("fc", "head"),
-    ]
+    rules = [*_conv_and_norm("conv1", "bn1", "stem"), *blocks, *torch.linear("fc", "head")]
     return conversion(rules, (params, state))
 
 
 def _block(name: str, path: str, block: Params) -> Sequence[Rule]:
-    """Two convolutions or three, as many as there are, and the way around them."""
+    """The convolutions of a block, and its residual connection."""
     rules: list[Rule] = []
     for i in range(1, 4):
         if f"conv{i}" in block:
             rules += torch.conv(f"{name}.conv{i}", f"{path}/conv{i}", bias=False)
             rules += torch.batch_norm(f"{name}.bn{i}", f"{path}/norm{i}")
     if "shortcut" in block:
-        around = f"{name}.downsample"
-        rules += _conv_and_norm(f"{around}.0", f"{around}.1", f"{path}/shortcut")
+        shortcut = f"{name}.downsample"
+        rules += _conv_and_norm(f"{shortcut}.0", f"{shortcut}.1", f"{path}/shortcut")
     return rules
 
 

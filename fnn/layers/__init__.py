@@ -1,6 +1,6 @@
 """Layers as functions: `thing_init(key, ...) -> params` and `thing(params, x, ...) -> y`."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.layers._window import Padding
 from fnn.layers.attention import (
     attention_weights,
@@ -65,7 +65,7 @@ from fnn.layers.linear_recurrence import (
     linear_recurrence_cell_init,
     linear_scan,
 )
-from fnn.layers.moe import moe, moe_init, normalized_gates
+from fnn.layers.moe import moe, moe_init, normalize_gates
 from fnn.layers.multi_head import (
     KVCache,
     attend_with_cache,
@@ -137,7 +137,7 @@ __all__ = [
     "learned_positions_init", "linear", "linear_general", "linear_general_init", "linear_init",
     "linear_recurrence", "linear_recurrence_cell", "linear_recurrence_cell_init", "linear_scan",
     "lstm", "lstm_cell", "lstm_cell_init", "max_pool", "moe", "moe_init",
-    "multi_head_attention", "multi_head_attention_init", "multilayer", "normalized_gates",
+    "multi_head_attention", "multi_head_attention_init", "multilayer", "normalize_gates",
     "over_tokens", "padding_mask", "patches", "patchify", "pixel_shuffle", "pixel_unshuffle",
     "prelu", "prelu_init", "resize_linear", "resize_nearest", "reverse_sequences", "rms_norm",
     "rms_norm_init", "rnn", "rnn_cell", "rnn_cell_init", "rope", "scan_cell", "segment_mask",

@@ -1,10 +1,10 @@
-"""Convolution on a CPU, written so that XLA compiles its value and its gradients well.
+"""Convolution on a CPU, in forms that XLA compiles well in value and gradients.
 
-XLA's quick convolution for CPUs takes its axes in one order. Outside loops the compiler brings
-every convolution into that order; inside a loop, such as a scan of training steps, it does not
-(jax-ml/jax#12868), and the derivatives that JAX makes of a convolution have other orders: there
-they take up to a hundred times as long. So the two gradients are written here as convolutions in
-the quick order. Where XLA has no quick convolution at all, products of matrices take its place.
+XLA's fast convolution for CPUs needs one order of the axes. Outside loops the compiler transposes
+every convolution to that order; inside a loop, such as a scan of training steps, it does not
+(jax-ml/jax#12868), and the derivatives that JAX derives have other orders, which are many times
+slower. So both gradients are written here as convolutions in the fast order. Where XLA has no fast
+convolution at all, matrix products replace it.
 """
 
 import functools
@@ -18,17 +18,17 @@ from jaxtyping import Array
 
 from fnn.autodiff import apply_transpose, varying_like
 from fnn.dtypes import at_least_float32
-from fnn.layers._window import Pairs, Window, output_sizes, views
+from fnn.layers._window import Pairs, Window, output_sizes, pad_with, window_slices
 from fnn.layers._winograd import winograd, winograd_kernel_gradient
 from fnn.xla import is_symbolic
 
-# Measured: a larger buffer is fetched from the system anew at every step, which costs more than
-# the product that it is made for; and narrower products than this are slow.
+# Larger buffers are allocated anew at every step, which costs more than the product that they are
+# for; narrower products than this are slow.
 _BUFFER_BYTES = 16 * 2**20
 _COLUMNS = 128
 
-# Measured: the sums that make a kernel's gradient are two to four times as quick when they run
-# over about so many entries at a time, but not over fewer examples than these.
+# Chunks of the batch for the gradient of a kernel: the number of entries of an output feature, and
+# the minimum number of examples.
 _ENTRIES = 2048
 _EXAMPLES = 8
 
@@ -37,17 +37,11 @@ _WASTE, _TILES, _FEATURES = 1.4, 32, 32
 
 
 def convolve_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, kernel: Array) -> Array:
-    """`convolve` for a CPU.
-
-    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
-    >>> x, kernel = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((2, 1, 1))
-    >>> convolve_on_cpu(window, ((0, 0),), 1, x, kernel).ravel().tolist()
-    [1.0, 3.0]
-    """
+    """`convolve` for a CPU."""
 
     def dense(x: Array, kernel: Array) -> Array:
-        quick = _xla_is_quick(window, zeros, x.shape[1:-1], *kernel.shape[-2:])
-        return (_convolve if quick else _by_products)(window, zeros, x, kernel)
+        fast = _xla_is_fast(window, zeros, x.shape[1:-1], *kernel.shape[-2:])
+        return (_convolve if fast else _by_products)(window, zeros, x, kernel)
 
     if _is_depthwise(groups, kernel.shape[-2]):
         return _depthwise(window, zeros, x, kernel)
@@ -57,16 +51,10 @@ def convolve_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, kernel:
 def input_gradient_on_cpu(
     window: Window, zeros: Pairs, groups: int, sizes: tuple[int, ...], g: Array, kernel: Array
 ) -> Array:
-    """The gradient of `convolve_on_cpu` by x of the given sizes, for the gradient g by its output.
-
-    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
-    >>> g, kernel = jnp.ones((1, 2, 1)), jnp.ones((2, 1, 1))
-    >>> input_gradient_on_cpu(window, ((0, 0),), 1, (3,), g, kernel).ravel().tolist()
-    [1.0, 2.0, 1.0]
-    """
+    """The gradient of `convolve_on_cpu` by x of the given sizes, for the gradient g."""
 
     def dense(g: Array, kernel: Array) -> Array:
-        if _xla_is_quick(window, zeros, sizes, *kernel.shape[-2:]):
+        if _xla_is_fast(window, zeros, sizes, *kernel.shape[-2:]):
             return _input_gradient(window, zeros, sizes, g, kernel)
         return transposed(_by_products, g, kernel)
 
@@ -81,16 +69,10 @@ def input_gradient_on_cpu(
 
 
 def kernel_gradient_on_cpu(window: Window, zeros: Pairs, groups: int, x: Array, g: Array) -> Array:
-    """The gradient of `convolve_on_cpu` by the kernel, for the gradient g by its output.
-
-    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
-    >>> x, g = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((1, 2, 1))
-    >>> kernel_gradient_on_cpu(window, ((0, 0),), 1, x, g).ravel().tolist()
-    [1.0, 3.0]
-    """
+    """The gradient of `convolve_on_cpu` by the kernel, for the gradient g."""
 
     def dense(x: Array, g: Array) -> Array:
-        if _xla_is_quick(window, zeros, x.shape[1:-1], x.shape[-1], g.shape[-1]):
+        if _xla_is_fast(window, zeros, x.shape[1:-1], x.shape[-1], g.shape[-1]):
             return _kernel_gradient(window, zeros, x, g)
         return transposed(_by_products, x, g)
 
@@ -116,46 +98,46 @@ def _in_groups(dense: Callable[[Array, Array], Array], groups: int, a: Array, b:
     return lax.collapse(y, y.ndim - 2)
 
 
-def _xla_is_quick(
+def _xla_is_fast(
     window: Window, zeros: Pairs, sizes: tuple[int, ...], in_features: int, out_features: int
 ) -> bool:
-    # Measured, value and gradients together. With three window axes products are quicker by a
-    # factor of 8; with few but oddly many features (the three colors) by 1.1 to 3; and where a
-    # kernel does not fit in the unpadded input, its own or that of a gradient, by 20 to 100.
-    places = output_sizes("convolve", sizes, window, zeros)
-    fits = all(n <= p <= size for n, p, size in zip(window.shape, places, sizes, strict=True))
+    # Measured, value and gradients together: products are faster with three window axes, with a
+    # small odd number of features (RGB), and by far where a kernel, its own or that of a gradient,
+    # does not fit in the unpadded input.
+    outputs = output_sizes("convolve", sizes, window, zeros)
+    fits = all(n <= p <= size for n, p, size in zip(window.shape, outputs, sizes, strict=True))
     odd = in_features in (3, 5, 7) and math.prod(window.shape) <= 64
-    # Products are also quicker by 1.2 to 1.6 for strided windows over many features, and for
-    # windows of one entry, where XLA's kernel gradient takes up to five times as long.
+    # Also for strided windows over many features, and for windows of one entry, where XLA's kernel
+    # gradient is slow.
     strided = max(window.stride) > 1 and min(in_features, out_features) >= 64
     point = math.prod(window.shape) == 1
     return len(window.shape) <= 2 and fits and not (odd or strided or point)
 
 
 def _suits_winograd(window: Window, zeros: Pairs, x: Array, features: int) -> bool:
-    # Measured, value and gradients together: quicker by a third to a half, where there are
-    # features and tiles enough for products of matrices and few tiles reach beyond the edge.
+    # Measured, value and gradients together: faster with features and tiles enough for matrix
+    # products, and few tiles that reach beyond the edge.
     batch = x.shape[0]
     if window != _THREE or x.dtype not in (jnp.float32, jnp.float64):
         return False
     if is_symbolic(batch):
         return False
-    places = output_sizes("convolve", x.shape[1:-1], window, zeros)
-    tiles = math.prod(-(-n // 2) for n in places)
-    full = 4 * tiles <= _WASTE * math.prod(places)
+    outputs = output_sizes("convolve", x.shape[1:-1], window, zeros)
+    tiles = math.prod(-(-n // 2) for n in outputs)
+    full = 4 * tiles <= _WASTE * math.prod(outputs)
     return full and batch * tiles >= _TILES and min(x.shape[-1], features) >= _FEATURES
 
 
 def _convolve(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
     if _suits_winograd(window, zeros, x, kernel.shape[-1]):
         return winograd(zeros, x, kernel)
-    return _in_quick_order(window, zeros, _ones(window))(x, kernel)
+    return _in_fast_order(window, zeros, _ones(window))(x, kernel)
 
 
 def _input_gradient(
     window: Window, zeros: Pairs, sizes: tuple[int, ...], g: Array, kernel: Array
 ) -> Array:
-    """The convolution of g, spread by the stride, with the mirrored kernel."""
+    """The convolution of g, dilated by the stride, with the mirrored kernel."""
     before = [reach - 1 - first for reach, (first, _) in zip(window.reach, zeros, strict=True)]
     after = [
         size + reach - 2 - (n - 1) * stride - first
@@ -168,25 +150,25 @@ def _input_gradient(
     if _suits_winograd(window, pairs, g, kernel.shape[-2]):
         return winograd(pairs, g, kernel, mirrored=True)
     mirrored = jnp.swapaxes(jnp.flip(kernel, range(len(sizes))), -1, -2)
-    return _in_quick_order(sliding, pairs, window.stride)(g, mirrored)
+    return _in_fast_order(sliding, pairs, window.stride)(g, mirrored)
 
 
 def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
     if _suits_winograd(window, zeros, x, g.shape[-1]):
         return winograd_kernel_gradient(zeros, x, g)
-    batch, places = x.shape[0], g.shape[1:-1]
-    some = max(_EXAMPLES, _ENTRIES // math.prod(places))
-    if is_symbolic(batch) or batch <= some:
-        return _kernel_gradient_of_some(window, zeros, x, g)
-    parts = -(-batch // some)
-    some = -(-batch // parts)
+    batch, outputs = x.shape[0], g.shape[1:-1]
+    chunk = max(_EXAMPLES, _ENTRIES // math.prod(outputs))
+    if is_symbolic(batch) or batch <= chunk:
+        return _kernel_gradient_of_chunk(window, zeros, x, g)
+    parts = -(-batch // chunk)
+    chunk = -(-batch // parts)
 
     def split(a: Array) -> Array:
-        padded = jnp.pad(a, [(0, parts * some - batch)] + [(0, 0)] * (a.ndim - 1))
-        return padded.reshape(parts, some, *a.shape[1:])
+        padded = jnp.pad(a, [(0, parts * chunk - batch)] + [(0, 0)] * (a.ndim - 1))
+        return padded.reshape(parts, chunk, *a.shape[1:])
 
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + _kernel_gradient_of_some(window, zeros, *part).astype(total.dtype), None
+        return total + _kernel_gradient_of_chunk(window, zeros, *part).astype(total.dtype), None
 
     start = jnp.zeros((*window.shape, x.shape[-1], g.shape[-1]), at_least_float32(x))
     start = varying_like(start, x, g)
@@ -194,31 +176,31 @@ def _kernel_gradient(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
     return total.astype(x.dtype)
 
 
-def _kernel_gradient_of_some(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
-    """The convolution of x with g as its kernel, the batch taking the part of the features."""
-    places = g.shape[1:-1]
+def _kernel_gradient_of_chunk(window: Window, zeros: Pairs, x: Array, g: Array) -> Array:
+    """The convolution of x with the kernel g, with batch and features exchanged."""
+    outputs = g.shape[1:-1]
     after = [
         (n - 1) * stride + reach - size - first
         for n, stride, reach, size, (first, _) in zip(
-            places, window.stride, window.reach, x.shape[1:-1], zeros, strict=True
+            outputs, window.stride, window.reach, x.shape[1:-1], zeros, strict=True
         )
     ]
     pairs = tuple((first, last) for (first, _), last in zip(zeros, after, strict=True))
-    sliding = Window(shape=places, stride=window.dilation, dilation=window.stride)
+    sliding = Window(shape=outputs, stride=window.dilation, dilation=window.stride)
     by_feature, kernel = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(g, 0, -2)
-    return jnp.moveaxis(_in_quick_order(sliding, pairs, _ones(window))(by_feature, kernel), 0, -2)
+    return jnp.moveaxis(_in_fast_order(sliding, pairs, _ones(window))(by_feature, kernel), 0, -2)
 
 
 def _ones(window: Window) -> tuple[int, ...]:
     return (1,) * len(window.shape)
 
 
-@functools.cache  # as in convolve.py
-def _in_quick_order(
+@functools.cache  # as in _convolve.py
+def _in_fast_order(
     window: Window, zeros: Pairs, spread: tuple[int, ...]
 ) -> Callable[[Array, Array], Array]:
     @jax.custom_batching.custom_vmap
-    def convolution(x, kernel):
+    def convolution(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -230,9 +212,11 @@ def _in_quick_order(
         )
 
     @convolution.def_vmap
-    def batched(axis_size, in_batched, x, kernel):
-        # A batch of inputs with a batch of kernels, as in a sweep over seeds, becomes one grouped
-        # convolution in JAX, which takes four times as long as one convolution after another.
+    def batched(
+        axis_size: int, in_batched: list[bool], x: Array, kernel: Array
+    ) -> tuple[Array, bool]:
+        # JAX batches inputs with kernels, as in a sweep over seeds, into one grouped convolution,
+        # which is slower than one convolution after another.
         if all(in_batched):
             return lax.map(lambda each: convolution(*each), (x, kernel)), True
         in_axes = tuple(0 if batched else None for batched in in_batched)
@@ -252,9 +236,7 @@ def _by_products(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array
 
 def _taps(window: Window, zeros: Pairs, x: Array) -> tuple[list[Array], jnp.dtype]:
     wide = at_least_float32(x)
-    edges = [(0, 0, 0), *((before, after, 0) for before, after in zeros), (0, 0, 0)]
-    padded = lax.pad(x.astype(wide), jnp.zeros((), wide), edges)
-    return list(views(padded, window)), wide
+    return list(window_slices(pad_with(x.astype(wide), zeros), window)), wide
 
 
 def _taps_per_product(tap: Array) -> int:
@@ -273,7 +255,7 @@ def _product(taps: list[Array], weights: Array) -> Array:
 
 
 def _depthwise(window: Window, zeros: Pairs, x: Array, kernel: Array) -> Array:
-    # With one feature to a group no product of matrices is left: XLA fuses the sum to one loop.
+    # With one feature per group there is no matrix product: XLA fuses the sum to one loop.
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
     taps, wide = _taps(window, zeros, x)
     weights = kernel.astype(wide).reshape(len(taps), *(1,) * (x.ndim - 1), kernel.shape[-1])

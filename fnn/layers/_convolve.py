@@ -18,20 +18,15 @@ Bilinear = Callable[[Array, Array], Array]
 def convolve(x: Array, kernel: Array, window: Window, zeros: Pairs, groups: int) -> Array:
     """y[b, p, o] = sum over t, i of x[b, stride p + dilation t - before, i] kernel[t, i, o].
 
-    A correlation, as everywhere in machine learning: the kernel is not mirrored. With groups, the
-    input and output features are cut into as many runs, and a run of outputs sees its own inputs.
+    A correlation: the kernel is not mirrored. With groups, each group of outputs sees only its own
+    group of inputs.
 
     Args:
       x: (batch, *sizes, in). kernel: (*window, in / groups, out), of the same dtype.
-      window: the kernel's; its shape is that of the kernel.
-      zeros: how many to add (before, after) along each window axis; negative numbers cut.
+      window: its shape is that of the kernel.
+      zeros: number of zeros (before, after) along each window axis; negative numbers crop.
 
-    Returns: (batch, *places, out) in the dtype of x.
-
-    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
-    >>> x, kernel = jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((2, 1, 1))
-    >>> convolve(x, kernel, window, ((0, 0),), 1).ravel().tolist()
-    [1.0, 3.0]
+    Returns: (batch, *out_sizes, out) in the dtype of x.
     """
     return _maps(window, zeros, groups, x.shape[1:-1]).output(x, kernel)
 
@@ -39,23 +34,18 @@ def convolve(x: Array, kernel: Array, window: Window, zeros: Pairs, groups: int)
 def convolve_transposed(
     y: Array, kernel: Array, sizes: tuple[int, ...], window: Window, zeros: Pairs, groups: int
 ) -> Array:
-    """The transpose of `convolve` as a linear map of x: its gradient by x, for the gradient y.
+    """The transpose of `convolve` as a linear map of x: the gradient by x, for the gradient y.
 
     Args:
       sizes: of x, which the windows need not cover.
-
-    >>> window = Window(shape=(2,), stride=(1,), dilation=(1,))
-    >>> y, kernel = jnp.array([1.0, 10.0]).reshape(1, 2, 1), jnp.array([1.0, 2.0]).reshape(2, 1, 1)
-    >>> convolve_transposed(y, kernel, (3,), window, ((0, 0),), 1).ravel().tolist()
-    [1.0, 12.0, 20.0]
     """
     return _maps(window, zeros, groups, sizes).by_input(y, kernel)
 
 
 class _Maps(NamedTuple):
-    """Of the form sum(g convolve(x, kernel)): its derivatives by g, x and kernel.
+    """The derivatives of sum(g convolve(x, kernel)) by g, x and kernel.
 
-    The form is linear in each of the three, so the derivatives of a map are made of the other two.
+    It is linear in each of the three, so the derivatives of one map consist of the other two.
     """
 
     output: Bilinear  # of x, kernel
@@ -63,8 +53,7 @@ class _Maps(NamedTuple):
     by_kernel: Bilinear  # of x, g
 
 
-# Made once for each geometry: JAX finds what it has compiled by the identity of the function, so a
-# new function at every call would compile at every call.
+# Cached because JAX's compilation cache is keyed by the identity of the function.
 @functools.cache
 def _maps(window: Window, zeros: Pairs, groups: int, sizes: tuple[int, ...]) -> _Maps:
     geometry = window, zeros, groups
@@ -97,12 +86,12 @@ def _maps(window: Window, zeros: Pairs, groups: int, sizes: tuple[int, ...]) -> 
 
 
 def _in_each(f: Bilinear) -> tuple[Bilinear, Bilinear]:
-    """f of (its second argument, its first) and of (its first, its second): linear in the last."""
+    """f with its arguments swapped, and f: each as a linear map of its last argument."""
     return (lambda b, a: f(a, b)), (lambda a, b: f(a, b))
 
 
 def _derive(f: Any, first: tuple[Bilinear, Bilinear], second: tuple[Bilinear, Bilinear]) -> None:
-    """Give f(a, b) its derivative f(da, b) + f(a, db), each part with its transpose."""
+    """Give f(a, b) the derivative f(da, b) + f(a, db), each term with its transpose."""
 
     def jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         (a, b), (da, db) = primals, tangents

@@ -1,4 +1,4 @@
-"""What all norms share: the maths of normalizing, the affine map after it, the checks before it."""
+"""The core of all norms: normalization with its derivative, the affine map, the checks."""
 
 import functools
 from collections.abc import Callable
@@ -21,39 +21,31 @@ Axes = tuple[int, ...]
 def normalize(x: Float[Array, "*n"], eps: Scalar, axes: Axes) -> Float[Array, "*n"]:
     """(x - mean) / sqrt(var + eps), with the mean and the variance over `axes`.
 
-    Written with its own derivative, which saves the normalized input n instead of every step of the
-    variance: on a CPU, XLA computes those again in each consumer, at half of a small GPT's step.
+    Its own derivative saves the normalized input n alone; otherwise XLA would recompute the
+    variance in every consumer on a CPU.
 
         dn = (dx - mean(dx) - n mean(n dx)) / sqrt(var + eps) - n deps / 2 (var + eps)
 
     Args:
-      x: in the dtype in which the statistics are wanted.
+      x: in the dtype of the statistics.
       eps: added to the variance; a scalar of the dtype of x.
 
     Returns: the shape and dtype of x. Where x is constant over `axes`, exactly 0.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3, for the derivative.
-
-    >>> normalize(jnp.array([[1.0, 3.0]]), 0.0, (1,)).tolist()
-    [[-1.0, 1.0]]
     """
     return _with_saved(x, eps, axes)[0]
 
 
 def moments(x: Float[Array, "*n"], axes: Axes) -> tuple[Array, Array]:
-    """Mean and biased variance over `axes`, which are kept with size 1.
-
-    >>> mean, var = moments(jnp.array([[1.0, 3.0]]), (1,))
-    >>> mean.tolist(), var.tolist()
-    ([[2.0]], [[1.0]])
-    """
+    """Mean and biased variance over `axes`, which are kept with size 1."""
     shift, scale, _, offset, var = _shifted_moments(x, axes)
     return shift + scale * offset, scale * (scale * var)
 
 
 def _shifted_moments(x: Array, axes: Axes) -> tuple[Array, ...]:
-    """A shift and a scale, (x - shift) / scale, and mean and variance of that."""
-    # Shifted by an element of its own before the mean is taken: what rounds is then as small as
-    # the spread of x. At mean 1e4 a plain mean is off by 1e-3, and a constant is not its own mean.
+    """shift, scale, y = (x - shift) / scale, and mean and variance of y."""
+    # Shifted by one of its elements, so that the rounding error is relative to the spread of x. At
+    # mean 1e4 a plain mean is off by 1e-3, and a constant is not its own mean.
     window = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))
     shift = lax.stop_gradient(x[window])
     shifted = x - shift
@@ -81,9 +73,9 @@ def _normalize_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[Array, Arra
 normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
 
 
-@functools.cache  # made once: JAX finds what it has compiled by the identity of the function
+@functools.cache  # because JAX's compilation cache is keyed by the identity of the function
 def _by_x(axes: Axes) -> Callable[..., Array]:
-    """The derivative of `normalize` by x, a symmetric map and so its own transpose."""
+    """The derivative of `normalize` by x: symmetric, so its own transpose."""
 
     def by_x(saved: tuple[Array, Array], dx: Array) -> Array:
         normalized, rstd = saved
@@ -110,14 +102,10 @@ _BY_EPS = _by_eps, _by_eps_transposed
 def normalize_and_scale(
     x: Float[Array, "*batch n"], scale: Float[Array, " n"], eps: Scalar
 ) -> Float[Array, "*batch n"]:
-    """`normalize` over the last axis, times `scale`, with the scale inside the derivative.
+    """`normalize` over the last axis, times `scale`, with one derivative for both.
 
-    In the backward pass, with p = g * normalized, both the scale's gradient (sums of the columns of
-    p) and the sums of the rows that x's needs (p scale) are of one array, and no other of its size
-    is materialized.
-
-    >>> normalize_and_scale(jnp.array([[1.0, 3.0]]), jnp.array([1.0, 2.0]), 0.0).tolist()
-    [[-1.0, 2.0]]
+    In the backward pass, the gradient of the scale (column sums) and the row sums for the gradient
+    of x are of one array, g * normalized, and no other of its size is materialized.
     """
     return _with_saved(x, eps, (x.ndim - 1,))[0] * _as_row(scale, x)
 
@@ -152,7 +140,7 @@ def _scaled_by_x_transposed(saved: tuple[Array, ...], g: Array) -> Array:
 
 
 def _weighted_mean(x: Array, weights: Array) -> Array:
-    """The mean of `weights * x` over the last axis, as a product: a sum would materialize it."""
+    """The mean of `weights * x` over the last axis, as a product that does not materialize it."""
     return jnp.dot(x, weights[:, None] / len(weights), precision=lax.Precision.HIGHEST)
 
 
@@ -176,11 +164,7 @@ def _scaled_by_eps_transposed(saved: tuple[Array, ...], g: Array) -> Array:
 
 @jax.custom_jvp
 def normalize_rms(x: Float[Array, "*n"], eps: Scalar) -> Float[Array, "*n"]:
-    """x / sqrt(mean of x^2 + eps) over the last axis; the derivative saves the result alone.
-
-    >>> normalize_rms(jnp.array([[2.0, 2.0]]), 0.0).tolist()
-    [[1.0, 1.0]]
-    """
+    """x / sqrt(mean of x^2 + eps) over the last axis; the derivative saves the result alone."""
     return _rms_with_saved(x, eps)[0]
 
 
@@ -209,21 +193,13 @@ def _rms_by_x(saved: tuple[Array, Array], dx: Array) -> Array:
 
 
 def affine_init(features: int, *, scale: bool = True, bias: bool = True) -> Params:
-    """Parameters of the affine map after a norm: scale of ones and bias of zeros, where wanted.
-
-    >>> affine_init(2, bias=False)['scale'].tolist()
-    [1.0, 1.0]
-    """
+    """Parameters of the affine map after a norm: a scale of ones and a bias of zeros."""
     params = {"scale": jnp.ones(features, jnp.float32)} if scale else {}
     return {**params, "bias": jnp.zeros(features, jnp.float32)} if bias else params
 
 
 def affine(params: Params, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """x * scale + bias over the last axis, with those of the two that `params` holds.
-
-    >>> affine({'scale': jnp.array([2.0])}, jnp.ones((1, 1))).tolist()
-    [[2.0]]
-    """
+    """x * scale + bias over the last axis, with those of the two in `params`."""
     if "scale" in params:
         x = x * _as_row(params["scale"].astype(x.dtype), x)
     if "bias" in params:
@@ -232,16 +208,7 @@ def affine(params: Params, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def expect_features(where: str, vectors: Params, x: Array) -> None:
-    """Check that x has floats, a batch axis, and in its last axis the features of every vector.
-
-    Raises: ValueError that begins with `where`.
-
-    >>> expect_features('layer_norm', {'scale': jnp.ones(2)}, jnp.ones((1, 3)))
-    Traceback (most recent call last):
-        ...
-    ValueError: layer_norm: expected x of shape (batch, ..., 2), got (1, 3); give it the features \
-that its parameters were made for
-    """
+    """Check that x has floats, a batch axis, and the features of every vector last."""
     expect_floats(where, x)
     for vector in vectors.values():
         if x.ndim < 2 or x.shape[-1] != vector.shape[0]:

@@ -1,10 +1,10 @@
-"""A recurrent cell taken apart, and its recurrence over time with a derivative written by hand.
+"""Recurrence of a cell over time, with a derivative by hand.
 
-What JAX makes of the derivative of a scan of cells is slow on a CPU: it keeps every operand of
+The derivative that JAX derives from a scan of cells is slow on a CPU: it saves every operand of
 every product, some ten arrays for an LSTM, and adds a small product to the whole gradient of the
-kernel at every step. Here a step keeps the few slopes of its outputs by its sums, so that the way
-back is one product and one multiplication for each of them, and the kernel's gradient is a single
-product over all steps.
+kernel at every step. Here a step saves only the few slopes (partial derivatives) of its outputs by
+its sums, so that the backward pass is one product and one multiplication for each of them, and the
+gradient of the kernel is a single product over all steps.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,19 @@ from jaxtyping import Array, Bool, Float
 from fnn.autodiff import linear_call, varying_like
 from fnn.layers.sequence import Carry, masked_scan, select_rows
 
-Slopes = Any  # what the derivative of a step is made of: an array or a pytree of them
+Slopes = Any  # the partial derivatives of a step: an array or a pytree of them
 
 
 class Cell(NamedTuple):
-    """A recurrent cell taken apart, so that no more than needed happens inside the scan.
+    """The parts of a recurrent cell, so that as little as possible happens inside the scan.
 
-    A step adds the product of hidden state and kernel, block by block, to the first of its inputs,
-    and lets `advance` make the new carry of the sums. The inputs are one array for each block
-    instead of one for all: on a CPU, XLA would slice a block out of a slice of time within the
-    loop over elements, which nearly doubles the time of an LSTM's forward scan.
+    A step adds the product of hidden state and kernel, block by block, to the first of its inputs;
+    `advance` computes the new carry from the sums. The inputs are one array for each block instead
+    of one for all: on a CPU, XLA would slice the blocks within the loop over elements.
     """
 
-    blocks: int  # how many parts the product has
-    hidden: Callable[[Carry], Array]  # the part of the carry that the kernel is applied to
+    blocks: int  # of the product, one for each gate
+    hidden: Callable[[Carry], Array]  # the part of the carry that the kernel multiplies
     # carry, sums, other inputs -> carry, slopes
     advance: Callable[[Carry, list[Array], Any], tuple[Carry, Slopes]]
     # slopes, gradient by the new carry -> those by the old one, the sums, and the other inputs
@@ -41,13 +40,7 @@ class Cell(NamedTuple):
 def cell_step(
     cell: Cell, kernel: Float[Array, "hidden gates"], carry: Carry, inputs: tuple[Array, ...]
 ) -> tuple[Carry, Array]:
-    """One step of a `Cell`; the output is the new hidden state.
-
-    >>> advance, pull = lambda h, sums, others: (sums[0], ()), lambda _, d: (0 * d, [d], ())
-    >>> cell = Cell(1, lambda h: h, advance, pull)
-    >>> cell_step(cell, 2 * jnp.eye(1), jnp.ones((1, 1)), (jnp.ones((1, 1)),))[1].tolist()
-    [[3.0]]
-    """
+    """One step of a `Cell`; the output is the new hidden state."""
     carry, (hidden, *_) = _sloped_step(cell, kernel, carry, inputs)
     return carry, hidden
 
@@ -70,14 +63,7 @@ def unroll(
     inputs: tuple[Array, ...],
     valid: Bool[Array, "batch time"] | None,
 ) -> tuple[Carry, Array]:
-    """A `Cell` over time-major inputs: the last carry, and the hidden states (time, batch, hidden).
-
-    >>> advance, pull = lambda h, sums, others: (sums[0], ()), lambda _, d: (0 * d, [d], ())
-    >>> cell = Cell(1, lambda h: h, advance, pull)
-    >>> x = jnp.ones((3, 1, 1))
-    >>> unroll(cell, 2 * jnp.eye(1), jnp.zeros((1, 1)), (x,), None)[1].ravel().tolist()
-    [1.0, 3.0, 7.0]
-    """
+    """A `Cell` over time-major inputs: the last carry, and all hidden states, time-major."""
     carry = varying_like(carry, kernel, inputs, valid)
     return masked_scan(partial(cell_step, cell, kernel), carry, inputs, valid)
 
@@ -93,7 +79,7 @@ def _unroll_jvp(cell: Cell, primals: Any, tangents: Any) -> Any:
 unroll.defjvp(_unroll_jvp)
 
 
-@cache  # made once: JAX finds what it has compiled by the identity of the function
+@cache  # because JAX's compilation cache is keyed by the identity of the function
 def _tangents_of(cell: Cell) -> tuple[Callable, Callable]:
     """The derivative of `unroll`, and its transpose: the backward pass."""
     return partial(_unroll_tangents, cell), partial(_unroll_cotangents, cell)
@@ -125,16 +111,16 @@ def _push(
 def _unroll_cotangents(cell: Cell, saved: Any, g: Any) -> Any:
     kernel, before, slopes, valid = saved
     dcarry, dhidden = g
-    # Turned around once: products with a kernel that lies the other way take a sixth longer.
-    turned = kernel.T
+    transposed = kernel.T  # once: products with a transposed operand are slower in every step
 
     def step(dcarry: Carry, now: Any) -> tuple[Carry, Any]:
         dhidden, slopes, real = now
-        dnew, around = _split_real(dcarry, real)
+        dnew, skipped = _split_real(dcarry, real)
         dold, dsums, dothers = cell.pull(slopes, _plus_hidden(cell, dnew, dhidden))
         dproduct = jnp.concatenate(dsums, axis=-1)
-        dold = _plus_hidden(cell, dold, dproduct @ turned)
-        return dold if around is None else jax.tree.map(jnp.add, dold, around), (dproduct, dothers)
+        dold = _plus_hidden(cell, dold, dproduct @ transposed)
+        dold = dold if skipped is None else jax.tree.map(jnp.add, dold, skipped)
+        return dold, (dproduct, dothers)
 
     steps = (dhidden, slopes, None if valid is None else valid.T)
     dcarry, (dproducts, dothers) = jax.lax.scan(step, dcarry, steps, reverse=True)
@@ -145,7 +131,7 @@ def _unroll_cotangents(cell: Cell, saved: Any, g: Any) -> Any:
 
 
 def _split_real(dcarry: Carry, real: Array | None) -> tuple[Carry, Carry | None]:
-    """The part of a gradient that goes through the step, and that around it: at padding."""
+    """The parts of a gradient that pass through the step, and that skip it (at padding)."""
     if real is None:
         return dcarry, None
     nothing = jax.tree.map(jnp.zeros_like, dcarry)

@@ -30,30 +30,31 @@ def dot_product_attention(
     softcap: Scalar | None = None,
     drop: Callable[[Any], Any] | None = None,
 ) -> Float[Array, "batch queries heads value_features"]:
-    """The mean of the values, weighted for each query by how well their keys fit it.
+    """Scaled dot-product attention: the softmax-weighted average of the values.
 
         y_t = sum_s w_ts v_s,    w_t = softmax(cap(scale q_t . k_s) + bias_ts)  over the s in mask_t
 
-    Several query heads may share a head of keys and values: query head h reads head h K // H.
-    H = K is multi-head, K = 1 multi-query, and between them is grouped-query attention.
+    Query heads may share a head of keys and values: query head h uses head h K // H. H = K is
+    multi-head, K = 1 multi-query, and 1 < K < H grouped-query attention.
 
     Args:
       query: (B, T, H, D).
       key, value: (B, S, K, D) and (B, S, K, any); H is a multiple of K.
-      mask: bool, True where a query may see a key, each axis of (B, H, T, S) or 1. None shows all.
-      bias: added to the scaled products, each axis of (B, H, T, S) or 1; -inf hides a key.
+      mask: bool, True where a query attends to a key, each axis of (B, H, T, S) or 1. None masks
+        nothing.
+      bias: added to the scaled products, each axis of (B, H, T, S) or 1; -inf masks a key.
       scale: 1 / sqrt(D) if None; may be traced.
-      softcap: c of cap(l) = c tanh(l / c), above 0, so that no product passes +-c; None leaves it
-        out. May be traced.
+      softcap: c > 0 of cap(l) = c tanh(l / c), which bounds the logits by +-c; None for no bound.
+        May be traced.
       drop: applied to the weights, such as `partial(dropout, noise_key, rate=0.1)`.
 
     Returns: (B, T, H, features of the values), in the dtype of the query; the softmax is in at
-      least float32. A query that sees no key gives 0, and has no gradient.
+      least float32. A query without keys gives 0, and has no gradient.
     Raises: ValueError if the shapes do not fit, and for a softcap of 0 or less that is known while
       tracing.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1; Ainslie et al. 2023,
       arXiv:2305.13245 (grouped queries); Gemma Team 2024, arXiv:2408.00118, section 2 (softcap).
-      A row without keys: 0 as in PyTorch; JAX and Flax give the mean of all values there.
+      A query without keys: 0 as in PyTorch; JAX and Flax return the mean of all values.
 
     >>> q, k = jnp.ones((1, 1, 1, 2)), jnp.zeros((1, 2, 1, 2))
     >>> v = jnp.array([0.0, 1.0]).reshape(1, 2, 1, 1)
@@ -79,11 +80,10 @@ def attention_weights(
     scale: Scalar | None = None,
     softcap: Scalar | None = None,
 ) -> Float[Array, "batch heads queries keys"]:
-    """The weights of `dot_product_attention`, to look at: what each query reads.
+    """The attention weights of `dot_product_attention`, for inspection.
 
-    Args: as there.
-    Returns: (B, H, T, S), in at least float32; a row sums to 1, or is 0 if its query sees no key.
-    Raises: as there.
+    Args and Raises: as there.
+    Returns: (B, H, T, S), in at least float32; a row sums to 1, or is 0 for a query without keys.
 
     >>> attention_weights(jnp.ones((1, 1, 1, 2)), jnp.zeros((1, 4, 1, 2))).tolist()
     [[[[0.25, 0.25, 0.25, 0.25]]]]
@@ -117,10 +117,10 @@ def _swap_time_and_heads(x: Array) -> Array:
 
 
 def _grouped_product(rows: Array, matrices: Array) -> Array:
-    """(B, H, T, X) by (B, K, X, Y) to (B, H, T, Y); the rows of G heads meet one matrix."""
+    """(B, H, T, X) @ (B, K, X, Y) -> (B, H, T, Y); the rows of H / K heads share a matrix."""
     batch, heads, length, inner = rows.shape
     groups, _, outer = matrices.shape[1:]
-    # The heads of a group are laid end to end: one large product instead of G small ones.
+    # The heads of a group are concatenated: one large product instead of H / K small ones.
     rows = rows.reshape(batch, groups, heads // groups * length, inner)
     product = lax.dot_general(
         rows,
@@ -156,8 +156,8 @@ def _expect_fitting(
         _expect_broadcast(where, name, array, (batch, heads, queries, keys))
     if mask is not None and mask.dtype != bool:
         raise ValueError(
-            f"{where}: expected a mask of bool, True where a query sees a key, got {mask.dtype}; "
-            "compare it with something, or pass numbers to add to the logits as bias="
+            f"{where}: expected a mask of bool, True where a query attends to a key, got "
+            f"{mask.dtype}; compare it with something, or add numbers to the logits as bias="
         )
 
 
@@ -177,12 +177,12 @@ Position = int | Integer[Array, ""]
 def causal_mask(
     query_length: int, key_length: int | None = None, *, offset: Position = 0
 ) -> Bool[Array, "1 1 queries keys"]:
-    """Each query sees the keys up to its own position.
+    """Each query attends to the keys up to its own position.
 
     Args:
-      key_length: as many as the queries if None.
+      key_length: query_length if None.
       offset: position of the first query, counted from the first key; may be traced. With
-        key_length - query_length the last query sees all keys.
+        key_length - query_length the last query attends to all keys.
 
     >>> causal_mask(3)[0, 0].astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -198,11 +198,11 @@ def window_mask(
     after: Position = 0,
     offset: Position = 0,
 ) -> Bool[Array, "1 1 queries keys"]:
-    """Each query sees its own position, `before` keys before it and `after` keys after it.
+    """Each query attends to its own position, `before` keys before it and `after` keys after it.
 
     Args:
-      key_length: as many as the queries if None.
-      before, after: counts from 0; may be traced. A window of W keys that ends at the query, the
+      key_length: query_length if None.
+      before, after: at least 0; may be traced. A window of W keys that ends at the query, the
         sliding window of Mistral, is before=W - 1.
       offset: position of the first query, counted from the first key; may be traced.
 
@@ -224,7 +224,7 @@ def window_mask(
 
 
 def _distance(query_length: int, key_length: int | None, offset: Position) -> Array:
-    """Position of the key less that of the query, (queries, keys)."""
+    """Position of the key minus that of the query, (queries, keys)."""
     key_length = query_length if key_length is None else key_length
     queries = jnp.arange(query_length, dtype=jnp.int32) + jnp.asarray(offset, jnp.int32)
     return jnp.arange(key_length, dtype=jnp.int32)[None, :] - queries[:, None]
@@ -233,28 +233,28 @@ def _distance(query_length: int, key_length: int | None, offset: Position) -> Ar
 def padding_mask(
     lengths: Integer[Array, " batch"], key_length: int
 ) -> Bool[Array, "batch 1 1 keys"]:
-    """All queries see the first `lengths[b]` keys of example b, and not the padding after them.
+    """All queries attend to the first `lengths[b]` keys of example b, and not to its padding.
 
     Args:
-      lengths: how many of each example's keys are real; 0 hides all.
+      lengths: number of real keys of each example; 0 masks all.
 
     >>> padding_mask(jnp.array([1, 3]), 3)[:, 0, 0].astype(int).tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
     lengths = indices(lengths)
-    places = jnp.arange(key_length, dtype=jnp.int32)
-    return (places[None, :] < lengths[:, None])[:, None, None]
+    positions = jnp.arange(key_length, dtype=jnp.int32)
+    return (positions[None, :] < lengths[:, None])[:, None, None]
 
 
 def segment_mask(
     query_segments: Integer[Array, "batch queries"],
     key_segments: Integer[Array, "_ keys"] | None = None,
 ) -> Bool[Array, "batch 1 queries keys"]:
-    """Each query sees the keys of its own segment: several documents packed into one row.
+    """Each query attends to the keys of its own segment, for documents packed into one row.
 
     Args:
-      query_segments: a number for each position; equal numbers are one segment.
-      key_segments: the same numbers for the keys; those of the queries if None.
+      query_segments: an id for each position; equal ids are one segment.
+      key_segments: the ids of the keys; query_segments if None.
 
     Raises: ValueError if the batches differ.
 
@@ -273,12 +273,12 @@ def segment_mask(
 
 
 def combine_masks(*masks: Array | None) -> Bool[Array, "..."] | None:
-    """What every one of the masks shows; None shows all.
+    """The logical and of masks; None masks nothing.
 
     Args:
       masks: of four axes each, which agree or are 1.
 
-    Returns: the masks' axes broadcast together, or None if there is no mask among them.
+    Returns: the masks broadcast together, or None if all are None.
     Raises: ValueError if a mask does not have four axes, or is not of bools.
 
     >>> both = combine_masks(causal_mask(3), padding_mask(jnp.array([2]), 3), None)
@@ -294,7 +294,7 @@ def combine_masks(*masks: Array | None) -> Bool[Array, "..."] | None:
             )
         if mask.dtype != bool:
             raise ValueError(
-                f"combine_masks: expected masks of bools, True where a query sees a key, got "
+                f"combine_masks: expected masks of bools, True where a query attends to a key, got "
                 f"{mask.dtype}; compare it with something, or add numbers as bias="
             )
     return functools.reduce(jnp.logical_and, given) if given else None

@@ -1,4 +1,4 @@
-"""Dropout, and other noise during training."""
+"""Dropout and other noise for training."""
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ from fnn.xla import Dim
 def dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "*n"]:
     """Each element becomes 0 with probability `rate`, and x / (1 - rate) otherwise.
 
-    The scaling (inverted dropout) keeps the mean, so evaluation simply leaves the layer out.
+    The scaling (inverted dropout) keeps the mean, so evaluation uses the identity.
 
     Args:
       key: consumed.
-      rate: drop probability in [0, 1]; may be traced. Its derivative is that of the scaling, with
-        the mask held fixed: the exact derivative for the given key wherever it exists.
+      rate: drop probability in [0, 1]; may be traced. Its derivative is that of the scaling, for a
+        fixed mask: the exact derivative for the given key wherever it exists.
 
     Returns: the shape and dtype of x.
     Raises: ValueError for a rate outside [0, 1] that is known while tracing.
@@ -37,13 +37,13 @@ def dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "
 def spatial_dropout(
     key: PRNGKey, x: Float[Array, "*batch features"], rate: Scalar
 ) -> Float[Array, "*batch features"]:
-    """Each feature map of each example becomes 0 as a whole, or x / (1 - rate).
+    """Dropout of whole feature maps: each becomes 0 with probability `rate`, or x / (1 - rate).
 
-    Neighbors in a map are alike, so that dropping single elements would hide little.
+    Neighbors in a map are correlated, so dropping single elements would hide little.
 
     Args:
       key: consumed.
-      x: (batch, ..., features); all positions between share their example's and feature's fate.
+      x: (batch, ..., features); a map is all positions of one feature of one example.
       rate: drop probability in [0, 1]; may be traced.
 
     Returns: the shape and dtype of x.
@@ -58,16 +58,16 @@ def spatial_dropout(
     if x.ndim < 2:
         raise ValueError(
             f"spatial_dropout: expected x of shape (batch, ..., features), got {x.shape}; "
-            "use dropout for single numbers"
+            "use dropout for arrays without features"
         )
     return _drop(key, x, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
 
 
 @within(rate="[0, 1]")
 def drop_path(key: PRNGKey, x: Float[Array, "batch *n"], rate: Scalar) -> Float[Array, "batch *n"]:
-    """Each example becomes 0 as a whole, or x / (1 - rate): stochastic depth, for a branch.
+    """Dropout of whole examples: each becomes 0, or x / (1 - rate). Stochastic depth, for a branch.
 
-    In x + drop_path(key, branch(x), rate) the examples that are dropped pass the branch by.
+    In x + drop_path(key, branch(x), rate) the dropped examples skip the branch.
 
     Args:
       key: consumed.
@@ -76,9 +76,9 @@ def drop_path(key: PRNGKey, x: Float[Array, "batch *n"], rate: Scalar) -> Float[
 
     Returns: the shape and dtype of x.
     Raises: ValueError for a rate outside [0, 1] that is known while tracing.
-    Source: Huang et al. 2016, arXiv:1603.09382, section 3. Deviates: each example draws for itself
-      instead of the batch as one, and the scaling is in training instead of in evaluation (both as
-      timm and the vision transformers have it).
+    Source: Huang et al. 2016, arXiv:1603.09382, section 3. Deviates: each example is dropped
+      independently, not the whole batch, and the scaling is in training, not in evaluation (both as
+      in timm and vision transformers).
 
     >>> y = drop_path(jax.random.key(0), jnp.ones((64, 3)), 0.5)
     >>> sorted(set(y.sum(axis=1).tolist()))
@@ -88,11 +88,7 @@ def drop_path(key: PRNGKey, x: Float[Array, "batch *n"], rate: Scalar) -> Float[
 
 
 def keep_mask(key: PRNGKey, keep: Float[Array, ""], shape: tuple[Dim, ...]) -> Bool[Array, "*n"]:
-    """True with probability `keep`, in float32: in bfloat16, 1 - 0.001 is 1.
-
-    >>> keep_mask(jax.random.key(0), jnp.ones(()), (2,)).tolist()
-    [True, True]
-    """
+    """True with probability `keep`, drawn in float32: in bfloat16, 1 - 0.001 is 1."""
     return jax.random.uniform(key, shape, jnp.float32) < keep.astype(jnp.float32)
 
 
@@ -104,7 +100,7 @@ def _drop(key: PRNGKey, x: Array, rate: Scalar, shape: tuple[Dim, ...]) -> Float
     return jnp.where(keep_mask(key, keep, shape), scaled, 0).astype(x.dtype)
 
 
-_SELU_FLOOR = -1.7580993408473766  # -scale * alpha of selu, its value at minus infinity
+_SELU_FLOOR = -1.7580993408473766  # -scale * alpha of selu, its limit at minus infinity
 
 
 @within(std="[0, inf)")
@@ -130,12 +126,12 @@ def gaussian_noise(key: PRNGKey, x: Float[Array, "*n"], std: Scalar) -> Float[Ar
 
 @within(rate="[0, 1]")
 def gaussian_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "*n"]:
-    """x * (1 + s n), with n standard normal and s^2 = rate / (1 - rate), as the noise of dropout.
+    """x * (1 + s n), with n standard normal and s^2 = rate / (1 - rate), the variance of dropout.
 
     Args:
       key: consumed.
-      rate: the drop probability whose mean and variance the factor has, in [0, 1]; may be traced.
-        Where it is 1 the variance has no bound, and the result is 0 as with dropout.
+      rate: the drop probability with the same mean and variance, in [0, 1]; may be traced. At 1 the
+        variance is infinite, and the result is 0 as with dropout.
 
     Returns: the shape and dtype of x.
     Raises: ValueError for a rate outside [0, 1] that is known while tracing.
@@ -154,21 +150,19 @@ def gaussian_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float
 
 @within(rate="[0, 1]")
 def alpha_dropout(key: PRNGKey, x: Float[Array, "*n"], rate: Scalar) -> Float[Array, "*n"]:
-    """Each element becomes the floor of selu with probability `rate`, then a scale and a shift.
+    """Dropout for selu: dropped elements take its lower limit; keeps mean 0 and variance 1.
 
         y = a (x where kept, f elsewhere) + b
         f = -1.7581,  a = ((1 - rate) (1 + rate f^2))^(-1/2),  b = -a rate f
 
-    With x of mean 0 and variance 1, which selu strives for, so has y.
-
     Args:
       key: consumed.
-      rate: drop probability in [0, 1]; may be traced. At rate 1 all of y is 0.
+      rate: drop probability in [0, 1]; may be traced. At 1, y is 0.
 
     Returns: the shape and dtype of x.
     Raises: ValueError for a rate outside [0, 1] that is known while tracing.
     Source: Klambauer et al. 2017, arXiv:1706.02515, section 2, alpha dropout. At rate 1, where a
-      has no bound, 0 as in PyTorch.
+      is infinite, 0 as in PyTorch.
 
     >>> alpha_dropout(jax.random.key(0), jnp.array([1.0, -1.0]), 0.0).tolist()
     [1.0, -1.0]

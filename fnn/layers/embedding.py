@@ -20,9 +20,9 @@ from fnn.xla import by_rows
 def unit_rows(
     key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> Float[Array, "..."]:
-    """Normal with variance 1 / features: every row has length 1 on average.
+    """Normal with variance 1 / features: every row has a squared norm of 1 on average.
 
-    A tied head then begins with logits of the scale of its input. Flax's default; PyTorch and
+    A tied head then starts with logits on the scale of its input. Flax's default; PyTorch and
     Equinox draw with variance 1 (`initializers.normal()`).
 
     >>> jnp.linalg.norm(unit_rows(jax.random.key(0), (1000, 16)), axis=1).mean().round(1).item()
@@ -43,14 +43,14 @@ def embedding_init(
 
 
 def embedding(params: Params, ids: Integer[Array, "*batch"]) -> Float[Array, "*batch features"]:
-    """Row ids of the table: a gather, never a product with one-hot vectors.
+    """The rows of the table at `ids`, by a gather.
 
     Args:
       ids: integers in [0, vocabulary). An id out of range, also a negative one, gives a row of
         NaN: under jit nothing can be raised, and another token's row would be a silent error.
 
-    Returns: (*batch, features) in the dtype of the table. Rows that no id reads have a gradient
-      of exactly 0.
+    Returns: (*batch, features) in the dtype of the table. Rows without ids have a gradient of
+      exactly 0.
     Raises: ValueError for ids that are not integers.
 
     >>> params = {'table': jnp.array([[1.0, 2.0], [3.0, 4.0]])}
@@ -59,34 +59,28 @@ def embedding(params: Params, ids: Integer[Array, "*batch"]) -> Float[Array, "*b
     """
     expect_ids("embedding", ids)
     table = params["table"]
-    # Read in at least float32, so that the gradient, a sum over equal ids, is summed in it.
+    # In at least float32, in which the gradient, a sum over equal ids, is then taken.
     rows = table.astype(at_least_float32(table)).at[indices(ids)]
     rows = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return rows.astype(table.dtype)
 
 
 def expect_ids(where: str, ids: Any) -> None:
-    """Raise for ids that are not integers.
-
-    >>> expect_ids('embedding', jnp.zeros(2))
-    Traceback (most recent call last):
-        ...
-    ValueError: embedding: expected integer ids, got float32[2]; ...
-    """
+    """Raise for ids that are not integers."""
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(
             f"{where}: expected integer ids, got {spec(ids)}; "
-            "use a linear layer for inputs that are numbers"
+            "use a linear layer for real-valued inputs"
         )
 
 
 def unembed(
     params: Params, x: Float[Array, "*batch features"]
 ) -> Float[Array, "*batch vocabulary"]:
-    """x E^T: how well x fits each row of the table; logits whose weights are those of `embedding`.
+    """x E^T for the table E: logits with weights tied to those of `embedding`.
 
     Args:
-      params: those of `embedding`. When both use one table, its gradient is the sum of the two.
+      params: those of `embedding`.
 
     Returns: (*batch, vocabulary), in the dtype of x and the table.
     Raises: ValueError if the last axis of x does not fit the table.
@@ -99,7 +93,7 @@ def unembed(
     if x.ndim < 1 or x.shape[-1] != table.shape[1]:
         raise ValueError(
             f"unembed: expected x with {table.shape[1]} features in its last axis, got shape "
-            f"{x.shape}; the table is {table.shape}: give it vectors as long as its rows"
+            f"{x.shape}; the table is {table.shape}: give it vectors of the size of its rows"
         )
     return by_rows(
         lambda rows: lax.dot_general(rows, table, (((rows.ndim - 1,), (1,)), ((), ()))), x
@@ -111,7 +105,7 @@ def learned_positions_init(
 ) -> Params:
     """Parameters of `learned_positions`: {'table': (max_length, features)}, float32.
 
-    The deviation 0.02 is that of GPT-2, BERT and ViT.
+    The standard deviation 0.02 is that of GPT-2, BERT and ViT.
 
     >>> learned_positions_init(jax.random.key(0), 10, 4)['table'].shape
     (10, 4)
@@ -125,8 +119,8 @@ def learned_positions(
     """The vectors of the positions start, start + 1, ..., start + length - 1, to add to x.
 
     Args:
-      length: how many positions.
-      start: the first one, at least 0; may be traced, for decoding with a cache.
+      length: number of positions.
+      start: the first, at least 0; may be traced, for decoding with a cache.
 
     Returns: (length, features). A position at or beyond max_length gives a row of NaN where
       `start` is traced.
@@ -151,7 +145,7 @@ def learned_positions(
 def _angles(positions: Array, features: int, base: Scalar, dtype: Any) -> Array:
     """positions * base^(-2i / features) for each pair i of features: (..., ceil(features / 2))."""
     exponents = -2 * np.arange((features + 1) // 2) / features
-    if isinstance(base, (int, float)):  # known: the powers are taken in float64
+    if isinstance(base, (int, float)):  # the powers are taken in float64
         frequencies = jnp.asarray(base**exponents, dtype)
     else:
         frequencies = jnp.asarray(base, dtype) ** jnp.asarray(exponents, dtype)
@@ -172,8 +166,8 @@ def sinusoidal_positions(
         y_2i = sin(p base^(-2i/D)),    y_2i+1 = cos(p base^(-2i/D))
 
     Args:
-      positions: p, such as `jnp.arange(length)`; need not be whole (diffusion times, say).
-      features: D, at least 1. An odd one leaves the last cosine out.
+      positions: p, such as `jnp.arange(length)`; may be fractional, such as diffusion times.
+      features: D, at least 1. An odd number drops the last cosine.
       base: positive; may be traced.
       dtype: of the result; the angles are in at least float32.
 
@@ -196,13 +190,13 @@ def rope(
     *,
     base: Scalar = 10000.0,
 ) -> Float[Array, "*batch time heads features"]:
-    """Rotate each pair of features by an angle that grows with the position.
+    """Rotary position embedding: rotates each pair of features by an angle linear in the position.
 
         a' = a cos(p w_i) - b sin(p w_i),    b' = b cos(p w_i) + a sin(p w_i),
         w_i = base^(-2i/D),    a = x_i,  b = x_(i + D/2)
 
-    The product of a rotated query and a rotated key depends on the distance of their positions
-    alone, and rotating keeps every norm.
+    The product of a rotated query and a rotated key depends on their relative position alone, and
+    rotation keeps norms.
 
     Args:
       x: queries or keys, (*batch, time, heads, features) with an even number of features.
@@ -215,8 +209,8 @@ def rope(
       feature i + D/2 (halves: Llama weights in Hugging Face, GPT-NeoX), where the paper pairs
       neighbors; to load weights made for neighbors, put the even features before the odd ones.
 
-    >>> rope(jnp.array([[[1.0, 0.0]]]), jnp.array([1])).round(3).tolist()
-    [[[0.5400000214576721, 0.8410000205039978]]]
+    >>> [round(y, 3) for y in rope(jnp.array([[[1.0, 0.0]]]), jnp.array([1])).ravel().tolist()]
+    [0.54, 0.841]
     """
     if x.shape[-1] % 2:
         raise ValueError(
@@ -237,10 +231,10 @@ def rope(
 
 
 def alibi_slopes(heads: int) -> np.ndarray:
-    """The slope m of each head: 2^(-8/n), 2^(-16/n), ..., 2^-8 where n heads are a power of two.
+    """The ALiBi slope of each head: 2^(-8/n), 2^(-16/n), ..., 2^-8 for n heads, a power of two.
 
-    For another number of heads, those of the power of two below it, then every second one of the
-    power of two above it.
+    For another number of heads, those of the power of two below, then every second one of the
+    power of two above.
 
     Returns: (heads,) float64, on the host.
     Raises: ValueError for fewer than one head.
@@ -250,7 +244,9 @@ def alibi_slopes(heads: int) -> np.ndarray:
     [0.0625, 0.00390625, 0.25]
     """
     if heads < 1:
-        raise ValueError(f"alibi_slopes: expected at least one head, got {heads}; give it more")
+        raise ValueError(
+            f"alibi_slopes: expected at least one head, got {heads}; give it 1 or more"
+        )
     n = 2 ** math.floor(math.log2(heads))
     exponents = [8 * (i + 1) / n for i in range(n)]
     exponents += [4 * (2 * i + 1) / n for i in range(heads - n)]
@@ -264,18 +260,18 @@ def alibi(
     *,
     dtype: Any = jnp.float32,
 ) -> Float[Array, "*batch {heads} queries keys"]:
-    """What to add to attention scores so that distant keys count less, head by head.
+    """ALiBi: biases for attention logits that decrease linearly with distance, by head.
 
-        bias_hij = -m_h |i - j|,    m as `alibi_slopes` has it
+        bias_hij = -m_h |i - j|,    m = alibi_slopes(heads)
 
     Args:
-      heads: how many attention heads, at least 1.
+      heads: number of attention heads, at least 1.
       query_positions, key_positions: i and j.
 
-    Returns: (*batch, heads, queries, keys), at most 0; add it after the scores are scaled.
+    Returns: (*batch, heads, queries, keys), at most 0; for the scaled logits.
     Raises: ValueError for fewer than one head.
     Source: Press, Smith & Lewis 2022, arXiv:2108.12409, section 3. The paper is causal and has
-      j <= i only; keys to come (j > i), where a mask lets them in, count by their distance too.
+      j <= i only; later keys (j > i), if not masked, get a bias by their distance too.
 
     >>> alibi(1, jnp.arange(2), jnp.arange(2)).tolist() == [[[0.0, -1 / 256], [-1 / 256, 0.0]]]
     True

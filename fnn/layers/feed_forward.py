@@ -29,12 +29,12 @@ def feed_forward_init(
     Args:
       hidden_features: 4 in_features in most transformers.
       out_features: in_features if None.
-      bias: whether the two projections have one.
+      bias: whether to add one in both projections.
       kernel_init, bias_init: initializers of the two.
       out_kernel_init: of the second projection; kernel_init if None.
 
     Returns: {'up': {'kernel': (in, hidden)}, 'down': {'kernel': (hidden, out)}}, float32, each with
-      a 'bias' if wanted.
+      a 'bias' if bias=True.
 
     >>> params = feed_forward_init(jax.random.key(0), 3, 8)
     >>> params['up']['kernel'].shape, params['down']['kernel'].shape
@@ -86,15 +86,15 @@ def gated_mlp_init(
     """Parameters of `gated_mlp`, `swiglu` and `geglu`.
 
     Args:
-      hidden_features: 8/3 in_features makes as many parameters as the usual MLP of width 4
+      hidden_features: 8/3 in_features for the parameter count of a plain MLP of width 4
         in_features.
       out_features: in_features if None.
-      bias: whether the three projections have one.
+      bias: whether to add one in all three projections.
       kernel_init, bias_init: initializers of the three.
       out_kernel_init: of 'down'; kernel_init if None.
 
     Returns: {'gate': {'kernel': (in, hidden)}, 'up': the same, 'down': {'kernel': (hidden, out)}},
-      float32, each with a 'bias' if wanted.
+      float32, each with a 'bias' if bias=True.
 
     >>> params = gated_mlp_init(jax.random.key(0), 3, 8)
     >>> params['up']['kernel'].shape, params['down']['kernel'].shape
@@ -128,7 +128,7 @@ def gated_mlp(
 
     Args:
       x: (..., in_features); any number of leading axes.
-      activation: of the gate: `sigmoid` makes the plain GLU, `silu` `swiglu`, `gelu` `geglu`.
+      activation: of the gate: `sigmoid` for the plain GLU, `silu` for `swiglu`, `gelu` for `geglu`.
 
     Returns: (..., out_features), in the dtype of x.
     Raises: ValueError if the last axis of x does not fit the kernels.
@@ -139,11 +139,11 @@ def gated_mlp(
     [[27.0]]
     """
 
-    def of_rows(rows: Array) -> Array:
-        opened = activation(linear(params["gate"], rows))
-        return linear(params["down"], opened * linear(params["up"], rows))
+    def apply(rows: Array) -> Array:
+        gate = activation(linear(params["gate"], rows))
+        return linear(params["down"], gate * linear(params["up"], rows))
 
-    return by_rows(of_rows, x)
+    return by_rows(apply, x)
 
 
 def swiglu(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
@@ -156,7 +156,7 @@ def swiglu(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch
 
 
 def geglu(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-    """`gated_mlp` with the exact gelu; T5 v1.1 and Gemma have `gelu_tanh` in its place.
+    """`gated_mlp` with the exact gelu; T5 v1.1 and Gemma use `gelu_tanh` instead.
 
     >>> geglu(gated_mlp_init(jax.random.key(0), 3, 8), jnp.ones((2, 3))).shape
     (2, 3)

@@ -1,12 +1,15 @@
 """Activations with parameters: PReLU and Snake."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import activations
 from fnn.activations import leaky_relu
-from fnn.dtypes import at_least_float32
 from fnn.expect import expect_floats
+from fnn.layers.linear import broadcast
 from fnn.types import Params, Scalar
 
 
@@ -14,8 +17,8 @@ def prelu_init(features: int, *, slope: Scalar = 0.25) -> Params:
     """Parameters of `prelu`.
 
     Args:
-      features: how many slopes; 1 shares one among all features.
-      slope: where they start. Keep weight decay off it, which would pull it to a plain relu.
+      features: number of slopes; 1 shares one among all features.
+      slope: initial value. Exclude it from weight decay, which would pull it to a plain relu.
 
     Returns: {'slope': (features,)}, float32.
 
@@ -33,31 +36,22 @@ def prelu(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "*
 
     Returns: the shape and dtype of x.
     Raises: ValueError if the last axis of x does not fit the slopes.
-    Source: He et al. 2015, arXiv:1502.01852, section 2.1. A slope for each feature, from 0.25 on,
-      as in the paper; PyTorch shares one slope unless told otherwise, Flax shares one from 0.01
-      on, and Keras has one from 0 on for each element of an example.
+    Source: He et al. 2015, arXiv:1502.01852, section 2.1. A slope for each feature, initially
+      0.25, as in the paper; by default PyTorch shares one slope, Flax shares one with initial value
+      0.01, and Keras has one with initial value 0 for each element of an example.
 
     >>> prelu({'slope': jnp.array([0.5, 0.25])}, jnp.array([[-1.0, -1.0]])).tolist()
     [[-0.5, -0.25]]
     """
-    expect_floats("prelu", x)
-    slope = params["slope"]
-    if x.ndim < 1 or slope.shape[0] not in (1, x.shape[-1]):
-        raise ValueError(
-            f"prelu: expected x with {slope.shape[0]} features in its last axis, got shape "
-            f"{x.shape}; give it the inputs that it was made for, or a single shared slope"
-        )
-    wide = x.astype(at_least_float32(x))  # in which the gradient of the slopes is summed
-    slope = jnp.expand_dims(slope.astype(wide.dtype), tuple(range(x.ndim - 1)))
-    return leaky_relu(wide, slope).astype(x.dtype)
+    return _with_parameter("prelu", leaky_relu, x, params["slope"])
 
 
 def snake_init(features: int, *, frequency: Scalar = 1.0) -> Params:
     """Parameters of `snake`: {'frequency': (features,)}, float32; 1 feature shares one frequency.
 
     Args:
-      frequency: where they start, in radians for a unit of x; the paper tries 0.2 to 50, the
-        larger the faster the signal repeats.
+      frequency: initial value, in radians per unit of x; the paper tries 0.2 to 50, larger for
+        signals with shorter periods.
 
     >>> snake_init(2)['frequency'].tolist()
     [1.0, 1.0]
@@ -78,13 +72,16 @@ def snake(params: Params, x: Float[Array, "*batch features"]) -> Float[Array, "*
     >>> snake(snake_init(1), jnp.array([[0.0]])).tolist()
     [[0.0]]
     """
-    expect_floats("snake", x)
-    frequency = params["frequency"]
-    if x.ndim < 1 or frequency.shape[0] not in (1, x.shape[-1]):
+    return _with_parameter("snake", activations.snake, x, params["frequency"])
+
+
+def _with_parameter(
+    where: str, function: Callable[[Any, Any], Any], x: Array, parameter: Array
+) -> Array:
+    expect_floats(where, x)
+    if x.ndim < 1 or parameter.shape[0] not in (1, x.shape[-1]):
         raise ValueError(
-            f"snake: expected x with {frequency.shape[0]} features in its last axis, got shape "
-            f"{x.shape}; give it the inputs that it was made for, or a single shared frequency"
+            f"{where}: expected x with {parameter.shape[0]} features in its last axis, got shape "
+            f"{x.shape}; give it the inputs that it was made for, or a single shared parameter"
         )
-    wide = x.astype(at_least_float32(x))  # in which the gradient of the frequencies is summed
-    frequency = jnp.expand_dims(frequency.astype(wide.dtype), tuple(range(x.ndim - 1)))
-    return activations.snake(wide, frequency).astype(x.dtype)
+    return broadcast(function, x, jnp.expand_dims(parameter, tuple(range(x.ndim - 1))))

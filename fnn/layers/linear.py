@@ -26,7 +26,7 @@ def linear_init(
     """Parameters of `linear`.
 
     Args:
-      bias: whether there is a bias.
+      bias: whether to add a bias.
       kernel_init, bias_init: initializers of the two.
 
     Returns: {'kernel': (in_features, out_features), 'bias': (out_features,)}, float32.
@@ -51,8 +51,8 @@ def linear(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch
     Raises: ValueError if the last axis of x does not fit the kernel, or x holds no floats.
 
     >>> spam = {'kernel': jnp.array([[0.2], [0.5]]), 'bias': jnp.array([-0.4])}
-    >>> linear(spam, jnp.array([[3.0, 1.0]])).round(3).tolist()
-    [[0.699999988079071]]
+    >>> round(linear(spam, jnp.array([[3.0, 1.0]])).item(), 3)
+    0.7
     """
     expect_floats("linear", x)
     kernel = params["kernel"]
@@ -67,21 +67,13 @@ def linear(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch
 def add_bias(params: Params, y: Array) -> Float[Array, "..."]:
     """y + params['bias'] over the last axes, or y where there is none.
 
-    Added in at least float32, so that the gradient of the bias, a sum over the other axes, is
-    summed in it; the result has the dtype of y.
-
-    >>> add_bias({'bias': jnp.array([1.0, 2.0])}, jnp.zeros((1, 2))).tolist()
-    [[1.0, 2.0]]
+    Added in at least float32, in which the gradient of the bias is summed; in the dtype of y.
     """
     return plus_row(y, params["bias"]) if "bias" in params else y
 
 
 def plus_row(y: Any, row: Any) -> Array:
-    """y + row over the last axes of y, in the dtype of y and computed in at least float32.
-
-    >>> plus_row(jnp.zeros((1, 2)), jnp.array([1.0, 2.0])).tolist()
-    [[1.0, 2.0]]
-    """
+    """y + row over the last axes of y, computed in at least float32, in the dtype of y."""
     return broadcast(jnp.add, y, jnp.expand_dims(row, tuple(range(y.ndim - row.ndim))))
 
 
@@ -90,11 +82,8 @@ def broadcast(
 ) -> Float[Array, "..."]:
     """`function(x, *smaller)`, computed in at least float32, in the dtype of x.
 
-    For elementwise functions of arrays that are broadcast to x: their gradients are sums, which
-    are taken in it too.
-
-    >>> broadcast(jnp.multiply, jnp.ones((2, 2)), jnp.array([[1.0, 2.0]])).tolist()
-    [[1.0, 2.0], [1.0, 2.0]]
+    For elementwise functions with operands that broadcast to x, whose gradients are sums: these
+    too are taken in at least float32.
     """
     wide = at_least_float32(x)
     return function(*(array.astype(wide) for array in (x, *smaller))).astype(x.dtype)

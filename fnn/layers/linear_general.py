@@ -30,10 +30,10 @@ def linear_general_init(
     """Parameters of `linear_general`.
 
     Args:
-      in_shape, out_shape: sizes of the axes that the map takes and makes.
-      bias: whether there is a bias.
-      kernel_init, bias_init: initializers of the two; the kernel's sees the matrix that the axes
-        make together, so its fans are the products of the sizes.
+      in_shape, out_shape: sizes of the axes of input and output.
+      bias: whether to add a bias.
+      kernel_init, bias_init: initializers of the two; the kernel is drawn as a matrix, so its fans
+        are the products of the sizes.
 
     Returns: {'kernel': (*in_shape, *out_shape), 'bias': out_shape}, float32.
 
@@ -52,12 +52,12 @@ def linear_general_init(
 def linear_general(
     params: Params, x: Float[Array, "..."], *, axes: int | Sequence[int] = -1
 ) -> Float[Array, "..."]:
-    """A linear map over several axes of x, to several new ones.
+    """A linear map from several axes of x to several new ones.
 
         y[..., o] = bias[o] + sum over i of x[..., i] kernel[i, o],   i and o several axes each
 
     Args:
-      axes: of x, in the order of the kernel's first axes; they are summed over.
+      axes: of x, to sum over, in the order of the kernel's first axes.
 
     Returns: the other axes of x, in order, then the kernel's remaining axes.
     Raises: ValueError if the sizes of these axes are not those of the kernel's first.
@@ -100,9 +100,9 @@ def bilinear_init(
     """Parameters of `bilinear`.
 
     Args:
-      bias: whether there is a bias.
-      kernel_init, bias_init: initializers of the two. The kernel's fan-in is the product of the
-        two inputs, so that lecun_normal keeps the variance; PyTorch counts the left one alone.
+      bias: whether to add a bias.
+      kernel_init, bias_init: initializers of the two. The kernel's fan-in is left_features *
+        right_features, so that lecun_normal keeps the variance; PyTorch counts the left alone.
 
     Returns: {'kernel': (left_features, right_features, out_features), 'bias': (out_features,)}.
 
@@ -119,7 +119,7 @@ def bilinear_init(
 def bilinear(
     params: Params, left: Float[Array, "*batch left"], right: Float[Array, "*batch right"]
 ) -> Float[Array, "*batch out"]:
-    """Linear in each of two inputs.
+    """A bilinear map of two inputs.
 
         y[o] = bias[o] + sum over i, j of left[i] kernel[i, j, o] right[j]
 
@@ -173,12 +173,11 @@ def einsum_init(
     Args:
       equation: 'x,kernel->y' in Einstein's notation, as of `jnp.einsum`.
       sizes: of each axis of the kernel, by its letter.
-      bias: whether there is a bias, over those axes of the kernel that y keeps.
-      kernel_init, bias_init: initializers of the two. The kernel's sees a matrix of the axes that
-        are summed over by those that only y has, drawn anew along the axes that x, kernel and y
-        share.
+      bias: whether to add a bias, over those axes of the kernel that y keeps.
+      kernel_init, bias_init: initializers of the two. The kernel is drawn as a matrix (axes summed
+        over, axes of y that x lacks), once for each index of the axes that all three share.
 
-    Returns: {'kernel', 'bias'}, each with the axes that the equation gives, float32.
+    Returns: {'kernel', 'bias'}, with the axes of the equation, float32.
     Raises: ValueError for an equation of another form, or a missing size.
 
     >>> params = einsum_init(jax.random.key(0), 'btd,dhk->bthk', {'d': 6, 'h': 2, 'k': 3})
@@ -207,12 +206,12 @@ def einsum_init(
 
 
 def einsum(params: Params, equation: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The product of x and the kernel that the equation says, plus the bias.
+    """The einsum of x and the kernel, plus the bias.
 
     Args:
-      equation: that the parameters were made for; '...' stands for any further axes of x and y.
+      equation: that of `einsum_init`; '...' stands for any further axes of x and y.
 
-    Returns: y, with the axes that the equation gives.
+    Returns: y, with the axes of the equation.
     Raises: ValueError if x or the kernel does not fit the equation.
 
     >>> params = {'kernel': jnp.ones((3, 2, 4)), 'bias': jnp.zeros((2, 4))}
@@ -242,9 +241,6 @@ def sizes_of_axes(equation: str, shape: Sequence[Dim]) -> dict[str, Dim]:
     """The sizes of the axes of x that the equation names.
 
     Raises: ValueError if x has too few axes, or too many, for the equation.
-
-    >>> sizes_of_axes('b...d,dh->b...h', (2, 7, 5))
-    {'b': 2, 'd': 5}
     """
     term = _parse(equation).x
     letters = len(term.replace("...", ""))

@@ -1,4 +1,4 @@
-"""A recurrence that is linear in its state: all steps at once, in a depth of log2(time)."""
+"""A recurrence that is linear in its state: an associative scan of depth log2(time)."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from fnn.types import Params, PRNGKey
 
 
 def _compose(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Array, Array]:
-    """h -> a h + b twice over is again such a map; this product of maps is associative."""
+    """The composition of two maps h -> a h + b, which is associative."""
     return first[0] * then[0], then[0] * first[1] + then[1]
 
 
@@ -28,8 +28,8 @@ def linear_scan(
 ) -> Float[Array, "batch time *features"]:
     """h_t = a_t h_(t-1) + b_t from h_0 = 0, elementwise, by an associative scan over time.
 
-    Its derivative is the same recurrence backwards in time; written by hand, it compiles in half
-    the time of the derivative of the scan and saves h alone.
+    Its derivative is the same recurrence backward in time; by hand, it compiles faster than the
+    derivative of the scan and saves h alone.
 
     Args:
       decay: a.
@@ -85,7 +85,7 @@ def linear_recurrence_cell_init(
       hidden: H, the size of the state.
       kernel_init: initializer of both kernels.
       gate_bias_init, bias_init: initializers of the biases of the gate and of the candidate. A
-        gate of 1 keeps sigmoid(1) = 73% of the state at each step, as the forget gate of an LSTM.
+        bias of 1 keeps sigmoid(1) = 73% of the state at each step, like the forget gate of an LSTM.
 
     Returns: {'gate': {'kernel': (I, H), 'bias': (H,)}, 'candidate': the same}, float32.
 
@@ -111,7 +111,7 @@ def _decay_and_drive(params: Params, x: Array) -> tuple[Array, Array]:
 def linear_recurrence_cell(
     params: Params, carry: Float[Array, "..."], x: Float[Array, "*batch in"]
 ) -> tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]]:
-    """The gated impulse linear recurrent cell: gates that see the input but not the state.
+    """The gated impulse linear recurrent cell: its gates depend on the input alone.
 
         g = sigmoid(x W_g + b_g),    h' = g h + (1 - g) tanh(x W + b)
 
@@ -143,15 +143,14 @@ def linear_recurrence(
 ) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch time hidden"]]:
     """`linear_recurrence_cell` over time, by an associative scan in at least float32.
 
-    On a GPU or TPU all steps run side by side; on a CPU it takes about as long as
+    On a GPU or TPU all steps run in parallel; on a CPU it takes about the time of
     `scan_cell(linear_recurrence_cell, ...)`.
 
     Args:
       params: from `linear_recurrence_cell_init`.
       x: (batch, time, in_features), at least one step.
       carry: the state to start from, (batch, hidden) in at least float32; None for zeros.
-      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
-        all. What comes after changes nothing.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
     Returns: the state after each sequence's last real step (batch, hidden) in at least float32,
       and those of all steps (batch, time, hidden) in the dtype of x, 0 at padding.

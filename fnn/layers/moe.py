@@ -1,10 +1,10 @@
 """Mixture of experts: a router sends each token to a few of many multi-layer perceptrons.
 
 No token is dropped. The N k rows (k experts for each of N tokens) are sorted by expert into blocks
-of equal size, each of one expert alone, with the last block of an expert padded; a loop over the
-blocks multiplies each by the kernels of its expert. About 4 E blocks for E experts waste at most a
-quarter more rows than there are, as much as the usual capacity of 1.25, and an output never
-depends on what else is in the batch or comes later in the sequence.
+of equal size, each of a single expert, with the last block of an expert padded; a loop over the
+blocks multiplies each by the kernels of its expert. About 4 E blocks for E experts add at most a
+quarter more rows, as much as the usual capacity factor of 1.25, and an output never depends on the
+rest of the batch or on later tokens of the sequence.
 """
 
 import math
@@ -26,7 +26,7 @@ from fnn.layers.linear import linear, linear_init
 from fnn.types import Params, PRNGKey
 from fnn.xla import Dim, is_symbolic
 
-_ROWS_OF_ANY = 16  # in a block, where the number of tokens is not known
+_DEFAULT_BLOCK = 16  # rows of a block, where the number of tokens is not known
 
 
 def moe_init(
@@ -46,7 +46,7 @@ def moe_init(
       hidden_features: width of each expert.
       num_experts: E.
       out_features: in_features if None.
-      gated: whether the experts are gated MLPs, with three kernels, or plain ones, with two.
+      gated: True for gated MLPs, with three kernels; False for plain ones, with two.
       kernel_init: initializer of each expert's kernels.
       router_init: initializer of the router's kernel.
 
@@ -74,12 +74,12 @@ def moe_init(
     return {"router": router, "experts": jax.vmap(expert_init)(keys)}
 
 
-def normalized_gates(probabilities: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
-    """The chosen probabilities, made to sum to 1: `gates` of `moe` as in Mixtral.
+def normalize_gates(probabilities: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+    """The top-k probabilities divided by their sum: `gates` of `moe` as in Mixtral.
 
-    With one expert a token, the router gets no gradient from the output through these.
+    With one expert per token, the router gets no gradient from the output through these.
 
-    >>> normalized_gates(jnp.array([[0.25, 0.25]])).tolist()
+    >>> normalize_gates(jnp.array([[0.25, 0.25]])).tolist()
     [[0.5, 0.5]]
     """
     return probabilities / probabilities.sum(axis=-1, keepdims=True)
@@ -93,7 +93,7 @@ def moe(
     activation: Callable[[Any], Any] = silu,
     gates: Callable[[Any], Any] | None = None,
 ) -> tuple[Float[Array, "*batch out"], dict[str, Array]]:
-    """The sum of the `top_k` experts that the router finds most probable, weighted by it.
+    """The weighted sum of the `top_k` experts with the largest router probabilities.
 
         p = softmax(router(x)),    y = sum over the k largest p_e of gates(p)_e expert_e(x)
         expert(x) = down(activation(gate(x)) * up(x)), or down(activation(up(x))) without a gate
@@ -102,15 +102,15 @@ def moe(
       x: (..., in_features); each vector is a token.
       top_k: k, from 1 to E.
       activation: of the experts.
-      gates: makes weights of the chosen probabilities (tokens, k), the largest first. None takes
-        them as they are (Switch); `normalized_gates` lets them sum to 1 (Mixtral).
+      gates: weights from the top-k probabilities (tokens, k), the largest first. None for the
+        identity (Switch); `normalize_gates` makes them sum to 1 (Mixtral).
 
-    Returns: y (..., out_features) in the dtype of x, and auxiliary numbers, in at least float32:
-      'load_balance', the loss E sum_e f_e P_e with the share f_e of the routes and the mean
-        probability P_e of each expert: 1 where all are alike, up to E; add about 0.01 of it.
+    Returns: y (..., out_features) in the dtype of x, and auxiliary values, in at least float32:
+      'load_balance', the loss E sum_e f_e P_e with the fraction f_e of the routes and the mean
+        probability P_e of each expert: 1 for a uniform load, up to E; a usual weight is 0.01.
       'router_z', the loss mean (log sum_e exp l_e)^2 of the router's logits, which keeps them
-        small; add about 0.001 of it.
-      'load', f (E,), for the record: it has no gradient.
+        small; a usual weight is 0.001.
+      'load', f (E,), to monitor; it has no gradient.
     Raises: ValueError if the last axis of x or top_k does not fit the parameters.
     Source: Fedus, Zoph & Shazeer 2022, arXiv:2101.03961, equations 1, 2 and 4 to 6; Zoph et al.
       2022, arXiv:2202.08906, equation 5 (router_z); Jiang et al. 2024, arXiv:2401.04088. Deviates:
@@ -164,12 +164,12 @@ def _counts(expert: Array, num_experts: int) -> Array:
 def _run_experts(
     params: Params, rows: Array, expert: Array, activation: Callable[[Any], Any]
 ) -> Array:
-    """Each token (N, in) through each of its experts (N, k): (N, k, out)."""
+    """The outputs of each token (N, in) for each of its experts (N, k): (N, k, out)."""
     num_experts = params["up"]["kernel"].shape[0]
-    place, block_expert, block_size = _plan(expert.ravel(), num_experts)
-    # Gathered by the token of each place, where padding reads past the end, and thus zeros.
+    slot, block_expert, block_size = _plan(expert.ravel(), num_experts)
+    # Gathered by the token of each slot; padding reads past the end, which gives zeros.
     token = jnp.arange(expert.size, dtype=jnp.int32) // expert.shape[1]
-    token = jnp.full(block_expert.size * block_size, rows.shape[0], jnp.int32).at[place].set(token)
+    token = jnp.full(block_expert.size * block_size, rows.shape[0], jnp.int32).at[slot].set(token)
     # In at least float32, in which the gradients of a token's experts are then added.
     x = rows.astype(at_least_float32(rows)).at[token].get(mode="fill", fill_value=0)
     x = x.astype(rows.dtype).reshape(block_expert.size, block_size, rows.shape[1])
@@ -182,12 +182,12 @@ def _run_experts(
     else:
         hidden = activation(project("up", x))
     y = project("down", hidden)
-    y = lax.collapse(y, 0, 2).at[place].get(mode="promise_in_bounds", unique_indices=True)
+    y = lax.collapse(y, 0, 2).at[slot].get(mode="promise_in_bounds", unique_indices=True)
     return y.reshape(*expert.shape, y.shape[-1])
 
 
 def _plan(expert: Array, num_experts: int) -> tuple[Array, Array, int]:
-    """Where each row goes: its place among the blocks, the expert of each block, a block's size."""
+    """The slot of each row among the blocks, the expert of each block, and the block size."""
     size = _block_size(expert.size, num_experts)
     most = (expert.size + num_experts * (size - 1)) // size  # blocks, for the worst split
     blocks = jnp.arange(most, dtype=jnp.int32)
@@ -200,13 +200,13 @@ def _plan(expert: Array, num_experts: int) -> tuple[Array, Array, int]:
     sorted_start = jnp.cumsum(counts, dtype=jnp.int32) - counts
     rank = jnp.arange(expert.size, dtype=jnp.int32) - sorted_start[expert[order]]
     rank = jnp.zeros_like(rank).at[order].set(rank)  # of each row among those of its expert
-    place = (ends - of_expert)[expert] * size + rank
-    return place, jnp.minimum(block_expert, num_experts - 1), size
+    slot = (ends - of_expert)[expert] * size + rank
+    return slot, jnp.minimum(block_expert, num_experts - 1), size
 
 
 def _block_size(rows: Dim, num_experts: int) -> int:
     if is_symbolic(rows):
-        return _ROWS_OF_ANY
+        return _DEFAULT_BLOCK
     return max(1, -(-rows // (4 * num_experts)))
 
 
@@ -233,7 +233,7 @@ def _blockwise_tangents(saved: Any, tangents: tuple[Array, Array]) -> Array:
 
 
 def _blockwise_cotangents(saved: Any, g: Array) -> tuple[Array, Array]:
-    # By hand because a derived loop would add the gradient of all kernels in every block.
+    # By hand: the derived loop would add a gradient of all kernels in every block.
     x, kernels, expert = saved
 
     def block(total: Array, own: tuple[Array, Array, Array]) -> tuple[Array, Array]:

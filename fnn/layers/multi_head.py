@@ -41,15 +41,16 @@ def multi_head_attention_init(
     """Parameters of `multi_head_attention`.
 
     Args:
-      num_kv_heads: K; H if None. Fewer, which divide H, are grouped-query attention, 1 is
-        multi-query.
+      num_heads: H.
+      num_kv_heads: K, which divides H; H if None. Grouped-query attention for 1 < K < H,
+        multi-query for 1.
       head_features: D; in_features / H if None.
-      memory_features: features of what the keys and values are made from; in_features if None.
+      memory_features: features of the memory, for keys and values; in_features if None.
       out_features: in_features if None.
-      bias: whether the four projections have one.
-      qk_norm: whether queries and keys are normalized.
-      kernel_init, bias_init: initializers of the four projections. A kernel is drawn as the
-        matrix that it is, (in, heads * features), so its fans are those of a linear layer.
+      bias: whether to add one in the four projections.
+      qk_norm: whether to normalize queries and keys.
+      kernel_init, bias_init: initializers of the four projections. A kernel is drawn as a matrix
+        (in, heads * features), so its fans are those of a linear layer.
       out_kernel_init: of the last projection; kernel_init if None.
 
     Returns: {'query': {'kernel': (in, H, D), 'bias': (H, D)}, 'key' and 'value': the same from
@@ -111,7 +112,7 @@ def multi_head_attention(
     positions: Integer[Array, "..."] | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "batch queries out"]:
-    """Attention of x to itself, or to `memory` (cross-attention), with several heads.
+    """Multi-head attention of x to itself, or to `memory` (cross-attention).
 
         y_t = b_o + sum_h W_o^h attend(W_q^h x_t, W_k^h m, W_v^h m),    m = x or memory
 
@@ -119,16 +120,15 @@ def multi_head_attention(
       x: (B, T, in_features).
       memory: (B, S, memory_features); None for self-attention, S = T.
       mask, bias: of `dot_product_attention`; each axis of (B, H, T, S) or 1.
-      rotate: applied to queries and keys, (B, T, H, D) with their positions, after their
-        normalization: `layers.rope`, or a `partial` of it.
-      positions: of x, in self-attention also of the keys; 0, 1, ... if None. The keys of a memory
-        are always at 0, 1, ...
+      rotate: applied to normalized queries and keys, (B, T, H, D), and their positions:
+        `layers.rope`, or a `partial` of it.
+      positions: of x, in self-attention also of the keys; 0, 1, ... if None. Those of a memory are
+        always 0, 1, ...
       attend: computes the heads from (B, T, H, D), (B, S, K, D), (B, S, K, D), `mask=` and
         `bias=`; a `partial` of `dot_product_attention` for another scale, a softcap or dropout,
         or a fused kernel of the same signature.
 
-    Returns: (B, T, out_features), in the dtype of x. A query that sees no key gives the bias of
-      the output.
+    Returns: (B, T, out_features), in the dtype of x. A query without keys gives the output bias.
     Raises: ValueError if shapes do not fit.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2; Dehghani et al. 2023,
       arXiv:2302.05442, section 2 (qk_norm). Deviates: qk_norm is an RMS norm (eps 1e-6), with one
@@ -152,14 +152,7 @@ def project_query(
     positions: Integer[Array, "..."],
     rotate: Rotate | None = None,
 ) -> Float[Array, "batch queries heads features"]:
-    """The queries of `multi_head_attention`, normalized and rotated: (B, T, H, D).
-
-    Raises: ValueError if the last axis of x does not fit the kernel.
-
-    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
-    >>> project_query(params, jnp.ones((1, 3, 4)), jnp.arange(3)).shape
-    (1, 3, 2, 2)
-    """
+    """The queries of `multi_head_attention`, normalized and rotated: (B, T, H, D)."""
     query = _normalized(params, "query_norm", _heads(params, "query", x))
     return query if rotate is None else rotate(query, positions)
 
@@ -172,15 +165,7 @@ def project_key_value(
 ) -> tuple[
     Float[Array, "batch keys kv_heads features"], Float[Array, "batch keys kv_heads features"]
 ]:
-    """The keys, normalized and rotated, and the values of `multi_head_attention`: (B, S, K, D).
-
-    Raises: ValueError if the last axis of x does not fit the kernels.
-
-    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2, num_kv_heads=1)
-    >>> key, value = project_key_value(params, jnp.ones((1, 3, 4)), jnp.arange(3))
-    >>> key.shape, value.shape
-    ((1, 3, 1, 2), (1, 3, 1, 2))
-    """
+    """The keys, normalized and rotated, and the values of `multi_head_attention`: (B, S, K, D)."""
     key = _normalized(params, "key_norm", _heads(params, "key", x))
     return (key if rotate is None else rotate(key, positions)), _heads(params, "value", x)
 
@@ -188,12 +173,7 @@ def project_key_value(
 def project_out(
     params: Params, heads: Float[Array, "batch queries heads features"]
 ) -> Float[Array, "batch queries out"]:
-    """The output of `multi_head_attention` from its heads: (B, T, H, D) to (B, T, out).
-
-    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
-    >>> project_out(params, jnp.ones((1, 3, 2, 2))).shape
-    (1, 3, 4)
-    """
+    """The output of `multi_head_attention` from its heads: (B, T, H, D) to (B, T, out)."""
     kernel = params["out"]["kernel"]
     y = rows_times(lax.collapse(heads, 2), lax.collapse(kernel, 0, kernel.ndim - 1))
     return add_bias(params["out"], y)
@@ -218,7 +198,7 @@ def _normalized(params: Params, name: str, heads: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class KVCache:
-    """Keys and values of the tokens seen so far, in the first `position` of `length` places."""
+    """Keys and values of the tokens seen so far, in the first `position` of `length` entries."""
 
     key: Float[Array, "batch length kv_heads features"]
     value: Float[Array, "batch length kv_heads features"]
@@ -231,10 +211,9 @@ def init_cache(params: Params, batch: int, length: int, dtype: Any = jnp.float32
     Args:
       params: of `multi_head_attention`; only their shapes are read.
       batch: number of sequences.
-      length: the most tokens that a sequence will have.
-      dtype: that of the inputs to come.
+      length: maximum number of tokens of a sequence.
+      dtype: that of the inputs.
 
-    >>> from fnn.layers.multi_head import multi_head_attention_init
     >>> params = multi_head_attention_init(jax.random.key(0), 8, 4, num_kv_heads=2)
     >>> init_cache(params, batch=1, length=16).key.shape
     (1, 16, 2, 2)
@@ -255,25 +234,24 @@ def attend_with_cache(
     rotate: Rotate | None = None,
     attend: Attend = dot_product_attention,
 ) -> tuple[Float[Array, "batch queries out"], KVCache]:
-    """Causal self-attention of the next tokens to themselves and to all that the cache holds.
+    """Causal self-attention of the next tokens to themselves and to those in the cache.
 
-    Feeding a sequence in pieces of any lengths gives what `multi_head_attention` with a causal
-    mask gives for the whole.
+    Chunks of a sequence, of any lengths, give the outputs of `multi_head_attention` with a causal
+    mask for the whole.
 
     Args:
       params: of `multi_head_attention`.
       x: (B, T, in_features), the tokens at cache.position, ..., cache.position + T - 1.
-      cache: of `init_cache`, or as the last call returned it. Its position may be traced, so one
-        compiled program serves every step.
+      cache: from `init_cache` or the last call. Its position may be traced, so one compiled program
+        serves every step.
       mask, bias: each axis of (B, H, T, length) or 1; the mask is combined with the causal one. A
         sliding window is `window_mask(T, length, before=..., offset=cache.position)`.
-      rotate, attend: as in `multi_head_attention`; keys are kept rotated.
+      rotate, attend: as in `multi_head_attention`; keys are cached rotated.
 
     Returns: y (B, T, out_features), and the cache with the new tokens in it.
     Raises: ValueError if shapes do not fit, or the cache is full and its position is known. Under
-      jit, y is NaN where the cache is full: the write would move back and spoil the past.
+      jit, y is NaN where the cache is full: the write would be clamped and overwrite the past.
 
-    >>> from fnn.layers.multi_head import multi_head_attention_init
     >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
     >>> cache = init_cache(params, batch=1, length=8)
     >>> y, cache = attend_with_cache(params, jnp.ones((1, 3, 4)), cache)
@@ -301,7 +279,7 @@ def _expect_room(x: Array, cache: KVCache) -> None:
     if x.shape[0] != batch:
         raise ValueError(
             f"attend_with_cache: expected a batch of {batch}, got {x.shape}; "
-            "make the cache for the batch that you decode"
+            "make the cache for the batch to decode"
         )
     known = 0 if isinstance(cache.position, jax.core.Tracer) else int(cache.position)
     if known + x.shape[1] > length:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
-from fnn.layers._axes import between, expect_axes
+from fnn.layers._axes import expect_axes, window_axes
 from fnn.layers._normalization import (
     affine,
     affine_init,
@@ -28,7 +28,7 @@ def layer_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> 
     """Parameters of `layer_norm`: {'scale': ones, 'bias': zeros}, each (features,) float32.
 
     Args:
-      scale, bias: whether there is one.
+      scale, bias: whether to have one.
 
     >>> layer_norm_init(2)['scale'].tolist()
     [1.0, 1.0]
@@ -70,7 +70,7 @@ def batch_norm_init(
     """Parameters {'scale', 'bias'} and running statistics {'mean', 'var'} of `batch_norm`.
 
     Args:
-      scale, bias: whether there is one.
+      scale, bias: whether to have one.
 
     >>> params, state = batch_norm_init(2)
     >>> state['var'].tolist()
@@ -97,17 +97,17 @@ def batch_norm(
 
     Args:
       x: (batch, ..., features); the statistics are over all axes but the last.
-      train: True uses the batch's statistics and moves the running ones; False uses the running.
-      decay: share of the running statistics that a step keeps, in [0, 1].
+      train: True uses the batch statistics and updates the running ones; False uses the running.
+      decay: of the running statistics, in [0, 1]; 1 - momentum in PyTorch.
       eps: added to the variance, in the unit of x squared.
 
     Returns: y of the shape and dtype of x, and the state {'mean', 'var'}, each (features,) in at
       least float32: decay * old + (1 - decay) * batch.
-    Raises: ValueError if the last axis of x does not fit the parameters, and if train=True finds
-      no example, or one value for a feature, whose variance is 0. Warns of two: -1 and 1.
+    Raises: ValueError if the last axis of x does not fit the parameters, and if train=True gets
+      no example, or one value per feature, whose variance is 0. Warns for two: -1 and 1.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167. Deviates: the running variance is the biased
-      one (as in Flax and Keras), so that training on one repeated batch and evaluating agree;
-      PyTorch keeps the unbiased one, and counts decay as 1 - momentum.
+      one (as in Flax and Keras), so that training and evaluation on one repeated batch agree;
+      PyTorch keeps the unbiased one.
 
     >>> params, state = batch_norm_init(1)
     >>> x = jnp.array([[1.0], [3.0], [1.0], [3.0]])
@@ -120,7 +120,7 @@ def batch_norm(
     if train and not math.prod(x.shape[:-1]):
         raise ValueError(
             f"batch_norm: expected at least one example to take statistics of, got x of shape "
-            f"{x.shape}; leave out empty batches"
+            f"{x.shape}; drop empty batches"
         )
     if train:
         _expect_several(x)
@@ -148,7 +148,7 @@ def _expect_several(x: Array) -> None:
 
 def _by_batch(x: Array, state: ModelState, eps: Array, decay: Scalar) -> tuple[Array, ModelState]:
     axes = tuple(range(x.ndim - 1))
-    # XLA computes these moments once, together with those inside `normalize`.
+    # XLA merges these moments with those inside `normalize`.
     new = dict(zip(("mean", "var"), moments(x, axes), strict=True))
     state = jax.tree.map(
         lambda old, kept: decay * old + (1 - decay) * kept.reshape(old.shape), state, new
@@ -166,7 +166,7 @@ def group_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> 
     """Parameters of `group_norm`: {'scale': ones, 'bias': zeros}, each (features,) float32.
 
     Args:
-      scale, bias: whether there is one.
+      scale, bias: whether to have one.
 
     >>> sorted(group_norm_init(2))
     ['bias', 'scale']
@@ -178,7 +178,7 @@ def group_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> 
 def group_norm(
     params: Params,
     x: Float[Array, "batch *window features"],
-    groups: int,
+    num_groups: int,
     *,
     eps: Scalar = 1e-6,
     ndim: int | None = None,
@@ -187,10 +187,10 @@ def group_norm(
 
     Args:
       x: (batch, ..., features); the statistics of an example's group are over the window and the
-        features / groups neighboring features of the group, in at least float32.
-      groups: how many groups; a divisor of the features.
+        features / num_groups neighboring features of the group, in at least float32.
+      num_groups: a divisor of the features.
       eps: added to the variance, in the unit of x squared.
-      ndim: how many window axes there are, 2 for images; None takes any number.
+      ndim: number of window axes, 2 for images; None takes any number.
 
     Returns: the shape and dtype of x. A constant group gives the bias.
     Raises: ValueError if the last axis of x does not fit the parameters, the groups do not divide
@@ -204,12 +204,12 @@ def group_norm(
     if ndim is not None:
         expect_axes("group_norm", x, ndim)
     expect_features("group_norm", params, x)
-    if groups < 1 or x.shape[-1] % groups:
+    if num_groups < 1 or x.shape[-1] % num_groups:
         raise ValueError(
-            f"group_norm: expected groups that divide the {x.shape[-1]} features, got {groups}; "
-            "use a divisor"
+            f"group_norm: expected num_groups to divide the {x.shape[-1]} features, got "
+            f"{num_groups}; use a divisor"
         )
-    split = (*x.shape[:-1], groups, x.shape[-1] // groups)
+    split = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
     wide = x.astype(at_least_float32(x)).reshape(split)
     axes = (*range(1, x.ndim - 1), x.ndim)  # the window, and the features of a group
     normalized = normalize(wide, jnp.asarray(eps, wide.dtype), axes)
@@ -220,7 +220,7 @@ def instance_norm_init(features: int, *, scale: bool = True, bias: bool = True) 
     """Parameters of `instance_norm`: {'scale': ones, 'bias': zeros}, each (features,) float32.
 
     Args:
-      scale, bias: whether there is one.
+      scale, bias: whether to have one.
 
     >>> instance_norm_init(2, scale=False, bias=False)
     {}
@@ -242,11 +242,11 @@ def instance_norm(
       x: (batch, ..., features) with more than one position between; the statistics of each example
         and feature are over the positions, in at least float32.
       eps: added to the variance, in the unit of x squared.
-      ndim: how many axes of positions there are, 2 for images; None takes any number.
+      ndim: number of window axes, 2 for images; None takes any number.
 
     Returns: the shape and dtype of x. A constant map gives the bias.
-    Raises: ValueError if the last axis of x does not fit the parameters, there are not `ndim` axes
-      of positions, or there is only one position, whose normalized value would always be 0.
+    Raises: ValueError if the last axis of x does not fit the parameters, there are not `ndim`
+      window axes, or there is only one position, whose normalized value would always be 0.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022. eps as in Flax; PyTorch has 1e-5,
       and no scale and bias unless asked.
 
@@ -254,7 +254,7 @@ def instance_norm(
     >>> instance_norm(instance_norm_init(2), x).round(3).tolist()
     [[[-1.0, 0.0], [1.0, 0.0]]]
     """
-    axes = between("instance_norm", x, ndim)
+    axes = window_axes("instance_norm", x, ndim)
     expect_features("instance_norm", params, x)
     if math.prod(x.shape[1:-1]) < 2:
         raise ValueError(

@@ -6,118 +6,121 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
-from fnn.layers._axes import Size, Sizes, between, sizes_over
-from fnn.layers._window import Padding, Pairs, Window, extend, make_window, views
+from fnn.layers._axes import Size, Sizes, sizes_for, window_axes
+from fnn.layers._window import (
+    Padding,
+    Pairs,
+    Window,
+    make_window,
+    pad_copies,
+    pad_with,
+    window_slices,
+)
 from fnn.layers.resize import map_axes
 
 
 def max_pool(
     x: Float[Array, "batch *sizes features"],
-    window: Sizes,
+    kernel_size: Sizes,
     *,
     stride: Size | None = None,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.VALID,
-) -> Float[Array, "batch *places features"]:
-    """The largest entry of each window, for each feature.
+    padding: Padding = "VALID",
+) -> Float[Array, "batch *out_sizes features"]:
+    """The maximum of each window, for each feature.
 
     Args:
-      window: its size along each window axis; (2, 2) for images.
-      stride: distance between neighboring windows; None means the window's size.
-      padding: a `Padding` or explicit pairs, each below the window; what is added counts as minus
-        infinity.
+      kernel_size: of the window, along each window axis; (2, 2) for images.
+      stride: distance between neighboring windows; kernel_size if None.
+      padding: as in `conv`, pairs below kernel_size; padded entries count as minus infinity.
 
-    Returns: (batch, *places, features). Of equal entries the first in row-major order has the
-      gradient, as in PyTorch; NaN wins over every number.
+    Returns: (batch, *out_sizes, features). Of equal entries the first in row-major order has the
+      gradient, as in PyTorch; NaN propagates.
     Raises: ValueError if the window or the padding does not fit x.
 
     >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), (2,)).ravel().tolist()
     [3.0, 2.0]
     """
-    sliding = make_window("max_pool", x, window, window if stride is None else stride, 1)
-    x, _ = _padded("max_pool", x, sliding, padding, -jnp.inf)
-    return _slide(first_maximum, x, sliding)
+    window, x, _ = _padded("max_pool", x, kernel_size, stride, padding, -jnp.inf)
+    return _reduce_windows(_first_maximum, x, window)
 
 
 def sum_pool(
     x: Float[Array, "batch *sizes features"],
-    window: Sizes,
+    kernel_size: Sizes,
     *,
     stride: Size | None = None,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.VALID,
-) -> Float[Array, "batch *places features"]:
+    padding: Padding = "VALID",
+) -> Float[Array, "batch *out_sizes features"]:
     """The sum of each window, for each feature, taken in at least float32.
 
     Args:
-      window, stride, padding: as in `max_pool`; what SAME, CAUSAL and pairs add counts as 0.
+      kernel_size, stride, padding: as in `max_pool`; zeros that the padding adds count as 0.
 
-    Returns: (batch, *places, features) in the dtype of x.
+    Returns: (batch, *out_sizes, features) in the dtype of x.
     Raises: ValueError if the window or the padding does not fit x.
 
     >>> sum_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), (3,), stride=1).ravel().tolist()
     [6.0, 5.0]
     """
-    sliding = make_window("sum_pool", x, window, window if stride is None else stride, 1)
-    wide, _ = _padded("sum_pool", x.astype(at_least_float32(x)), sliding, padding, 0)
-    return _slide(jnp.add, wide, sliding).astype(x.dtype)
+    wide = x.astype(at_least_float32(x))
+    window, wide, _ = _padded("sum_pool", wide, kernel_size, stride, padding)
+    return _reduce_windows(jnp.add, wide, window).astype(x.dtype)
 
 
 def average_pool(
     x: Float[Array, "batch *sizes features"],
-    window: Sizes,
+    kernel_size: Sizes,
     *,
     stride: Size | None = None,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.VALID,
-) -> Float[Array, "batch *places features"]:
+    padding: Padding = "VALID",
+) -> Float[Array, "batch *out_sizes features"]:
     """The average of each window, for each feature, taken in at least float32.
 
     Args:
-      window, stride, padding: as in `max_pool`. Zeros that the padding adds are not counted: a
-        window over the edge is the average of what it has inside. CIRCULAR and REFLECT add
+      kernel_size, stride, padding: as in `max_pool`. Zeros that the padding adds are not counted:
+        a window over the edge is averaged over its entries of x. 'CIRCULAR' and 'REFLECT' add
         entries of x, which count.
 
-    Returns: (batch, *places, features) in the dtype of x. PyTorch's count_include_pad=False;
-      its default, True, divides by the window's size everywhere, as `sum_pool` would.
+    Returns: (batch, *out_sizes, features) in the dtype of x. PyTorch's count_include_pad=False;
+      its default, True, divides by the size of the window everywhere.
     Raises: ValueError if the window or the padding does not fit x.
 
     >>> x = jnp.array([2.0, 4.0]).reshape(1, 2, 1)
-    >>> average_pool(x, (3,), stride=1, padding=Padding.SAME).ravel().tolist()
+    >>> average_pool(x, (3,), stride=1, padding='SAME').ravel().tolist()
     [3.0, 3.0]
     """
-    sliding = make_window("average_pool", x, window, window if stride is None else stride, 1)
-    wide, pairs = _padded("average_pool", x.astype(at_least_float32(x)), sliding, padding, 0)
-    total = _slide(jnp.add, wide, sliding)
-    return (total / jnp.asarray(_counts(wide.shape[1:-1], sliding, pairs), wide.dtype)).astype(
-        x.dtype
-    )
+    wide = x.astype(at_least_float32(x))
+    window, wide, pairs = _padded("average_pool", wide, kernel_size, stride, padding)
+    counts = jnp.asarray(_counts(wide.shape[1:-1], window, pairs), wide.dtype)
+    return (_reduce_windows(jnp.add, wide, window) / counts).astype(x.dtype)
 
 
 def global_max_pool(
     x: Float[Array, "batch *sizes features"], *, ndim: int | None = None
 ) -> Float[Array, "batch features"]:
-    """The largest entry of each feature; equal ones share the gradient.
+    """The maximum of each feature over all window axes; equal entries share the gradient.
 
     Args:
-      ndim: how many axes there are to pool over, 2 for images; None takes any number.
+      ndim: number of axes to pool over, 2 for images; None takes any number.
 
     Raises: ValueError for another number of axes, or none.
 
     >>> global_max_pool(jnp.array([[[1.0], [3.0]]])).tolist()
     [[3.0]]
     """
-    return x.max(axis=between("global_max_pool", x, ndim))
+    return x.max(axis=window_axes("global_max_pool", x, ndim))
 
 
 def global_average_pool(
     x: Float[Array, "batch *sizes features"], *, ndim: int | None = None
 ) -> Float[Array, "batch features"]:
-    """The average of each feature, taken in at least float32.
+    """The average of each feature over all window axes, taken in at least float32.
 
     Args:
-      ndim: how many axes there are to pool over, 2 for images; None takes any number.
+      ndim: number of axes to pool over, 2 for images; None takes any number.
 
     Raises: ValueError for another number of axes, or none.
     Source: Lin, Chen & Yan 2014, arXiv:1312.4400, section 3.2.
@@ -125,46 +128,44 @@ def global_average_pool(
     >>> global_average_pool(jnp.array([[[1.0], [3.0]]])).tolist()
     [[2.0]]
     """
-    axes = between("global_average_pool", x, ndim)
+    axes = window_axes("global_average_pool", x, ndim)
     return x.astype(at_least_float32(x)).mean(axis=axes).astype(x.dtype)
 
 
-def first_maximum(a: Array, b: Array) -> Array:
-    """The larger of the two, a if they are equal; its gradient goes to one of them, whole.
-
-    >>> first_maximum(jnp.array([1.0, 2.0]), jnp.array([3.0, jnp.nan])).tolist()
-    [3.0, nan]
-    """
+def _first_maximum(a: Array, b: Array) -> Array:
+    """The larger of the two, a if they are equal; the whole gradient goes to one of them."""
     return jnp.where((b > a) | (b != b), b, a)
 
 
 def _padded(
     where: str,
     x: Array,
-    window: Window,
-    padding: Padding | Sequence[tuple[int, int]],
-    fill: float,
-) -> tuple[Array, Pairs]:
-    x, pairs = extend(where, x, window, padding)
+    kernel_size: Sizes,
+    stride: Size | None,
+    padding: Padding,
+    fill: float = 0,
+) -> tuple[Window, Array, Pairs]:
+    """The window, x padded for it with `fill`, and the number of fills before and after."""
+    window = make_window(where, x, kernel_size, kernel_size if stride is None else stride, 1)
+    x, pairs = pad_copies(where, x, window, padding)
     if any(max(pair) >= n for pair, n in zip(pairs, window.shape, strict=True)):
         raise ValueError(
             f"{where}: expected padding below the window {window.shape}, got {pairs}; a window "
-            "that lies outside altogether has nothing to pool"
+            "of padding alone has nothing to pool"
         )
-    edges = [(0, 0, 0), *((before, after, 0) for before, after in pairs), (0, 0, 0)]
-    return lax.pad(x, jnp.asarray(fill, x.dtype), edges), pairs
+    return window, pad_with(x, pairs, fill), pairs
 
 
-def _slide(pair: Callable[[Array, Array], Array], x: Array, window: Window) -> Array:
+def _reduce_windows(pair: Callable[[Array, Array], Array], x: Array, window: Window) -> Array:
     for step in _passes(window):
-        x = functools.reduce(pair, views(x, step))
+        x = functools.reduce(pair, window_slices(x, step))
     return x
 
 
 def _passes(window: Window) -> Iterator[Window]:
-    # Maxima and sums may be taken one axis after another, which is less work; for small windows a
-    # single pass is quicker (measured on a CPU). The last axis comes first: of equal entries, the
-    # first in row-major order is then kept either way.
+    # Maxima and sums separate over axes, which is less work; for small windows a single pass is
+    # faster on a CPU. The last axis comes first, so that of equal entries the first in row-major
+    # order is kept either way.
     axes = len(window.shape)
     if math.prod(window.shape) <= 4:
         yield window
@@ -177,7 +178,7 @@ def _passes(window: Window) -> Iterator[Window]:
 
 
 def _counts(sizes: Sequence[int], window: Window, pairs: Pairs) -> np.ndarray:
-    """How many entries each window has that are not padding; (1, *places, 1)."""
+    """The number of entries of each window that are not padding; (1, *out_sizes, 1)."""
     counts = np.ones((1,) * (len(sizes) + 2))
     for axis, (size, n, stride, (before, after)) in enumerate(
         zip(sizes, window.shape, window.stride, pairs, strict=True), start=1
@@ -189,48 +190,48 @@ def _counts(sizes: Sequence[int], window: Window, pairs: Pairs) -> np.ndarray:
 
 
 def adaptive_average_pool(
-    x: Float[Array, "batch *sizes features"], places: Sizes
-) -> Float[Array, "batch *places features"]:
-    """Averages over `places` windows along each axis, which cover it evenly.
+    x: Float[Array, "batch *sizes features"], output_size: Sizes
+) -> Float[Array, "batch *out_sizes features"]:
+    """Averages over `output_size` windows along each axis, which cover it evenly.
 
     Window i of m over n entries reaches from floor(i n / m) to ceil((i + 1) n / m).
 
     Args:
-      places: how many outputs along each window axis; (7, 7) for images.
+      output_size: along each window axis; (7, 7) for images.
 
-    Returns: (batch, *places, features) in the dtype of x.
-    Raises: ValueError if `places` does not fit the axes of x.
+    Returns: (batch, *out_sizes, features) in the dtype of x.
+    Raises: ValueError if `output_size` does not fit the axes of x.
     Source: as PyTorch's AdaptiveAvgPool; the idea of He et al. 2014, arXiv:1406.4729.
 
     >>> adaptive_average_pool(jnp.arange(5.0).reshape(1, 5, 1), (2,)).ravel().tolist()
     [1.0, 3.0]
     """
-    counts = sizes_over("adaptive_average_pool", "places", places, x)
-    return map_axes(x, [_averages(n, m) for n, m in zip(x.shape[1:-1], counts, strict=True)])
+    sizes = sizes_for("adaptive_average_pool", output_size, x)
+    return map_axes(x, [_averages(n, m) for n, m in zip(x.shape[1:-1], sizes, strict=True)])
 
 
 def adaptive_max_pool(
-    x: Float[Array, "batch *sizes features"], places: Sizes
-) -> Float[Array, "batch *places features"]:
+    x: Float[Array, "batch *sizes features"], output_size: Sizes
+) -> Float[Array, "batch *out_sizes features"]:
     """Maxima over the windows of `adaptive_average_pool`.
 
     Args:
-      places: how many outputs along each window axis; (7, 7) for images.
+      output_size: along each window axis; (7, 7) for images.
 
-    Returns: (batch, *places, features); of equal entries the first has the gradient.
-    Raises: ValueError if `places` does not fit the axes of x.
+    Returns: (batch, *output_size, features); of equal entries the first has the gradient.
+    Raises: ValueError if `output_size` does not fit the axes of x.
 
     >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), (2,)).ravel().tolist()
     [2.0, 4.0]
     """
-    counts = sizes_over("adaptive_max_pool", "places", places, x)
-    # The last axis first, as in `max_pool`: of equal entries, the first in row-major order wins.
+    sizes = sizes_for("adaptive_max_pool", output_size, x)
+    # The last axis first, as in `_passes`.
     for axis in reversed(range(1, x.ndim - 1)):
-        first, last = _bounds(x.shape[axis], counts[axis - 1])
+        first, last = _bounds(x.shape[axis], sizes[axis - 1])
         # Windows shorter than the longest repeat their last entry, which changes no maximum.
         offsets = np.arange((last - first).max())[:, None]
         entries = jnp.take(x, np.minimum(first + offsets, last - 1), axis=axis)
-        x = functools.reduce(first_maximum, jnp.unstack(entries, axis=axis))
+        x = functools.reduce(_first_maximum, jnp.unstack(entries, axis=axis))
     return x
 
 
@@ -240,7 +241,7 @@ def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _averages(n: int, m: int) -> np.ndarray:
-    """The (n, m) matrix that takes n entries to their m averages."""
+    """The (n, m) matrix of the m averages over n entries."""
     first, last = _bounds(n, m)
     entry = np.arange(n)[:, None]
     inside = (entry >= first) & (entry < last)

@@ -1,9 +1,8 @@
 """Recurrent cells and layers: the plain cell, LSTM and GRU.
 
-Each is there as a cell, for one step, and as a layer over time (`rnn`, `lstm`, `gru`) that has the
-same parameters and computes the product of input and kernel for all steps at once. Parameters:
-{'input': {'kernel', 'bias'}, 'hidden': {'kernel'}}, the blocks of a cell's gates side by side in
-the last axis.
+Each exists as a cell, for one step, and as a layer over time (`rnn`, `lstm`, `gru`) with the same
+parameters, which multiplies all steps by the input kernel at once. Parameters: {'input':
+{'kernel', 'bias'}, 'hidden': {'kernel'}}, the gates concatenated along the last axis.
 """
 
 from collections.abc import Callable
@@ -46,7 +45,7 @@ def _cell_init(
 
 
 class _Layer(NamedTuple):
-    """What the functions below share: a cell, its inputs, and its carry of zeros."""
+    """A cell, its inputs, and its carry of zeros."""
 
     name: str
     cell: Cell
@@ -171,8 +170,7 @@ def rnn(
       params: from `rnn_cell_init`.
       x: (batch, time, in_features).
       carry: the hidden state to start from, (batch, hidden); None for zeros.
-      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
-        all. What comes after changes nothing.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
     Returns: the hidden state after each sequence's last real step (batch, hidden), and those of
       all steps (batch, time, hidden), 0 at padding.
@@ -187,10 +185,10 @@ def rnn(
 
 
 class LSTMCarry(NamedTuple):
-    """What an LSTM remembers."""
+    """The state of an LSTM."""
 
     hidden: Float[Array, "*batch hidden"]  # h, also the output
-    cell: Float[Array, "*batch hidden"]  # c, which gates write to and forget from
+    cell: Float[Array, "*batch hidden"]  # c
 
 
 def lstm_cell_init(
@@ -203,15 +201,15 @@ def lstm_cell_init(
     bias_init: Initializer = zeros,
     forget_bias: Scalar = 1.0,
 ) -> Params:
-    """Parameters of `lstm_cell` and `lstm`; the gates i, f, g, o side by side in this order.
+    """Parameters of `lstm_cell` and `lstm`; with the gates in the order i, f, g, o.
 
     Args:
       in_features: I.
       hidden: H, the size of the hidden state and of the cell.
       kernel_init, recurrent_init, bias_init: initializers of the kernel of the input, of the
         kernel of the hidden state (all gates at once), and of the bias.
-      forget_bias: added to the bias of the forget gate. 1 as in Keras and Haiku, so that a new
-        LSTM remembers (Jozefowicz et al. 2015); 0 in Flax, PyTorch and Equinox.
+      forget_bias: added to the bias of the forget gate. 1 as in Keras and Haiku (Jozefowicz et al.
+        2015); 0 in Flax, PyTorch and Equinox.
 
     Returns: {'input': {'kernel': (I, 4H), 'bias': (4H,)}, 'hidden': {'kernel': (H, 4H)}}, float32.
       PyTorch has a second bias, which is redundant: add the two.
@@ -230,12 +228,12 @@ def _lstm_inputs(params: Params, x: Array) -> tuple[Array, ...]:
 
 
 class _LSTMSlopes(NamedTuple):
-    i: Array  # of c' by the sum of each gate, and of h' by that of o
+    i: Array  # dc'/d(sum of the gate) for i, f and g; dh'/d(sum of o)
     f: Array
     g: Array
     o: Array
-    new: Array  # of h' by c'
-    old: Array  # of c' by c
+    new: Array  # dh'/dc'
+    old: Array  # dc'/dc
 
 
 def _lstm_advance(
@@ -311,8 +309,7 @@ def lstm(
       params: from `lstm_cell_init`.
       x: (batch, time, in_features).
       carry: h and c to start from, each (batch, hidden); None for zeros.
-      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
-        all. What comes after changes nothing.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
     Returns: the carry after each sequence's last real step, and h of all steps
       (batch, time, hidden), 0 at padding.
@@ -335,7 +332,7 @@ def gru_cell_init(
     recurrent_init: Initializer = blockwise(orthogonal()),
     bias_init: Initializer = zeros,
 ) -> Params:
-    """Parameters of `gru_cell` and `gru`; the gates r, z, n side by side in this order.
+    """Parameters of `gru_cell` and `gru`; with the gates in the order r, z, n.
 
     Args:
       in_features: I.
@@ -361,7 +358,7 @@ def _gru_inputs(params: Params, x: Array) -> tuple[Array, ...]:
 
 
 class _GRUSlopes(NamedTuple):
-    r: Array  # of h' by the sum of each gate, by the third product, by the input of n, and by h
+    r: Array  # dh' by the sums of r and z, the third product, the input of n, and h
     z: Array
     product: Array
     n: Array
@@ -429,8 +426,7 @@ def gru(
       params: from `gru_cell_init`.
       x: (batch, time, in_features).
       carry: the hidden state to start from, (batch, hidden); None for zeros.
-      lengths: (batch,) integers in [0, time], how many steps of each sequence are real; None for
-        all. What comes after changes nothing.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
     Returns: the hidden state after each sequence's last real step (batch, hidden), and those of
       all steps (batch, time, hidden), 0 at padding.
@@ -451,22 +447,19 @@ def over_tokens(
     *,
     carry: Carry | None = None,
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
-    """`layer` over an embedding of tokens, the product with its kernel made once for each row.
+    """`layer` over embedded tokens: layer(params, table[tokens]), with fewer products.
 
-        layer(params, table[tokens])
-
-    With fewer rows than tokens, as in a language model of characters, the rows of the table are
-    multiplied by the kernel before they are looked up, instead of each again wherever it occurs:
-    a tenth of the training step of an LSTM with 256 units and 65 characters on a CPU.
+    With fewer rows in the table than tokens, as for characters, the rows are multiplied by the
+    input kernel before the lookup, once each.
 
     Args:
-      layer: `rnn`, `lstm` or `gru`; any other layer is applied to the rows as they are.
-      table: of `embedding_init`.
+      layer: `rnn`, `lstm` or `gru`; any other layer is applied to the embedded tokens.
+      table: that of `embedding_init`.
       tokens: integers in [0, vocabulary), as in `embedding`.
-      carry: what the layer starts from; None for its own start.
+      carry: the initial carry; None for the layer's own.
 
-    Returns: what the layer returns.
-    Raises: ValueError for tokens that are not integers, or what does not fit.
+    Returns: those of the layer.
+    Raises: ValueError for tokens that are not integers, or shapes that do not fit.
 
     >>> params, table = rnn_cell_init(jax.random.key(0), 3, 4), jnp.ones((2, 3))
     >>> over_tokens(rnn, params, table, jnp.array([[0, 1, 0]]))[1].shape

@@ -1,7 +1,7 @@
-"""Recurrence over time: any cell as a scan, padded sequences, two directions, several layers.
+"""Recurrence over time: a scan of any cell, padded sequences, both directions, several layers.
 
-Shapes: x (batch, time, features). Padding comes last in a sequence. With `lengths`,
-padded steps leave the carry unchanged, their outputs are 0, and their gradients exactly 0.
+Shapes: x (batch, time, features). Padding comes last in a sequence. With `lengths`, padded steps
+leave the carry unchanged, their outputs are 0, and their gradients exactly 0.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from fnn.dtypes import indices
 from fnn.expect import spec
 from fnn.types import Params
 
-Carry = Any  # what a cell remembers: an array or a pytree of them, batch axis first
+Carry = Any  # the state of a cell: an array or a pytree of them, batch axis first
 Step = Callable[[Params, Carry, Any], tuple[Carry, Any]]  # cell(params, carry, x) -> carry, y
 Layer = Callable[..., tuple[Carry, Array]]  # layer(params, x, *, carry, lengths) -> carry, y
 
@@ -30,17 +30,16 @@ def scan_cell(
     *,
     lengths: Integer[Array, "batch"] | None = None,
 ) -> tuple[Carry, Any]:
-    """Apply a cell to one time step after the other.
+    """Scans a cell over time.
 
-    For cells of your own; `rnn`, `lstm` and `gru` do the same faster with theirs.
+    For custom cells; `rnn`, `lstm` and `gru` are faster with theirs.
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`, with x (batch, *features).
-      carry: what the cell starts from.
-      lengths: how many steps of each sequence are real, in [0, time]; None for all.
+      carry: the initial carry.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
-    Returns: the carry after each sequence's last real step, and y (batch, time, ...) with 0 beyond
-      it.
+    Returns: the carry after each sequence's last real step, and y (batch, time, ...), 0 at padding.
     Raises: ValueError for lengths that are not integers of shape (batch,).
 
     >>> add = lambda params, carry, x: (carry + x, carry + x)
@@ -56,13 +55,7 @@ def scan_cell(
 
 
 def real_steps(where: str, x: Array, lengths: Array | None) -> Bool[Array, "batch time"] | None:
-    """Which steps of x (batch, time, ...) are not padding; None if there are no lengths.
-
-    Raises: ValueError, which begins with `where`, for lengths that do not fit x.
-
-    >>> real_steps('lstm', jnp.zeros((2, 3, 1)), jnp.array([1, 3])).tolist()
-    [[True, False, False], [True, True, True]]
-    """
+    """Which steps of x (batch, time, ...) are not padding; None if there are no lengths."""
     if lengths is None:
         return None
     if lengths.shape != x.shape[:1] or not jnp.issubdtype(lengths.dtype, jnp.integer):
@@ -74,49 +67,30 @@ def real_steps(where: str, x: Array, lengths: Array | None) -> Bool[Array, "batc
 
 
 def expect_carry(where: str, expected: Carry, carry: Carry) -> None:
-    """Raise for a carry that differs from the expected one in structure, shapes or dtypes.
-
-    >>> expect_carry('rnn', jnp.zeros((2, 4)), jnp.zeros((1, 4)))
-    Traceback (most recent call last):
-        ...
-    ValueError: rnn: expected the carry float32[2,4], got float32[1,4]; ...
-    """
+    """Raise for a carry that differs from the expected one in structure, shapes or dtypes."""
     wanted, given = (jax.tree.map(spec, tree) for tree in (expected, carry))
     structures: list[Any] = [jax.tree.structure(tree) for tree in (wanted, given)]
     if structures[0] != structures[1] or wanted != given:
         raise ValueError(
-            f"{where}: expected the carry {wanted}, got {given}; start from zeros, or go on from "
-            "the carry that this layer returned"
+            f"{where}: expected the carry {wanted}, got {given}; start from zeros, or continue "
+            "from the carry that this layer returned"
         )
 
 
 def keep_real(x: Array, valid: Array | None, fill: float = 0) -> Array:
-    """x with `fill` at padding, whatever is there; as it is if `valid` is None.
-
-    >>> keep_real(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]])).tolist()
-    [[1.0, 0.0]]
-    """
+    """x with `fill` at padding; x itself if `valid` is None."""
     return x if valid is None else select_rows(valid, x, jnp.full_like(x, fill))
 
 
 def select_rows(condition: Array, a: Array, b: Array) -> Array:
-    """a in the rows where the condition, of the leading axes, holds; b in the others.
-
-    >>> select_rows(jnp.array([True, False]), jnp.ones((2, 1)), jnp.zeros((2, 1))).tolist()
-    [[1.0], [0.0]]
-    """
+    """a in the rows where the condition, of the leading axes, holds; b in the others."""
     return jnp.where(jnp.expand_dims(condition, tuple(range(condition.ndim, a.ndim))), a, b)
 
 
 def masked_scan(
     step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, inputs: Any, valid: Array | None
 ) -> tuple[Carry, Any]:
-    """`lax.scan` over time-major inputs, whose carry padded steps leave unchanged.
-
-    >>> add = lambda total, x: (total + x, total)
-    >>> masked_scan(add, jnp.zeros(1), jnp.ones((2, 1)), jnp.array([[True, False]]))[0].tolist()
-    [1.0]
-    """
+    """`lax.scan` over time-major inputs, whose carry padded steps leave unchanged."""
 
     def masked(carry: Carry, now: Any) -> tuple[Carry, Any]:
         inputs, real = now
@@ -129,12 +103,10 @@ def masked_scan(
 def reverse_sequences(
     x: Shaped[Array, "batch time *features"], *, lengths: Integer[Array, "batch"] | None = None
 ) -> Shaped[Array, "batch time *features"]:
-    """Turn each sequence around within its own length; padding stays where it is.
-
-    Its own inverse.
+    """Reverses each sequence within its own length, padding excluded; its own inverse.
 
     Args:
-      lengths: how many steps of each sequence are real, in [0, time]; None for all.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
     Raises: ValueError for lengths that are not integers of shape (batch,).
 
@@ -158,14 +130,14 @@ def bidirectional(
     carry: tuple[Carry, Carry] | None = None,
     lengths: Integer[Array, "batch"] | None = None,
 ) -> tuple[tuple[Carry, Carry], Float[Array, "batch time both"]]:
-    """One layer from first to last step, another from last to first; the outputs side by side.
+    """One layer over the steps forward, another backward; concatenates their outputs.
 
     Args:
       layer: such as `lstm`: `layer(params, x, carry=, lengths=) -> (carry, y)`.
       params: {'forward': ..., 'backward': ...}, parameters of the layer.
-      carry: what each of the two starts from, forward first; None for the layer's own start.
-      lengths: how many steps of each sequence are real, in [0, time]. The backward layer starts at
-        each sequence's own last step.
+      carry: the initial carries, forward first; None for the layer's own.
+      lengths: number of real steps of each sequence, in [0, time]; the backward layer starts at
+        the last of them. None for all.
 
     Returns: the two carries, and y (batch, time, 2 hidden), forward first, 0 at padding.
     Source: Schuster & Paliwal 1997, Bidirectional recurrent neural networks.
@@ -177,11 +149,11 @@ def bidirectional(
     (2, 5, 8)
     """
     start = (None, None) if carry is None else carry
-    first, ahead = layer(params["forward"], x, carry=start[0], lengths=lengths)
-    turned = reverse_sequences(x, lengths=lengths)
-    last, behind = layer(params["backward"], turned, carry=start[1], lengths=lengths)
-    behind = reverse_sequences(behind, lengths=lengths)
-    return (first, last), jnp.concatenate([ahead, behind], axis=-1)
+    last, forward = layer(params["forward"], x, carry=start[0], lengths=lengths)
+    x = reverse_sequences(x, lengths=lengths)
+    first, backward = layer(params["backward"], x, carry=start[1], lengths=lengths)
+    backward = reverse_sequences(backward, lengths=lengths)
+    return (last, first), jnp.concatenate([forward, backward], axis=-1)
 
 
 def multilayer(
@@ -192,15 +164,15 @@ def multilayer(
     carry: list[Carry] | None = None,
     lengths: Integer[Array, "batch"] | None = None,
 ) -> tuple[list[Carry], Float[Array, "batch time hidden"]]:
-    """Layers on top of each other: each reads the outputs of the one below.
+    """A stack of recurrent layers: each gets the outputs of the one below.
 
     Args:
       layer: such as `lstm`, or `partial(bidirectional, lstm)`.
       params: the parameters of each layer, the lowest first.
-      carry: what each layer starts from; None for the layer's own start.
-      lengths: how many steps of each sequence are real, in [0, time]; None for all.
+      carry: the initial carry of each layer; None for the layer's own.
+      lengths: number of real steps of each sequence, in [0, time]; None for all.
 
-    Returns: the carry of each layer, and the outputs of the uppermost.
+    Returns: the carry of each layer, and the outputs of the top layer.
     Raises: ValueError if there are not as many carries as layers.
 
     >>> from fnn.layers import rnn, rnn_cell_init

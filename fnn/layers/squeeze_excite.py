@@ -1,4 +1,4 @@
-"""Squeeze and excite: each feature is scaled by what the whole window holds."""
+"""Squeeze-and-excitation: each feature is scaled by a gate from the averages of all features."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from fnn.activations import relu, sigmoid
 from fnn.dtypes import at_least_float32
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
-from fnn.layers._axes import between
+from fnn.layers._axes import window_axes
 from fnn.layers.linear import broadcast, linear, linear_init
 from fnn.types import Params, PRNGKey
 
@@ -28,7 +28,7 @@ def squeeze_excite_init(
 
     Args:
       hidden_features: width of the bottleneck; features / 16 in the paper.
-      bias: whether the two linear layers have one.
+      bias: whether to add one in the two linear layers.
 
     Returns: {'reduce': {'kernel': (features, hidden), 'bias': (hidden,)}, 'expand': {'kernel':
       (hidden, features), 'bias': (features,)}}, float32.
@@ -59,19 +59,19 @@ def squeeze_excite(
       x: (batch, *window, features), with any number of window axes, at least one.
       activation: of the bottleneck; EfficientNet has `silu`.
       gate: of the scale; MobileNetV3 has `hard_sigmoid`.
-      ndim: how many window axes there are, 2 for images; None takes any number.
+      ndim: number of window axes, 2 for images; None takes any number.
 
     Returns: the shape and dtype of x.
-    Raises: ValueError if x has no window, or not one of `ndim` axes, or its features do not fit
+    Raises: ValueError if x has no window axes, or not `ndim` of them, or its features do not fit
       the kernels.
-    Source: Hu, Shen & Sun 2018, arXiv:1709.01507, equations 2 to 4. Deviates: with biases, which
-      the paper leaves out of its equations and torchvision and timm have.
+    Source: Hu, Shen & Sun 2018, arXiv:1709.01507, equations 2 to 4. Deviates: with biases, as
+      in torchvision and timm; the paper's equations have none.
 
     >>> params = squeeze_excite_init(jax.random.key(0), 4, 2)
     >>> squeeze_excite(params, jnp.ones((1, 3, 3, 4))).shape
     (1, 3, 3, 4)
     """
-    window = between("squeeze_excite", x, ndim)
+    window = window_axes("squeeze_excite", x, ndim)
     wide = x.astype(at_least_float32(x))
     squeezed = wide.mean(axis=window).astype(x.dtype)
     scale = gate(linear(params["expand"], activation(linear(params["reduce"], squeezed))))

@@ -1,4 +1,4 @@
-"""Normalization of kernels instead of activations: by column length, and by largest stretch."""
+"""Normalization of kernels: weight norm and spectral norm."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from fnn.types import ModelState, Params, PRNGKey, Scalar
 
 
 def weight_norm_init(kernel: Float[Array, "*in out"]) -> Params:
-    """Parameters of `weight_norm` that give back `kernel`.
+    """Parameters of `weight_norm` for which it returns `kernel`.
 
     Args:
-      kernel: (..., out); no output's weights may all be 0, or they stay 0 for ever.
+      kernel: (..., out); the weights of an output that are all 0 stay 0.
 
-    Returns: {'direction': the kernel, 'scale': the length of each output's weights, (out,)}.
+    Returns: {'direction': the kernel, 'scale': the norm of each output's weights, (out,)}.
 
     >>> weight_norm_init(jnp.array([[3.0], [4.0]]))['scale'].tolist()
     [5.0]
@@ -30,11 +30,11 @@ def weight_norm_init(kernel: Float[Array, "*in out"]) -> Params:
 
 @within(eps="[0, inf)")
 def weight_norm(params: Params, *, eps: Scalar = 1e-12) -> Float[Array, "*in out"]:
-    """direction / |direction| * scale: a kernel whose lengths are parameters of their own.
+    """direction / |direction| * scale: a kernel with its norms as separate parameters.
 
     Args:
-      params: {'direction': (..., out), 'scale': (out,)}; an output's length is over all other axes.
-      eps: added to the squared length; weights of length 0 give 0.
+      params: {'direction': (..., out), 'scale': (out,)}; an output's norm is over all other axes.
+      eps: added to the squared norm; weights of norm 0 give 0.
 
     Returns: the shape and dtype of the direction.
     Source: Salimans & Kingma 2016, arXiv:1602.07868, equation 2. eps as in Flax; PyTorch has none.
@@ -59,13 +59,12 @@ def _inputs(kernel: Array) -> tuple[int, ...]:
 
 
 def spectral_norm_init(key: PRNGKey, kernel: Float[Array, "*in out"]) -> ModelState:
-    """State of `spectral_norm` for a kernel: its singular vectors, near the largest value.
+    """State of `spectral_norm` for a kernel: singular vectors of about its largest singular value.
 
-    Fifteen power iterations from a random start, as in PyTorch, so that the first steps already
-    divide by nearly the largest singular value.
+    Fifteen power iterations from a random start, as in PyTorch.
 
-    Returns: {'left': (inputs,), 'right': (out,)} of length 1, in at least float32; an input is any
-      combination of the axes before the last.
+    Returns: {'left': (inputs,), 'right': (out,)} of norm 1, in at least float32; inputs are all
+      axes before the last together.
 
     >>> state = spectral_norm_init(jax.random.key(0), jnp.diag(jnp.array([4.0, 1.0])))
     >>> abs(state['left']).round(3).tolist()
@@ -83,23 +82,22 @@ def spectral_norm_init(key: PRNGKey, kernel: Float[Array, "*in out"]) -> ModelSt
 def spectral_norm(
     kernel: Float[Array, "*in out"], state: ModelState, *, train: bool, iterations: int = 1
 ) -> tuple[Float[Array, "*in out"], ModelState]:
-    """kernel / sigma, with sigma its largest singular value: a linear map that stretches nothing.
+    """kernel / sigma, with sigma its largest singular value (its spectral norm).
 
         right = unit(K^T left),  left = unit(K right),  sigma = left^T K right
 
-    sigma is differentiated with the two vectors held fixed, which is its derivative where they
-    are the singular vectors.
+    sigma is differentiated for fixed vectors, which is exact where they are the singular vectors.
 
     Args:
       kernel: (..., out), taken as a matrix K (inputs, out).
       state: {'left': (inputs,), 'right': (out,)}, from `spectral_norm_init`.
-      train: True takes power iterations first and returns the new vectors; False uses the old.
-      iterations: power iterations a step, at least 1.
+      train: True makes power iterations first and returns the new vectors; False uses the old.
+      iterations: power iterations per step, at least 1.
 
-    Returns: the kernel in its shape and dtype, and the state. A kernel of zeros stays as it is.
+    Returns: the kernel in its shape and dtype, and the state. A kernel of zeros is unchanged.
     Raises: ValueError for fewer than one iteration.
-    Source: Miyato et al. 2018, arXiv:1802.05957, algorithm 1. Deviates, as PyTorch does: for a
-      convolution K has all axes but the outputs as its inputs.
+    Source: Miyato et al. 2018, arXiv:1802.05957, algorithm 1. As in PyTorch, all axes of a
+      convolution's kernel but the outputs are the inputs of K.
 
     >>> kernel = jnp.diag(jnp.array([4.0, 1.0]))
     >>> state = spectral_norm_init(jax.random.key(0), kernel)
@@ -126,7 +124,7 @@ def _power_iteration(matrix: Array, state: ModelState) -> ModelState:
 
 
 def _unit(vector: Array, otherwise: Array) -> Array:
-    # A kernel of zeros moves no vector, so that the iteration is alive once the kernel is not 0.
+    # Kept for a kernel of zeros, so that the iteration continues once the kernel is not 0.
     length = safe_norm(vector)
     return jnp.where(length == 0, otherwise, vector / jnp.where(length == 0, 1, length))
 

@@ -1,12 +1,12 @@
-"""Losses `loss(outputs, targets)`: one value per example or token; the mean is the step's.
+"""Losses `loss(outputs, targets)`: one value per example or token; the step takes the mean.
 
-All take logits where there is a probability, and none is NaN for a logit of -inf. A loss that is
-given `where=`, `ignore_index=` or `class_weights=` returns a `Weighted`: values with the weights
-that they have in the mean. `where` is True for what counts: numbers in a regression, rows of logits
-in a classification. What is masked may hold anything: its loss, weight and gradient are 0.
+Classification losses take logits, which may be -inf. With `where=`, `ignore_index=` or
+`class_weights=` a loss returns a `Weighted`: values with their weights in the mean. `where` is True
+for what counts: elements in a regression, rows of logits in a classification. Masked elements may
+hold anything, NaN included: their loss, weight and gradient are 0.
 """
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.losses.classification import (
     binary_cross_entropy,
     binary_focal,

@@ -1,7 +1,6 @@
 """Helpers of the losses: masks, weights, and the mean over an example's features.
 
-A masked element is replaced on both sides of a loss: before it, so that no NaN there reaches a
-gradient, and after it, where its value and its weight are 0.
+Masked elements are set to 0 both before a loss, so that no NaN reaches a gradient, and after it.
 """
 
 import math
@@ -14,11 +13,11 @@ from fnn.expect import expect_real
 from fnn.types import Scalar, Weighted
 from fnn.xla import Dim
 
-Mask = Array | None  # of bools: True counts; None counts everything
+Mask = Array | None  # of bools: True counts; None counts all
 
 
 def expect_same_shape(name: str, predictions: Array, targets: Array) -> None:
-    """Raise where broadcasting would mix the examples."""
+    """Raises ValueError for different shapes, which would broadcast across examples."""
     if predictions.shape != targets.shape:
         raise ValueError(
             f"{name}: expected targets of the shape of the predictions, {predictions.shape}, "
@@ -27,11 +26,11 @@ def expect_same_shape(name: str, predictions: Array, targets: Array) -> None:
 
 
 def expect_mask(name: str, where: Mask, shape: tuple[Dim, ...]) -> None:
-    """Raise for a mask that is not of bools, or does not have one entry for each element."""
+    """Raises ValueError for a mask of another dtype than bool, or of another shape."""
     if where is not None and where.dtype != bool:
         raise ValueError(
             f"{name}: expected where of bools, True for what counts, got {where.dtype}; "
-            "compare it, such as with mask > 0"
+            "compare it, such as with mask > 0 (weights go into a Weighted)"
         )
     if where is not None and where.shape != shape:
         raise ValueError(
@@ -41,7 +40,7 @@ def expect_mask(name: str, where: Mask, shape: tuple[Dim, ...]) -> None:
 
 
 def aligned(name: str, predictions: Array, targets: Array, where: Mask) -> tuple[Array, Array]:
-    """Both in at least float32, checked to be of one shape, with 0 at masked elements."""
+    """Both in at least float32, checked to have the same shape, with 0 at masked elements."""
     expect_real(name, {"predictions": predictions, "targets": targets})
     expect_same_shape(name, predictions, targets)
     expect_mask(name, where, predictions.shape)
@@ -50,7 +49,7 @@ def aligned(name: str, predictions: Array, targets: Array, where: Mask) -> tuple
 
 
 def expect_classes(name: str, classes: int) -> None:
-    """Raise for one class, whose softmax is 1 whatever the logit: nothing would be learned."""
+    """Raises ValueError for a single class, whose softmax is constant."""
     if classes < 2:
         raise ValueError(
             f"{name}: expected at least 2 classes in the last axis, got {classes}; for one logit "
@@ -59,25 +58,24 @@ def expect_classes(name: str, classes: int) -> None:
 
 
 def shown(values: Array, where: Mask) -> Array:
-    """`values`, and 0 at masked elements."""
+    """`values` with 0 at masked elements."""
     return values if where is None else jnp.where(where, values, 0)
 
 
 def masked(loss: Array, where: Mask) -> Array | Weighted:
-    """The loss weighted by the mask; the array itself without one."""
+    """The loss weighted by the mask; unchanged without one."""
     return loss if where is None else Weighted(shown(loss, where), where.astype(loss.dtype))
 
 
 def magnitude(x: Array) -> Array:
-    """|x| with derivative 0 at 0, where that of jnp.abs is 1."""
+    """|x| with derivative 0 at 0; that of jnp.abs is 1."""
     return x * jnp.sign(x)
 
 
 def mean_of_example(values: Float[Array, "batch *features"], where: Mask) -> Array | Weighted:
-    """The mean over all axes but the first.
+    """Mean over all axes but the first; with a mask, over what counts, weighted by its size.
 
-    With a mask it is that of the elements that count, weighted by their number: the mean over a
-    batch is then the mean over all elements that count.
+    The mean over a batch is then the mean over all elements that count.
     """
     flat = shown(values, where).reshape(values.shape[0], math.prod(values.shape[1:]))
     if where is None:
@@ -87,24 +85,24 @@ def mean_of_example(values: Float[Array, "batch *features"], where: Mask) -> Arr
 
 
 def weighted(q: Array, cost: Array) -> Array:
-    """q cost, where an infinite cost of weight 0 is nothing; the derivatives are exact for both."""
+    """q cost, with 0 * inf = 0 and exact derivatives by q and cost."""
     return q * jnp.where((q == 0) & jnp.isinf(cost), 0, cost)
 
 
 def smoothed(loss: Array, smooth: Array, label_smoothing: Scalar) -> Array:
-    """(1 - a) loss + a smooth; an infinite loss stays so."""
+    """(1 - a) loss + a smooth; an infinite loss stays infinite."""
     a = jnp.asarray(label_smoothing, loss.dtype)
     return loss + a * jnp.where(jnp.isfinite(loss), smooth - loss, 0)
 
 
 def is_zero(value: Scalar) -> bool:
-    """Whether a term is known, while tracing, to have no part in the loss."""
+    """Whether a coefficient is a Python 0, so that its term can be skipped at trace time."""
     return isinstance(value, (int, float)) and value == 0
 
 
 def kept_rows(labels: Array, ignore_index: int | None, where: Mask) -> Mask:
-    """The rows whose label is not the ignored one and that `where` does not hide."""
+    """The mask of rows that count: `where` and not the ignored label."""
     if ignore_index is None:
         return where
-    kept = indices(labels) != ignore_index  # -100 is no number for unsigned labels
+    kept = indices(labels) != ignore_index  # int32, since -100 does not exist for unsigned labels
     return kept if where is None else kept & where

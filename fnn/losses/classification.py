@@ -1,4 +1,4 @@
-"""Losses of classes, from logits: cross-entropies, focal losses, hinges."""
+"""Classification losses from logits: cross-entropies, focal losses, hinge losses."""
 
 import jax
 import jax.numpy as jnp
@@ -40,22 +40,21 @@ def cross_entropy(
         l = -sum_c q_c log softmax(z)_c + b (log sum_c exp z_c)^2,    q = (1 - a) onehot(y) + a / C
 
     Args:
-      logits: z, unnormalized log-probabilities. A class at -inf is impossible: it is left out of
-        the smoothing, and costs infinity only where it is the target.
+      logits: z, unnormalized log-probabilities. A class at -inf is excluded from the smoothing, and
+        has infinite loss only as the target.
       targets: integer labels in [0, C) of shape (*batch,), or probabilities (*batch, C).
       label_smoothing: a, in [0, 1]; may be traced.
       class_weights: w, of shape (C,), at least 0: a row of label y has weight w_y in the mean, as
         with PyTorch's reduction="mean". The smoothing term is then sum_c w_c log softmax(z)_c over
-        C w_y. Probabilities p have weight sum_c w_c p_c, so that one-hot ones agree with labels,
-        where PyTorch divides by the number of rows.
-      z_loss: b, keeps the logits from drifting; 1e-4 in PaLM. May be traced.
+        C w_y. Rows of probabilities p have weight sum_c w_c p_c, so that one-hot ones agree with
+        labels; PyTorch divides by the number of rows.
+      z_loss: b, keeps log sum exp z near 0; 1e-4 in PaLM. May be traced.
       ignore_index: a label whose rows have weight 0, in or outside of [0, C), such as -100.
-      where: which rows count, of shape (*batch,); the others have weight 0.
+      where: mask of the rows, (*batch,); True counts.
 
-    Returns: float of shape (*batch,), at least 0, in nats; statistics in at least float32. With
-      `class_weights`, `ignore_index` or `where`, a Weighted of these and the weights of the rows.
-    Raises: ValueError if the shapes do not fit, or for ignore_index with probabilities. A label
-      out of range gives NaN, never the loss of another class.
+    Returns: float of shape (*batch,), at least 0, in nats, at least float32; a Weighted with
+      `class_weights`, `ignore_index` or `where`. NaN for a label out of range.
+    Raises: ValueError for inconsistent shapes, and for ignore_index with probabilities.
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7 (smoothing); Chowdhery et al. 2022,
       arXiv:2204.02311, section 5 (z-loss).
 
@@ -71,37 +70,39 @@ def cross_entropy(
     if _is_labels(targets):
         loss = cost_at(z, targets)
     else:
-        loss = _over(weighted(_reweighted(targets, class_weights), costs(z)).sum(axis=-1), weights)
+        loss = _per_weight(
+            weighted(_reweighted(targets, class_weights), costs(z)).sum(axis=-1), weights
+        )
     if not is_zero(label_smoothing):
         smooth = weighted(_reweighted(_uniform(z), class_weights), costs(z)).sum(axis=-1)
-        loss = smoothed(loss, _over(smooth, weights), label_smoothing)
+        loss = smoothed(loss, _per_weight(smooth, weights), label_smoothing)
     if not is_zero(z_loss):
         loss = loss + jnp.asarray(z_loss, z.dtype) * jnp.square(log_total(z))
-    return _of_rows(loss, weights, kept)
+    return _weighted_rows(loss, weights, kept)
 
 
 def _row_weights(class_weights: Array | None, targets: Array, z: Array) -> Array | None:
-    """The weight of each row by its target; None without class weights."""
+    """The weight of each row, from its target; None without class weights."""
     if class_weights is None:
         return None
     w = class_weights.astype(z.dtype)
-    if _is_labels(targets):  # labels out of range are left to `logit_at`
+    if _is_labels(targets):  # `logit_at` gives NaN for labels out of range
         return jnp.take(w, indices(targets), mode="clip")
     return _reweighted(targets, w).sum(axis=-1)
 
 
-def _over(loss: Array, weights: Array | None) -> Array:
+def _per_weight(loss: Array, weights: Array | None) -> Array:
     return loss if weights is None else per_weight(loss, weights)
 
 
-def _of_rows(loss: Array, weights: Array | None, kept: Mask) -> Array | Weighted:
+def _weighted_rows(loss: Array, weights: Array | None, kept: Mask) -> Array | Weighted:
     if weights is None:
         return masked(loss, kept)
     return Weighted(shown(loss, kept), shown(weights, kept))
 
 
 def _uniform(z: Array) -> Array:
-    """Equal probabilities of all classes that are not at -inf."""
+    """The uniform distribution over the classes that are not at -inf."""
     possible = (~jnp.isneginf(z)).astype(z.dtype)
     return possible / jnp.maximum(possible.sum(axis=-1, keepdims=True), 1)
 
@@ -114,7 +115,7 @@ def _is_labels(targets: Array) -> bool:
 def _rows(
     name: str, logits: Array, targets: Array, ignore_index: int | None, where: Mask
 ) -> tuple[Array, Array, Mask]:
-    """Logits in at least float32 and targets, both 0 in masked rows, and which rows count."""
+    """Logits in at least float32 and targets, both 0 in masked rows, and the mask of the rows."""
     rows = logits.shape[:-1]
     expect_classes(name, logits.shape[-1])
     expect_mask(name, where, rows)
@@ -172,19 +173,18 @@ def binary_cross_entropy(
     positive_weight: Scalar = 1.0,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """Cross-entropy of a sigmoid, one yes-or-no question per element.
+    """Cross-entropy of a sigmoid, for one binary label per element.
 
         l = w q log(1 + exp(-z)) + (1 - q) log(1 + exp(z)),    q = (1 - a) y + a / 2
 
     Args:
-      logits: z, the log-odds of a yes.
-      targets: y in [0, 1], of the same shape; bool and integer are taken as 0 and 1.
+      logits: z, the log-odds of the positive class.
+      targets: y in [0, 1], of the same shape; bools and integers are cast.
       label_smoothing: a, in [0, 1]; may be traced.
-      positive_weight: w, what a missed yes costs against a false one; may be traced.
-      where: which elements count, of the same shape; the others have weight 0.
+      positive_weight: w, the weight of positive examples; may be traced.
+      where: mask of the same shape; True counts.
 
-    Returns: float of the shape of the logits, at least 0, in nats; finite for finite logits. With
-      `where`, a Weighted.
+    Returns: float of the same shape, at least 0, in nats; a Weighted with `where`.
     Raises: ValueError if the shapes differ.
 
     >>> f"{binary_cross_entropy(jnp.array([0.0]), jnp.array([1.0]))[0]:.4f}"   # log 2
@@ -207,15 +207,15 @@ def focal(
     ignore_index: int | None = None,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """Cross-entropy with less weight on what is already right.
+    """Focal loss: cross-entropy that down-weights well-classified examples.
 
         l = -sum_c y_c (1 - p_c)^gamma log p_c,    p = softmax(z)
 
     Args:
-      logits, targets, class_weights, ignore_index, where: as of `cross_entropy`.
-      gamma: at least 0; 0 is the cross-entropy. May be traced. All peers take 2.
+      logits, targets, class_weights, ignore_index, where: as in `cross_entropy`.
+      gamma: at least 0; 0 is the cross-entropy. May be traced. All peers use 2.
 
-    Returns, Raises: as of `cross_entropy`.
+    Returns, Raises: as in `cross_entropy`.
     Source: Lin et al. 2017, arXiv:1708.02002, equation 4, for many classes.
 
     >>> f"{focal(jnp.zeros((1, 2)), jnp.array([0]))[0]:.4f}"   # (1 - 1/2)^2 log 2
@@ -226,18 +226,18 @@ def focal(
     weights = _row_weights(class_weights, targets, z)
     if _is_labels(targets):
         cost = cost_at(z, targets)
-        return _of_rows(_share_missed(cost, gamma) * cost, weights, kept)
+        return _weighted_rows(_focus(cost, gamma) * cost, weights, kept)
     q, cost = _reweighted(targets, class_weights), costs(z)
     cost = jnp.where((q == 0) & jnp.isinf(cost), 0, cost)
-    loss = (q * _share_missed(cost, gamma) * cost).sum(axis=-1)
-    return _of_rows(_over(loss, weights), weights, kept)
+    loss = (q * _focus(cost, gamma) * cost).sum(axis=-1)
+    return _weighted_rows(_per_weight(loss, weights), weights, kept)
 
 
-def _share_missed(cost: Array, gamma: Scalar) -> Array:
-    """(1 - p)^gamma for cost = -log p; the derivative is 0 at p = 0 and p = 1."""
-    certain = (cost <= 0) | jnp.isinf(cost)  # there the powers' derivatives meet 0 * inf
-    missed = -jnp.expm1(-jnp.where(certain, 1, cost))
-    power = jnp.exp(jnp.asarray(gamma, cost.dtype) * jnp.log(missed))
+def _focus(cost: Array, gamma: Scalar) -> Array:
+    """(1 - p)^gamma for cost = -log p, with derivative 0 at p = 0 and p = 1."""
+    certain = (cost <= 0) | jnp.isinf(cost)  # where the derivative of the power is 0 * inf
+    rest = -jnp.expm1(-jnp.where(certain, 1, cost))
+    power = jnp.exp(jnp.asarray(gamma, cost.dtype) * jnp.log(rest))
     return jnp.where(certain, jnp.isinf(cost).astype(cost.dtype), power)
 
 
@@ -250,18 +250,18 @@ def binary_focal(
     alpha: Scalar | None = None,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """Binary cross-entropy with less weight on what is already right.
+    """Binary focal loss: cross-entropy that down-weights well-classified examples.
 
         l = alpha y (1 - p)^gamma log(1 + exp(-z)) + (1 - alpha) (1 - y) p^gamma log(1 + exp(z))
         p = sigmoid(z)
 
     Args:
-      logits, targets, where: as of `binary_cross_entropy`.
-      gamma: at least 0; 0 is the cross-entropy. May be traced. All peers take 2.
-      alpha: share of the weight that a yes gets, in [0, 1]; may be traced. With None both sides
-        have weight 1, as in Keras and Optax; the paper and torchvision take 0.25.
+      logits, targets, where: as in `binary_cross_entropy`.
+      gamma: at least 0; 0 is the cross-entropy. May be traced. All peers use 2.
+      alpha: weight of the positive class, in [0, 1]; may be traced. None gives both classes weight
+        1, as Keras and Optax do; the paper and torchvision use 0.25.
 
-    Returns, Raises: as of `binary_cross_entropy`.
+    Returns, Raises: as in `binary_cross_entropy`.
     Source: Lin et al. 2017, arXiv:1708.02002, equation 5.
 
     >>> f"{binary_focal(jnp.array([0.0]), jnp.array([1.0]))[0]:.4f}"   # (1 - 1/2)^2 log 2
@@ -269,12 +269,12 @@ def binary_focal(
     """
     z, y = aligned("binary_focal", logits, targets, where)
     gamma = jnp.asarray(gamma, z.dtype)
-    yes, no = jax.nn.softplus(-z), jax.nn.softplus(z)  # -log p, -log(1 - p)
-    # p^gamma from log p stays exact where p rounds to 0; 0 times an infinite logit would be NaN.
-    missed_yes, missed_no = (jnp.exp(-gamma * jnp.minimum(c, 1e30)) for c in (no, yes))
-    share = 1.0 if alpha is None else jnp.asarray(alpha, z.dtype)
-    other = 1.0 if alpha is None else 1 - share
-    loss = weighted(share * y, missed_yes * yes) + weighted(other * (1 - y), missed_no * no)
+    positive, negative = jax.nn.softplus(-z), jax.nn.softplus(z)  # -log p, -log(1 - p)
+    # From log p, which is accurate where p rounds to 0; finite, since 0 * inf would be NaN.
+    focus, other_focus = (jnp.exp(-gamma * jnp.minimum(c, 1e30)) for c in (negative, positive))
+    a = 1.0 if alpha is None else jnp.asarray(alpha, z.dtype)
+    b = 1.0 if alpha is None else 1 - a
+    loss = weighted(a * y, focus * positive) + weighted(b * (1 - y), other_focus * negative)
     return masked(loss, where)
 
 
@@ -284,14 +284,14 @@ def hinge(
     *,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """max(0, 1 - s) with s the score of the right side: nothing is gained beyond a margin of 1.
+    """max(0, 1 - s y), for labels y of -1 and 1.
 
     Args:
-      scores: positive for a yes.
-      targets: a yes is above 0, a no is not: bools, 0 and 1, or -1 and 1; of the same shape.
-      where: which elements count, of the same shape; the others have weight 0.
+      scores: s, positive for the positive class.
+      targets: the same shape; positive above 0: bools, 0 and 1, or -1 and 1.
+      where: mask of the same shape; True counts.
 
-    Returns: float of the shape of the scores, at least 0; with `where`, a Weighted.
+    Returns: float of the same shape, at least 0; a Weighted with `where`.
     Raises: ValueError if the shapes differ.
     Source: Cortes & Vapnik 1995, Support-vector networks.
 
@@ -312,9 +312,9 @@ def squared_hinge(
     *,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """The square of `hinge`, which has no kink.
+    """The square of `hinge`, which is differentiable.
 
-    Args, Returns, Raises: as of `hinge`.
+    Args, Returns, Raises: as in `hinge`.
 
     >>> squared_hinge(jnp.array([0.5]), jnp.array([1])).tolist()
     [0.25]
@@ -329,15 +329,16 @@ def multiclass_hinge(
     ignore_index: int | None = None,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """max(0, 1 + max_{c != y} s_c - s_y): the right class must lead by 1.
+    """max(0, 1 + max_{c != y} s_c - s_y): a margin of 1 between the label and other classes.
 
     Args:
-      scores: s, one for each class.
+      scores: s, one per class.
       labels: y, integers in [0, C) of shape (*batch,).
-      ignore_index, where: as of `cross_entropy`.
+      ignore_index, where: as in `cross_entropy`.
 
-    Returns: float of shape (*batch,), at least 0; with `ignore_index` or `where`, a Weighted.
-    Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
+    Returns: float of shape (*batch,), at least 0; a Weighted with `ignore_index` or `where`. NaN
+      for a label out of range.
+    Raises: ValueError for inconsistent shapes.
     Source: Crammer & Singer 2001, On the algorithmic implementation of multiclass kernel-based
       vector machines; as Keras and Optax. PyTorch's multi_margin_loss sums over the classes
       instead (Weston & Watkins 1999).

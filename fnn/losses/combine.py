@@ -1,4 +1,4 @@
-"""Several outputs with a loss for each."""
+"""Losses of models with several outputs."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -10,24 +10,23 @@ from fnn.types import Terms, Weighted
 
 
 def combine(terms: Mapping[str, Any]) -> Callable[[Any, Any], Terms]:
-    """The sum of the losses of several outputs, for a model with several heads.
+    """The weighted sum of one loss per output, for models with several heads.
 
         l = sum_k c_k sum_i(w_ki v_ki) / sum_i w_ki
 
-    Each term is a mean over what counts in it: a box that only some examples have is not diluted by
-    the others, however the batch is cut into microbatches, devices or batches of an evaluation. The
-    metrics of steps and evaluations have each term under its name, without its coefficient.
+    Each term is a mean over its own weights, independent of the split into microbatches, devices
+    and batches. The metrics contain each term under its name, without its coefficient.
 
     Args:
-      terms: {name: (loss, c)}. The loss is given `outputs[name]` and `targets[name]`, either may be
-        any pytree; it returns an array, or a `Weighted` where it has masks, which travel in the
-        targets. Its weights may depend on the targets, not on the parameters. c may be traced.
+      terms: {name: (loss, c)}. The loss takes the pytrees `outputs[name]` and `targets[name]` and
+        returns an array or, with masks from the targets, a `Weighted`, whose weights may not depend
+        on the parameters. c is a scalar, which may be traced.
 
-    Returns: a loss of dicts of outputs and targets, which returns `Terms`. A term without any
-      weight in the batch is 0.
-    Raises: ValueError for no terms, a name that the metrics use ('loss', 'lr', ...), a coefficient
-      that is not a scalar, and at trace time for outputs or targets without one of the names.
-    Source: Caruana 1997, "Multitask learning". Keras takes `loss=` and `loss_weights=` of outputs.
+    Returns: a loss of dicts of outputs and targets, which returns `Terms`. A term without weight in
+      the batch is 0.
+    Raises: ValueError for no terms, a reserved name ('loss', 'lr', ...), a coefficient that is not
+      a scalar, and at trace time for missing outputs or targets.
+    Source: Caruana 1997, "Multitask learning". As `loss=` and `loss_weights=` of Keras.
 
     >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.nn import parallel

@@ -1,4 +1,4 @@
-"""Losses of embeddings, by the angles or the distances between them."""
+"""Losses of embeddings: cosine, triplet and contrastive."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from fnn.losses._logits import costs
 from fnn.types import Scalar, Weighted
 
 Embeddings = Float[Array, "batch features"]
-Others = Float[Array, "..."]  # of the same shape
+Others = Float[Array, "..."]  # the same shape
 PerExample = Float[Array, " batch"] | Weighted
-Rows = Mask  # which examples count, (batch,)
+Rows = Mask  # of the examples, (batch,)
 
 
 def cosine(
@@ -23,14 +23,14 @@ def cosine(
     *,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """1 - cos(prediction, target), the angle being over the last axis.
+    """1 - cosine similarity of prediction and target over the last axis.
 
     Args:
       predictions, targets: the same shape.
-      where: which elements count, of the same shape; all if None.
+      where: mask of the same shape; True counts.
 
-    Returns: float of shape (*batch,), in [0, 2]; 1, with gradient 0, for a vector of zeros. With
-      `where`, a Weighted: rows without an element that counts have weight 0.
+    Returns: float of shape (*batch,), in [0, 2]; 1, with gradient 0, for a vector of zeros. A
+      Weighted with `where`: rows that are masked entirely have weight 0.
     Raises: ValueError if the shapes differ.
 
     >>> cosine(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 5.0]])).tolist()
@@ -56,17 +56,17 @@ def triplet(
     *,
     margin: Scalar = 1.0,
 ) -> Float[Array, "*batch"]:
-    """max(0, |a - p| - |a - n| + margin): the positive must be nearer by the margin.
+    """max(0, |a - p| - |a - n| + margin): the positive is nearer than the negative by the margin.
 
     Args:
-      anchors, positives, negatives: a, p, n, of one shape. In a recipe, where a loss takes
-        predictions and targets: lambda z, _: triplet(*z).
+      anchors, positives, negatives: a, p, n, of the same shape. In a recipe: lambda z, _:
+        triplet(*z).
       margin: in the unit of the embeddings; may be traced.
 
     Returns: float of shape (*batch,), at least 0. A distance of 0 has gradient 0.
     Raises: ValueError if the shapes differ.
     Source: Schroff, Kalenichenko & Philbin 2015, arXiv:1503.03832, equation 3. Deviates: distances,
-      not their squares, as PyTorch and Optax, which also take a margin of 1.
+      not their squares, and a margin of 1, as in PyTorch and Optax.
 
     >>> triplet(jnp.array([[0.0]]), jnp.array([[2.0]]), jnp.array([[2.5]])).tolist()
     [0.5]
@@ -84,21 +84,19 @@ def _distance(a: Array, b: Array) -> Array:
 def nt_xent(
     a: Embeddings, b: Others, *, temperature: Scalar = 0.1, where: Rows = None
 ) -> PerExample:
-    """Cross-entropy of finding each example's other view among all views of the batch.
+    """NT-Xent: cross-entropy of identifying an example's other view among all views of the batch.
 
         l(i, j) = -log(exp(s_ij / t) / sum_{k != i} exp(s_ik / t)),    s = cosine similarity
 
-    An example's loss is the mean over its two views, i in a with j in b and the other way round;
-    the 2 (batch - 1) views of the other examples are the negatives.
+    An example's loss is the mean over its two views, (i in a, j in b) and (i in b, j in a); the
+    2 (batch - 1) views of the other examples are the negatives.
 
     Args:
-      a, b: two views of each example, (batch, features). In a recipe, where a loss takes
-        predictions and targets: lambda z, _: nt_xent(*z).
-      temperature: t, above 0; may be traced. SimCLR's best on ImageNet (table 5); Optax has 0.07.
-      where: which examples count; the others are nobody's negatives.
+      a, b: two views of each example, (batch, features). In a recipe: lambda z, _: nt_xent(*z).
+      temperature: t, above 0; may be traced. The default is SimCLR's; Optax uses 0.07.
+      where: mask of the examples; masked ones are not negatives either.
 
-    Returns: float of shape (batch,), at least 0; the same for a and b exchanged. A Weighted with
-      `where`.
+    Returns: float of shape (batch,), at least 0, symmetric in a and b. A Weighted with `where`.
     Raises: ValueError if the shapes differ.
     Source: Chen et al. 2020, arXiv:2002.05709, equation 1 (SimCLR).
 
@@ -111,7 +109,7 @@ def nt_xent(
     itself = jnp.eye(2 * batch, dtype=bool)
     possible = ~itself if kept is None else ~itself & jnp.tile(kept, 2)[None]
     cost = costs(jnp.where(possible, similarity, -jnp.inf))
-    cost = cost.reshape(2, batch, 2, batch)  # of the two views, by those of each example
+    cost = cost.reshape(2, batch, 2, batch)  # (view, example, other view, other example)
     return masked(0.5 * (jnp.diagonal(cost[0, :, 1]) + jnp.diagonal(cost[1, :, 0])), kept)
 
 
@@ -123,21 +121,21 @@ def sigmoid_contrastive(
     bias: Scalar = -10.0,
     where: Rows = None,
 ) -> PerExample:
-    """For each pair of the batch, the yes-or-no question whether the two belong together.
+    """SigLIP: binary cross-entropy of whether two embeddings of the batch are of the same example.
 
         l_ij = log(1 + exp(-y_ij (scale s_ij + bias))),    s = cosine similarity
         y_ij = 1 for i = j, and -1 otherwise
 
-    An example's loss is the mean of its row and its column of l, each summed.
+    An example's loss is the mean of the sums of its row and its column of l.
 
     Args:
       a, b: two embeddings of each example, such as of an image and its text, (batch, features).
-      scale, bias: of the logits; learned in the paper, from these values on, the scale by its
-        logarithm. May be traced.
-      where: which examples count; the others are in nobody's pairs.
+      scale, bias: of the logits; may be traced. The paper learns bias and log scale from these
+        initial values.
+      where: mask of the examples; masked ones are in no pair.
 
-    Returns: float of shape (batch,), at least 0; the same for a and b exchanged. The mean over the
-      batch is that of the paper. A Weighted with `where`.
+    Returns: float of shape (batch,), at least 0, symmetric in a and b. The mean over the batch is
+      the loss of the paper. A Weighted with `where`.
     Raises: ValueError if the shapes differ.
     Source: Zhai et al. 2023, arXiv:2303.15343, algorithm 1 (SigLIP).
 
@@ -154,7 +152,7 @@ def sigmoid_contrastive(
 
 
 def _views(name: str, a: Array, b: Array, where: Rows) -> tuple[Array, Rows]:
-    """Both as one array (2 batch, features) of unit vectors; hidden ones are 0."""
+    """Both as unit vectors in one array, (2 batch, features), with 0 for masked examples."""
     expect_same_shape(name, a, b)
     expect_mask(name, where, a.shape[:1])
     both = jnp.concatenate([a, b]).astype(at_least_float32(a))

@@ -1,4 +1,4 @@
-"""Divergences between the distribution that logits give and one that is given."""
+"""Divergences between the softmax of logits and a target distribution."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,20 +23,19 @@ def kl_divergence(
     *,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """Kullback-Leibler divergence of the softmax of logits from the targets.
+    """Kullback-Leibler divergence KL(p | q) of targets p from the softmax q of logits.
 
         l = sum_c p_c (log p_c - log q_c),    q = softmax(z)
 
     Args:
-      logits: z, or log-probabilities: the softmax leaves them as they are.
-      targets: p, probabilities, of the same shape; a class of probability 0 costs nothing, even at
-        a logit of -inf.
-      where: which rows count, of shape (*batch,).
+      logits: z; log-probabilities are a special case.
+      targets: p, probabilities of the same shape; the term of a class with p = 0 is 0, even at a
+        logit of -inf.
+      where: mask of the rows, (*batch,); True counts.
 
-    Returns: float of shape (*batch,), in nats; 0 if and only if p = q, up to rounding. The
-      cross-entropy less the entropy of the targets. As PyTorch's kl_div(log q, p). A Weighted
-      with `where`.
-    Raises: ValueError if the shapes do not fit.
+    Returns: float of shape (*batch,), at least 0 up to rounding, in nats, as PyTorch's
+      kl_div(log q, p). A Weighted with `where`.
+    Raises: ValueError for inconsistent shapes.
     Source: Kullback & Leibler 1951, On information and sufficiency.
 
     >>> f"{kl_divergence(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]))[0]:.4f}"   # log 2
@@ -53,14 +52,13 @@ def jensen_shannon(
     *,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """Mean divergence of two distributions from their mean.
+    """Jensen-Shannon divergence: mean divergence of two distributions from their mean.
 
         l = KL(p | m) / 2 + KL(q | m) / 2,    q = softmax(z),    m = (p + q) / 2
 
-    Args: as of `kl_divergence`.
-    Returns: float of shape (*batch,), in nats, in [0, log 2]; the same for p and q exchanged. A
-      Weighted with `where`.
-    Raises: ValueError if the shapes do not fit.
+    Args, Raises: as in `kl_divergence`.
+    Returns: float of shape (*batch,), in nats, in [0, log 2], symmetric in p and q. A Weighted with
+      `where`.
     Source: Lin 1991, Divergence measures based on the Shannon entropy, equation 3.9.
 
     >>> f"{jensen_shannon(jnp.array([[0.0, -jnp.inf]]), jnp.array([[0.0, 1.0]]))[0]:.4f}"   # log 2

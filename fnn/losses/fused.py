@@ -1,18 +1,19 @@
-"""Cross-entropy fused with the projection that makes its logits, for many classes.
+"""Cross-entropy fused with the projection to its logits, for many classes.
 
-N rows, D features, V classes; C rows in a chunk, M chunks. The logits of one chunk exist at a time,
-forward and backward: memory O(C V) in place of O(N V), for one product (C, D) x (D, V) more.
+N rows, D features, V classes; M chunks of C rows. Only the logits of one chunk exist at a time, in
+the forward and the backward pass: memory O(C V) instead of O(N V), for one recomputed product.
 """
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
-from fnn.autodiff import linear_call, varying_like
+from fnn.autodiff import LinearFunction, linear_call, varying_like
 from fnn.dtypes import at_least_float32, indices
 from fnn.expect import within
 from fnn.losses._elements import (
@@ -29,6 +30,8 @@ from fnn.losses._logits import logit_at, split_total
 from fnn.types import Scalar, Weighted
 from fnn.xla import Dim, is_symbolic
 
+Rows = tuple[Array, ...]  # arrays with one first axis: the rows, or those of a chunk
+
 
 @within(label_smoothing="[0, 1]", z_loss="[0, inf)")
 def fused_cross_entropy(
@@ -43,22 +46,20 @@ def fused_cross_entropy(
     ignore_index: int | None = None,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """`cross_entropy(x kernel + bias, labels)` whose memory does not hold the logits.
+    """`cross_entropy(x kernel + bias, labels)` without materializing all logits.
 
     Args:
-      x: what the projection is fed with, (*batch, features). In a recipe, the model returns it
-        together with the kernel: lambda p, y: fused_cross_entropy(p['x'], p['kernel'], y).
-      kernel, bias: of the projection, (features, classes) and (classes,); no bias if None. The
-        logits are float32 at least, also of bfloat16 x and kernel, where a plain projection rounds.
+      x: input of the projection, (*batch, features). In a recipe, the model returns it with the
+        kernel: lambda p, y: fused_cross_entropy(p['x'], p['kernel'], y).
+      kernel, bias: of the projection, (features, classes) and (classes,). The logits are at least
+        float32, also for bfloat16 x and kernel, where a plain projection rounds.
       labels: integers in [0, classes) of shape (*batch,).
-      chunk_rows: rows whose logits exist at the same time: chunk_rows * classes * 4 bytes. Fewer
-        save memory, until the products of a chunk are too small for the device.
-      label_smoothing, z_loss, ignore_index, where: as of `cross_entropy`.
+      chunk_rows: rows per chunk, whose logits take chunk_rows * classes * 4 bytes.
+      label_smoothing, z_loss, ignore_index, where: as in `cross_entropy`.
 
-    Returns: float of shape (*batch,), at least 0, in nats; a Weighted as of `cross_entropy`.
-    Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
+    Returns, Raises: as in `cross_entropy`.
     Source: the idea of Wijmans et al. 2024, arXiv:2411.09009 (cut cross-entropy), over chunks of
-      rows, which keep each device's rows where they are.
+      rows, so that sharded rows stay on their devices.
 
     >>> x, kernel = jnp.ones((3, 2)), jnp.zeros((2, 4))
     >>> losses = fused_cross_entropy(x, kernel, jnp.array([0, 1, 3]), chunk_rows=2)
@@ -82,7 +83,7 @@ def fused_cross_entropy(
 
 
 def _mean_logit(x: Array, kernel: Array, bias: Array | None) -> Array:
-    """The mean of a row's possible logits, (N,): from the mean column of the kernel."""
+    """The mean of each row's finite logits, (N,), from the mean column of the kernel."""
     dtype = at_least_float32(x)
     if bias is None:
         return x.astype(dtype) @ kernel.mean(axis=1, dtype=dtype)
@@ -93,10 +94,12 @@ def _mean_logit(x: Array, kernel: Array, bias: Array | None) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
-def _cost_and_total(x, kernel, bias, labels, chunk_rows):
+def _cost_and_total(
+    x: Array, kernel: Array, bias: Array | None, labels: Array, chunk_rows: int
+) -> Rows:
     """-log softmax of the label, and log sum exp of the logits as log_sum and top; each (N,)."""
 
-    def chunk(rows):
+    def chunk(rows: Rows) -> Rows:
         x, labels = rows
         z = _logits(x, kernel, bias)  # (C, V)
         log_sum, top = split_total(z)
@@ -107,27 +110,27 @@ def _cost_and_total(x, kernel, bias, labels, chunk_rows):
 
 
 @_cost_and_total.defjvp
-def _cost_and_total_jvp(chunk_rows, primals, tangents):
+def _cost_and_total_jvp(chunk_rows: int, primals: Any, tangents: Any) -> tuple[Rows, Rows]:
     cost, log_sum, top = _cost_and_total(*primals, chunk_rows)
-    there, back = _derivative(chunk_rows)
-    dcost, dtotal = linear_call(there, back, (*primals, log_sum, top), tangents[:3])
+    forward, backward = _derivative(chunk_rows)
+    dcost, dtotal = linear_call(forward, backward, (*primals, log_sum, top), tangents[:3])
     return (cost, log_sum, top), (dcost, dtotal, jnp.zeros_like(top))
 
 
-@functools.cache  # made once: JAX finds what it has compiled by the identity of the function
-def _derivative(chunk_rows: int):
-    """By x, kernel and bias, and the transpose: the backward pass."""
+@functools.cache  # JAX caches compiled programs by the identity of these functions
+def _derivative(chunk_rows: int) -> tuple[LinearFunction, LinearFunction]:
+    """The derivative by x, kernel and bias, and its transpose, the backward pass."""
     return functools.partial(_tangents, chunk_rows), functools.partial(_cotangents, chunk_rows)
 
 
-def _tangents(chunk_rows, saved, tangents):
+def _tangents(chunk_rows: int, saved: Any, tangents: Any) -> Rows:
     x, kernel, bias, labels, log_sum, top = saved
     dx, dkernel, dbias = tangents
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # for second derivatives
-    def chunk(rows):
+    def chunk(rows: Rows) -> Rows:
         x, dx, labels, log_sum, top = rows
-        p = _probabilities(_logits(x, kernel, bias), log_sum, top)  # (C, V), once more
+        p = _probabilities(_logits(x, kernel, bias), log_sum, top)  # (C, V), recomputed
         dz = _logits(x, dkernel, dbias) + _product(dx, kernel)
         dtotal = (p * dz).sum(axis=1)
         return dtotal - logit_at(dz, labels), dtotal
@@ -136,24 +139,24 @@ def _tangents(chunk_rows, saved, tangents):
     return _join(lax.map(chunk, chunks), x.shape[0])
 
 
-def _cotangents(chunk_rows, saved, cotangents):
+def _cotangents(chunk_rows: int, saved: Any, cotangents: Any) -> Any:
     x, kernel, bias, labels, log_sum, top = saved
     rows = (x, labels, log_sum, top, *cotangents)
     classes = jnp.arange(kernel.shape[1], dtype=jnp.int32)[None]
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def chunk(rows):
+    def chunk(rows: Rows) -> tuple[tuple[Array, Array], Array]:
         x, labels, log_sum, top, dcost, dtotal = rows
-        p = _probabilities(_logits(x, kernel, bias), log_sum, top)  # (C, V), once more
+        p = _probabilities(_logits(x, kernel, bias), log_sum, top)  # (C, V), recomputed
         at_label = labels[:, None] == classes
         dz = (dcost + dtotal)[:, None] * p - jnp.where(at_label, dcost[:, None], 0)
         narrow = dz.astype(x.dtype)
-        by_kernel, by_bias = _product(x.T, narrow), dz.sum(axis=0)
-        return (by_kernel, by_bias), _product(narrow, kernel.T).astype(x.dtype)
+        dkernel, dbias = _product(x.T, narrow), dz.sum(axis=0)
+        return (dkernel, dbias), _product(narrow, kernel.T).astype(x.dtype)
 
-    def add(sums, rows):
-        of_chunk, dx = chunk(rows)
-        return jax.tree.map(jnp.add, sums, of_chunk), dx
+    def add(sums: Any, rows: Rows) -> tuple[Any, Array]:
+        grads, dx = chunk(rows)
+        return jax.tree.map(jnp.add, sums, grads), dx
 
     start = (jnp.zeros(kernel.shape, log_sum.dtype), jnp.zeros(kernel.shape[1], log_sum.dtype))
     start = varying_like(start, cotangents)
@@ -175,16 +178,15 @@ def _logits(x: Array, kernel: Array, bias: Array | None) -> Array:
     return z if bias is None else z + bias.astype(z.dtype)[None]
 
 
-def _split(rows, chunk_rows: int):
-    """Arrays (N, ...) to (M, C, ...), with zeros after the last row.
+def _split(rows: Any, chunk_rows: int) -> Any:
+    """Arrays (N, ...) to (M, C, ...), padded with zeros.
 
-    A chunk takes every M-th row: where the rows are sharded over devices, each holds its share of
-    every chunk.
+    A chunk has every M-th row: if the rows are sharded over devices, so is each chunk.
     """
     n = jax.tree.leaves(rows)[0].shape[0]
     chunks, size = _chunks_and_size(n, chunk_rows)
 
-    def split(leaf):
+    def split(leaf: Array) -> Array:
         padded = jnp.pad(leaf, ((0, chunks * size - n), *((0, 0),) * (leaf.ndim - 1)))
         return jnp.swapaxes(padded.reshape(size, chunks, *leaf.shape[1:]), 0, 1)
 
@@ -198,13 +200,9 @@ def _chunks_and_size(n: Dim, chunk_rows: int) -> tuple[Dim, int]:
     return chunks, math.ceil(n / chunks)
 
 
-def _join(chunks, n: Dim):
-    """What `_split` took apart."""
-
-    def join(leaf):
-        return lax.collapse(jnp.swapaxes(leaf, 0, 1), 0, 2)[:n]
-
-    return jax.tree.map(join, chunks)
+def _join(chunks: Any, n: Dim) -> Any:
+    """The inverse of `_split`."""
+    return jax.tree.map(lambda leaf: lax.collapse(jnp.swapaxes(leaf, 0, 1), 0, 2)[:n], chunks)
 
 
 def _expect_shapes(
@@ -224,5 +222,5 @@ def _expect_shapes(
     if bias is not None and bias.shape != kernel.shape[1:]:
         raise ValueError(
             f"fused_cross_entropy: expected a bias of shape {kernel.shape[1:]}, got {bias.shape}; "
-            "give one for each class"
+            "give one element per class"
         )

@@ -1,4 +1,4 @@
-"""The perceptron's criterion, whose gradient descent is Rosenblatt's rule."""
+"""The perceptron criterion, whose gradient descent is Rosenblatt's rule."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
@@ -13,18 +13,17 @@ def perceptron(
     *,
     where: Mask = None,
 ) -> Float[Array, "*batch"] | Weighted:
-    """max(0, -s) with s the score of the right side: only mistakes cost, and teach.
+    """max(0, -s y), for labels y of -1 and 1: only misclassified examples have a gradient.
 
-    With a linear score w.x + b, its gradient is the rule of 1958: nothing for what is right, and
-    -x or +x, the input itself, for what is wrong. A score of 0 counts as wrong, so that learning
-    begins from weights of 0.
+    For a linear score w.x + b the gradient is that of the perceptron rule: 0 for a correct
+    prediction, else -y x. A score of 0 counts as wrong, so that learning starts from weights of 0.
 
     Args:
-      scores: positive for a yes.
-      targets: a yes is above 0, a no is not: bools, 0 and 1, or -1 and 1; of the same shape.
-      where: which elements count, of the same shape.
+      scores: s, positive for the positive class.
+      targets: the same shape; positive above 0: bools, 0 and 1, or -1 and 1.
+      where: mask of the same shape; True counts.
 
-    Returns: float of the shape of the scores, at least 0; with `where`, a Weighted.
+    Returns: float of the same shape, at least 0; a Weighted with `where`.
     Raises: ValueError if the shapes differ.
     Source: Rosenblatt 1958, The perceptron, Psychological Review 65(6); the criterion: Bishop 2006,
       Pattern Recognition and Machine Learning, equation 4.54.
@@ -35,5 +34,5 @@ def perceptron(
     -1.0
     """
     s, y = aligned("perceptron", scores, targets, where)
-    right = jnp.where(y > 0, s, -s)
-    return masked(jnp.where(right <= 0, -right, 0), where)
+    margin = jnp.where(y > 0, s, -s)
+    return masked(jnp.where(margin <= 0, -margin, 0), where)

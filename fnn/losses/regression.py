@@ -1,4 +1,4 @@
-"""Losses of numbers: the mean over the features of each example."""
+"""Regression losses: means over the features of each example."""
 
 import math
 
@@ -17,14 +17,14 @@ PerExample = Float[Array, " batch"] | Weighted
 def mean_squared_error(
     predictions: Predictions, targets: Targets, *, where: Mask = None
 ) -> PerExample:
-    """Mean over the features of (prediction - target)^2, for each example.
+    """Mean over the features of (prediction - target)^2, per example.
 
     Args:
       predictions, targets: the same shape; the first axis is the batch.
-      where: which elements count, of the same shape; all if None.
+      where: mask of the same shape; True counts.
 
-    Returns: float of shape (batch,), at least 0. With `where`, a Weighted: the mean of the elements
-      that count, weighted by their number.
+    Returns: float of shape (batch,), at least 0. With `where`, a Weighted: the mean over the
+      elements that count, weighted by their number.
     Raises: ValueError if the shapes differ: (n, 1) against (n,) would broadcast to (n, n).
 
     >>> mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])).tolist()
@@ -37,9 +37,9 @@ def mean_squared_error(
 def mean_absolute_error(
     predictions: Predictions, targets: Targets, *, where: Mask = None
 ) -> PerExample:
-    """Mean over the features of |prediction - target|; its derivative at 0 is taken as 0.
+    """Mean over the features of |prediction - target|, with derivative 0 at 0.
 
-    Args, Returns, Raises: as of `mean_squared_error`.
+    Args, Returns, Raises: as in `mean_squared_error`.
 
     >>> mean_absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])).tolist()
     [1.0]
@@ -52,17 +52,17 @@ def mean_absolute_error(
 def huber(
     predictions: Predictions, targets: Targets, *, delta: Scalar = 1.0, where: Mask = None
 ) -> PerExample:
-    """Half the square of a small error e, and linear in a large one.
+    """Huber loss: quadratic for small errors e and linear for large ones.
 
         l = e^2 / 2                        |e| <= delta
         l = delta (|e| - delta / 2)        otherwise
 
     Args:
-      predictions, targets, where: as of `mean_squared_error`.
-      delta: where the two meet, in the unit of the targets, above 0; may be traced. All peers take
-        1. PyTorch's smooth_l1_loss with beta = delta is this divided by delta.
+      predictions, targets, where: as in `mean_squared_error`.
+      delta: threshold, in the unit of the targets, above 0; may be traced. All peers use 1.
+        PyTorch's smooth_l1_loss with beta = delta is this divided by delta.
 
-    Returns, Raises: as of `mean_squared_error`.
+    Returns, Raises: as in `mean_squared_error`.
     Source: Huber 1964, Robust estimation of a location parameter.
 
     >>> huber(jnp.array([[0.5], [3.0]]), jnp.zeros((2, 1))).tolist()
@@ -77,9 +77,9 @@ def huber(
 
 
 def log_cosh(predictions: Predictions, targets: Targets, *, where: Mask = None) -> PerExample:
-    """log cosh(prediction - target): half the square of a small error, |e| - log 2 of a large one.
+    """log cosh(prediction - target): about e^2 / 2 for small errors, |e| - log 2 for large ones.
 
-    Args, Returns, Raises: as of `mean_squared_error`.
+    Args, Returns, Raises: as in `mean_squared_error`.
     Source: Chen et al. 2019, Log hyperbolic cosine loss improves variational auto-encoder.
 
     >>> f"{log_cosh(jnp.array([1e4]), jnp.array([0.0]))[0]:.3f}"
@@ -88,7 +88,7 @@ def log_cosh(predictions: Predictions, targets: Targets, *, where: Mask = None) 
     predictions, targets = aligned("log_cosh", predictions, targets, where)
     error = predictions - targets
     small = jnp.abs(error) < 1
-    # Near 0, cosh rounds to 1 and its logarithm to 0; cosh(e) = 1 + 2 sinh(e/2)^2 does not.
+    # By cosh(e) = 1 + 2 sinh(e/2)^2, since near 0 cosh rounds to 1.
     near = jnp.log1p(2 * jnp.square(jnp.sinh(0.5 * jnp.where(small, error, 0))))
     size = jnp.abs(jnp.where(small, 1, error))
     far = size + jnp.log1p(jnp.exp(-2 * size)) - math.log(2)
@@ -99,15 +99,15 @@ def log_cosh(predictions: Predictions, targets: Targets, *, where: Mask = None) 
 def quantile(
     predictions: Predictions, targets: Targets, *, q: Scalar, where: Mask = None
 ) -> PerExample:
-    """The pinball loss, least where a share q of the targets lies below the prediction.
+    """Quantile (pinball) loss, minimal where a fraction q of the targets is below the prediction.
 
         l = max(q e, (q - 1) e),    e = target - prediction
 
     Args:
-      predictions, targets, where: as of `mean_squared_error`.
+      predictions, targets, where: as in `mean_squared_error`.
       q: the quantile, in [0, 1]; may be traced. At 0.5 the loss is half the absolute error.
 
-    Returns, Raises: as of `mean_squared_error`.
+    Returns, Raises: as in `mean_squared_error`.
     Source: Koenker & Bassett 1978, Regression quantiles.
 
     >>> quantile(jnp.array([0.0, 0.0]), jnp.array([4.0, -4.0]), q=0.75).tolist()
@@ -120,17 +120,17 @@ def quantile(
 
 
 def poisson(log_rates: Predictions, targets: Targets, *, where: Mask = None) -> PerExample:
-    """Negative log-likelihood of counts, without its constant log(count!).
+    """Poisson negative log-likelihood, without its constant log(y!).
 
         l = exp(z) - y z
 
     Args:
       log_rates: z, the logarithm of the expected count.
       targets: y, counts of at least 0, of the same shape.
-      where: which elements count, of the same shape; all if None.
+      where: mask of the same shape; True counts.
 
-    Returns: float of shape (batch,), least at z = log y, below 0 there for y > e. As in PyTorch's
-      default; Keras takes the rate instead of its logarithm.
+    Returns: float of shape (batch,), minimal at z = log y and negative there for y > e. As
+      PyTorch's default; Keras takes the rate instead of its logarithm.
     Raises: ValueError if the shapes differ.
 
     >>> poisson(jnp.array([0.0]), jnp.array([2])).tolist()
@@ -143,17 +143,17 @@ def poisson(log_rates: Predictions, targets: Targets, *, where: Mask = None) -> 
 def gaussian_nll(
     predictions: tuple[Predictions, Targets], targets: Targets, *, where: Mask = None
 ) -> PerExample:
-    """Negative log-likelihood under a normal distribution, without its constant log(2 pi) / 2.
+    """Gaussian negative log-likelihood, without its constant log(2 pi) / 2.
 
         l = (s + (y - m)^2 exp(-s)) / 2
 
     Args:
-      predictions: a pair (m, s), the mean and the logarithm of the variance, of one shape. PyTorch
-        takes the variance and clips it from below; its logarithm needs no clipping.
+      predictions: a pair (m, s) of mean and log variance, of the same shape. PyTorch takes the
+        variance, which it has to clip.
       targets: y, of the same shape.
-      where: which elements count, of the same shape; all if None.
+      where: mask of the same shape; True counts.
 
-    Returns: float of shape (batch,), below 0 for small variances.
+    Returns: float of shape (batch,), negative for small variances.
     Raises: ValueError if the shapes differ.
     Source: Nix & Weigend 1994, Estimating the mean and variance of the target distribution.
 
@@ -163,6 +163,6 @@ def gaussian_nll(
     mean, y = aligned("gaussian_nll", predictions[0], targets, where)
     s, _ = aligned("gaussian_nll", predictions[1], targets, where)
     error = y - mean
-    exact = (error == 0) & (s < -80)  # there exp(-s) overflows, and 0 times it would be NaN
+    exact = (error == 0) & (s < -80)  # where exp(-s) overflows, and 0 * inf would be NaN
     square = jnp.square(error * jnp.exp(-0.5 * jnp.where(exact, 0, s)))
     return mean_of_example(0.5 * (s + square), where)

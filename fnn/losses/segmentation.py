@@ -1,4 +1,4 @@
-"""Losses of overlap between predicted and true regions."""
+"""Segmentation losses: Dice overlap of predicted and true regions."""
 
 import math
 
@@ -31,19 +31,19 @@ def binary_dice(
     smooth: Scalar = 1.0,
     where: Mask = None,
 ) -> PerExample:
-    """One minus the Dice overlap of a predicted region and the true one.
+    """Dice loss of a predicted region: one minus its overlap with the target.
 
         l = 1 - (2 sum_i p_i y_i + s) / (sum_i p_i + sum_i y_i + s),    p = sigmoid(z)
 
     Args:
       logits: z, (batch, *pixels); the sums are over an example's pixels.
-      targets: y in [0, 1], of the same shape; bool and integer are taken as 0 and 1.
+      targets: y in [0, 1], of the same shape; bools and integers are cast.
       smooth: s, at least 0; may be traced. 1 as in Optax and the reference code of V-Net; Keras
-        takes 1e-7.
-      where: which pixels count, of the same shape; all if None.
+        uses 1e-7.
+      where: mask of the same shape; True counts.
 
-    Returns: float of shape (batch,), in [0, 1]; 0 where there is no region and none is predicted.
-      With `where`, a Weighted: examples without a pixel that counts have weight 0.
+    Returns: float of shape (batch,), in [0, 1]; 0 if both regions are empty. With `where`, a
+      Weighted: examples that are masked entirely have weight 0.
     Raises: ValueError if the shapes differ.
     Source: Milletari, Navab & Ahmadi 2016, arXiv:1606.04797, section 3. Deviates: plain sums in the
       denominator, not sums of squares, as Sudre et al. 2017, arXiv:1707.03237.
@@ -66,18 +66,19 @@ def dice(
     smooth: Scalar = 1.0,
     where: Mask = None,
 ) -> PerExample:
-    """The mean over the classes of one minus the Dice overlap, from a softmax over the last axis.
+    """Dice loss of a softmax over the last axis: mean over the classes of one minus the overlap.
 
     Args:
       logits: (batch, *pixels, classes).
       targets: integer labels in [0, classes) of shape (batch, *pixels), or probabilities of the
         shape of the logits.
-      smooth: as of `binary_dice`; a class that is absent from both costs 0 for it.
-      where: which pixels count, of shape (batch, *pixels); all if None.
+      smooth: as in `binary_dice`; makes the loss of a class that is absent from both 0.
+      where: mask of the pixels, (batch, *pixels); True counts.
 
-    Returns: float of shape (batch,), in [0, 1]; with `where`, a Weighted as of `binary_dice`.
-    Raises: ValueError if the shapes do not fit. A label out of range gives NaN.
-    Source: as of `binary_dice`.
+    Returns: float of shape (batch,), in [0, 1], or a Weighted, as in `binary_dice`; NaN for a label
+      out of range.
+    Raises: ValueError for inconsistent shapes.
+    Source: as in `binary_dice`.
 
     >>> f"{dice(jnp.array([[[99.0, 0.0], [99.0, 0.0]]]), jnp.array([[0, 0]]))[0]:.4f}"
     '0.0000'
@@ -95,7 +96,7 @@ def dice(
 
 
 def _any_pixel(where: Mask) -> Mask:
-    """Which examples have a pixel that counts."""
+    """The mask of the examples with an unmasked pixel."""
     return None if where is None else where.any(axis=tuple(range(1, where.ndim)))
 
 

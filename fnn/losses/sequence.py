@@ -9,8 +9,8 @@ from fnn.losses._elements import shown
 from fnn.losses._logits import costs, logit_at
 from fnn.xla import Dim
 
-# The log-probability of what cannot be: finite, so that differences of two of them are not NaN,
-# and so large that adding a frame's log-probability does not change it.
+# The log-probability of impossible states: finite, so that differences are not NaN, and so large
+# that adding a frame's log-probability does not change it.
 _NEVER = -1e30
 
 Lengths = Integer[Array, "..."] | None  # of shape (batch,)
@@ -24,27 +24,27 @@ def ctc(
     label_lengths: Lengths = None,
     blank: int = 0,
 ) -> Float[Array, " batch"]:
-    """Connectionist temporal classification: -log of the probability of a sequence of labels.
+    """Connectionist temporal classification (CTC): negative log-likelihood of a label sequence.
 
         l = -log sum_a prod_t softmax(z_t)[a_t]
 
-    over the alignments a, one class a frame, that give the labels when equal neighbors are merged
-    and blanks are then taken out.
+    over the alignments a, one class per frame, that become the labels when equal neighbors are
+    merged and blanks are then removed.
 
     Args:
       logits: z, (batch, frames, classes).
       labels: (batch, labels), in [0, classes) without the blank.
-      logit_lengths: frames of each example, (batch,); all if None. Later frames have no effect.
-      label_lengths: labels of each example, (batch,); all if None. Later labels may be anything.
+      logit_lengths: frames per example, (batch,); all by default. Later frames have no effect.
+      label_lengths: labels per example, (batch,); all by default. Later labels have no effect.
         In a recipe: lambda z, y: ctc(z, y['labels'], label_lengths=y['lengths']).
-      blank: the class that stands for no label. 0, as in PyTorch, Optax and Keras.
+      blank: the class for no label; 0, as in PyTorch, Optax and Keras.
 
-    Returns: float of shape (batch,), at least 0. Labels that do not fit into the frames (each needs
-      one, and equal neighbors a blank in between) cost infinity, with gradient 0; hide them with
-      jnp.where if the data has any. A label or a label length out of range gives NaN.
-    Raises: ValueError if the shapes do not fit, or for a blank that is no class.
+    Returns: float of shape (batch,), at least 0. Infinite, with gradient 0, for labels that do not
+      fit into the frames (each needs one, and equal neighbors a blank in between); mask them with
+      jnp.where. NaN for a label or label length out of range.
+    Raises: ValueError for inconsistent shapes, and for a blank outside the classes.
     Source: Graves et al. 2006, Connectionist temporal classification, section 4.1; the recursion in
-      logarithms, without rescaling.
+      log space, without rescaling.
 
     >>> f"{ctc(jnp.zeros((1, 2, 2)), jnp.array([[1]]))[0]:.4f}"   # 3 of 4 alignments: log(4 / 3)
     '0.2877'
@@ -54,13 +54,14 @@ def ctc(
     z = shown(logits.astype(at_least_float32(logits)), active[..., None])
     log_p = jnp.maximum(-costs(z), _NEVER)  # (B, T, C)
     labels = indices(labels)
-    lengths = _all_of(labels) if label_lengths is None else indices(label_lengths)
+    everything = jnp.full(labels.shape[0], labels.shape[1], jnp.int32)
+    lengths = everything if label_lengths is None else indices(label_lengths)
     states = _states(jnp.where(_within(lengths, *labels.shape), labels, blank), blank)
     return _negative_log_likelihood(log_p, active, states, 2 * lengths, blank)
 
 
 def _states(labels: Array, blank: int) -> Array:
-    """A blank before, between and after the labels: (B, S) to (B, K); out of range becomes C."""
+    """The labels with a blank before, between and after them: (B, S) to (B, K)."""
     blanks = jnp.full_like(labels, blank)
     pairs = jnp.stack([blanks, labels], axis=-1).reshape(labels.shape[0], 2 * labels.shape[1])
     return jnp.concatenate([pairs, jnp.full((labels.shape[0], 1), blank, labels.dtype)], axis=1)
@@ -69,18 +70,18 @@ def _states(labels: Array, blank: int) -> Array:
 def _negative_log_likelihood(
     log_p: Array, active: Array, states: Array, last: Array, blank: int
 ) -> Array:
-    """The forward recursion; `last` is each example's final state, a blank."""
-    # The states of a label may skip the blank before them, unless it parts two equal labels.
+    """The forward recursion; `last` is the index of each example's final blank."""
+    # A label may follow the previous label without a blank, unless they are equal.
     twice_before = jnp.pad(states, ((0, 0), (2, 0)), constant_values=blank)[:, :-2]
     may_skip = (states != blank) & (states != twice_before)
 
-    def step(alpha, frame):
+    def step(alpha: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
         emission, is_active = frame
         reached = jnp.logaddexp(alpha, _shift(alpha, 1))
         reached = jnp.logaddexp(reached, jnp.where(may_skip, _shift(alpha, 2), _NEVER))
         return jnp.where(is_active[:, None], reached + emission, alpha), None
 
-    # Before the first frame only the first blank is reached: it leads to itself and to a label.
+    # Before the first frame only the first blank is possible: it leads to itself and to a label.
     start = jnp.full(states.shape, _NEVER, log_p.dtype).at[:, 0].set(0)
     emissions = _log_p_of(log_p, states)
     alpha, _ = lax.scan(step, start, (jnp.moveaxis(emissions, 1, 0), active.T))
@@ -90,7 +91,7 @@ def _negative_log_likelihood(
 
 
 def _log_p_of(log_p: Array, states: Array) -> Array:
-    """(B, T, C) and (B, K) to (B, T, K)."""
+    """Log-probabilities (B, T, K) of the states (B, K), from (B, T, C)."""
     outside = jnp.where(states < 0, log_p.shape[-1], states)
     index = jnp.broadcast_to(outside[:, None], (*log_p.shape[:2], states.shape[1]))
     return jnp.take_along_axis(log_p, index, axis=-1, mode="fill")
@@ -100,12 +101,8 @@ def _shift(alpha: Array, n: int) -> Array:
     return jnp.pad(alpha, ((0, 0), (n, 0)), constant_values=_NEVER)[:, : alpha.shape[1]]
 
 
-def _all_of(labels: Array) -> Array:
-    return jnp.full(labels.shape[0], labels.shape[1], jnp.int32)
-
-
 def _within(lengths: Lengths, batch: Dim, size: int) -> Bool[Array, "batch size"]:
-    """Which of `size` places each example has."""
+    """Mask of the first `lengths` of `size` positions."""
     if lengths is None:
         return jnp.ones((batch, size), bool)
     return jnp.arange(size, dtype=jnp.int32)[None] < indices(lengths)[:, None]
@@ -123,7 +120,7 @@ def _expect_shapes(
         if shape != expected:
             raise ValueError(
                 f"ctc: expected {name} of shape {expected} for logits {logits.shape}, got {shape}; "
-                "give one row for each example"
+                "give one row per example"
             )
     if not 0 <= blank < classes:
         raise ValueError(

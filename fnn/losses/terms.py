@@ -1,7 +1,6 @@
-"""Maths of losses of several terms, each of which is a mean over its own weights.
+"""Losses of several terms, each a mean over its own weights.
 
-N examples; term k has losses v_ki with weights w_ki, the total weight W_k and the mean weight
-m_k = W_k / N of an example.
+Of N examples, term k has losses v_ki with weights w_ki, of mean m_k = sum_i w_ki / N.
 """
 
 import functools
@@ -14,12 +13,12 @@ from fnn.dtypes import wide, widest
 from fnn.types import Terms, Weighted
 from fnn.weighted import per_weight
 
-Sums = dict[str, dict[str, Array]]  # of each term: its weighted sum, that times c_k, its weights
-RESERVED = frozenset({"loss", "lr", "penalty", "step", "valid"})  # names of a step, or of a row
+Sums = dict[str, dict[str, Array]]  # per term: weighted sum, the same times c_k, sum of weights
+RESERVED = frozenset({"loss", "lr", "penalty", "step", "valid"})  # entries of a step
 
 
 def mean_weights(terms: Terms) -> dict[str, Float[Array, ""]]:
-    """m_k, the mean weight of an example in each term.
+    """m_k, the mean weight per example of each term.
 
     >>> losses = {'a': Weighted(jnp.ones(4), jnp.array([1.0, 0.0, 0.0, 1.0]))}
     >>> mean_weights(Terms(losses, {'a': 1.0}))['a'].item()
@@ -29,14 +28,14 @@ def mean_weights(terms: Terms) -> dict[str, Float[Array, ""]]:
 
 
 def as_one(terms: Terms, means: Mapping[str, Array] | None = None) -> Weighted:
-    """One loss per example, whose weighted mean over a batch is that of the terms.
+    """One loss per example, whose weighted mean over a batch is the combined loss l.
 
         w_i = mean_k(w_ki / m_k),    w_i v_i = sum_k c_k w_ki v_ki / m_k
 
-    over the terms that have weight, so those of the batch sum to N, and the weighted losses to N l.
+    over the terms with weight, so that sum_i w_i = N and sum_i w_i v_i = N l.
 
     Args:
-      means: m_k of the whole batch of which this is a part; None for those of the terms themselves.
+      means: m_k of the whole batch, if `terms` are those of a part.
 
     >>> losses = {'a': Weighted(jnp.array([2.0, 4.0]), jnp.array([1.0, 1.0])),
     ...           'b': Weighted(jnp.array([5.0, 0.0]), jnp.array([1.0, 0.0]))}
@@ -59,7 +58,7 @@ def as_one(terms: Terms, means: Mapping[str, Array] | None = None) -> Weighted:
 
 
 def sums_of(terms: Terms) -> Sums:
-    """What a batch, or a part of one, adds to the means of its terms.
+    """Weighted sums of the terms, which add over the parts of a batch.
 
     >>> sums = sums_of(Terms({'a': Weighted(jnp.ones(3), jnp.ones(3))}, {'a': 2.0}))
     >>> {name: value.item() for name, value in sums['a'].items()}
@@ -75,7 +74,7 @@ def sums_of(terms: Terms) -> Sums:
 
 
 def total_of(sums: Sums) -> Float[Array, ""]:
-    """The combined loss from the sums of a set.
+    """The combined loss, from sums.
 
     >>> one = {'scaled': jnp.array(6.0), 'total': jnp.array(3.0), 'weight': jnp.array(3.0)}
     >>> total_of({'a': one}).item()
@@ -86,9 +85,9 @@ def total_of(sums: Sums) -> Float[Array, ""]:
 
 
 def with_means(metrics: Mapping[str, Array], sums: Sums) -> dict[str, Array]:
-    """The metrics, and the mean of each term under its name.
+    """The metrics with the mean of each term under its name.
 
-    Raises: ValueError for a term whose name is taken.
+    Raises: ValueError for a term with the name of a metric.
 
     >>> one = {'scaled': jnp.array(6.0), 'total': jnp.array(3.0), 'weight': jnp.array(3.0)}
     >>> with_means({'loss': jnp.array(2.0)}, {'a': one})['a'].item()
@@ -99,7 +98,7 @@ def with_means(metrics: Mapping[str, Array], sums: Sums) -> dict[str, Array]:
 
 
 def expect_free(names: Collection[str], taken: Collection[str]) -> None:
-    """Raise for a term whose name is taken.
+    """Raises ValueError for a term with a taken name.
 
     >>> expect_free({'lr'}, RESERVED)
     Traceback (most recent call last):

@@ -5,28 +5,22 @@ B batch, H height, W width, I inputs, C channels, O outputs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from fnn.arguments import check_exports
+from fnn import nn
+from fnn._arguments import check_exports
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
 from fnn.initializers import Initializer, constant, truncated_normal
 from fnn.keys import fold_name
-from fnn.layers._axes import expect_images
 from fnn.layers._normalization import affine
-from fnn.nn import (
-    Layer,
-    conv,
-    depthwise_conv,
-    drop_path,
-    feed_forward,
-    global_average_pool,
-    layer_norm,
-    linear,
-    residual,
-    sequential,
+from fnn.models._common import (
+    expect_divisible,
+    expect_stages,
+    patch_embedding,
+    with_check,
 )
-from fnn.nn._shape import features_of
+from fnn.nn._base import stateless
 from fnn.types import Model, Scalar
 
 __all__ = ["ConvNeXtConfig", "convnext"]
@@ -34,36 +28,36 @@ __all__ = ["ConvNeXtConfig", "convnext"]
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNeXtConfig:
-    """What fixes the shapes and the parts of a ConvNeXt; the defaults are those of the Tiny."""
+    """Shapes and layers of a ConvNeXt; the defaults are ConvNeXt-T."""
 
     out_features: int = 1000  # O
     depths: tuple[int, ...] = (3, 3, 9, 3)  # blocks of each stage
     widths: tuple[int, ...] = (96, 192, 384, 768)  # C of each stage
-    patch: int = 4  # side of the tiles that the stem cuts
-    window: int = 7  # height and width of the depthwise kernels, odd
-    growth: int = 4  # hidden features of a block's feed-forward part for each C
-    mlp: Callable[..., Model] = feed_forward  # or a partial with another activation
-    norm: Layer = layer_norm(eps=1e-6)
+    patch_size: int = 4  # of the stem
+    kernel_size: int = 7  # height and width of the depthwise kernels, odd
+    mlp_ratio: int = 4  # hidden features of the MLP / C
+    mlp: Callable[..., Model] = nn.feed_forward  # or a partial with another activation
+    norm: nn.Layer = nn.layer_norm(eps=1e-6)
     kernel_init: Initializer = truncated_normal(0.02)
-    branch_scale: Initializer = constant(1e-6)  # of the factor of each feature at a branch's end
+    layer_scale_init: Initializer = constant(1e-6)  # of the scale at the end of each branch
 
 
 @within(rate="[0, 1]")
 def convnext(config: ConvNeXtConfig, *, rate: Scalar = 0.0) -> Model:
-    """Tiles, then stages of blocks, each on half the height and width of the one before.
+    """A patch embedding, then stages of blocks, each at half the resolution of the one before.
 
         h <- h + scale mlp(norm(depthwise(h)))   for each block
 
     Args:
-      config: shapes and parts.
-      rate: share of the examples that pass the last block's branch by while training; it grows
-        evenly with the depth, from 0 at the first block. May be traced.
+      config: shapes and layers.
+      rate: stochastic depth rate of the last block, growing linearly from 0 at the first; may be
+        traced.
 
-    Apply takes x (B, H, W, I) and returns (B, O). The default has 28,589,128 parameters for three
-    channels: {'stages': [{'entry', 'blocks': [block, ...]}, ...], 'norm', 'head'}, where an entry
-    has 'conv' and 'norm' and a block is {'depthwise', 'norm', 'mlp': {'up', 'down'}, 'scale'}.
-    Raises: ValueError for sizes that are no multiple of the last stage's tiles, for x without its
-      four axes, and for stages without blocks.
+    Apply takes x (B, H, W, I) and returns (B, O). Parameters (28,589,128 by default, for three
+    channels): {'stages': [{'entry': {'conv', 'norm'}, 'blocks': [block, ...]}, ...], 'norm',
+    'head'}, where a block is {'depthwise', 'norm', 'mlp': {'up', 'down'}, 'scale'}.
+    Raises: ValueError for x of another shape, for sizes that the total stride does not divide, and
+      for stages without blocks.
     Source: Liu et al. 2022, arXiv:2201.03545, section 2 and appendix A.
 
     >>> model = convnext(ConvNeXtConfig(depths=(1, 1), widths=(4, 8), out_features=3))
@@ -71,85 +65,53 @@ def convnext(config: ConvNeXtConfig, *, rate: Scalar = 0.0) -> Model:
     >>> params['stages'][1]['blocks'][0]['mlp']['up']['kernel'].shape
     (8, 32)
     """
-    if not config.depths or min(config.depths) < 1 or len(config.depths) != len(config.widths):
-        raise ValueError(
-            f"convnext: expected the blocks and the width of each stage, got depths "
-            f"{config.depths} and widths {config.widths}; give as many of both, each above 0"
-        )
-    rates = _rising(rate, config.depths)
-    model = sequential(
-        stages=sequential(*(_stage(config, i, rates[i]) for i in range(len(config.depths)))),
-        pool=global_average_pool(),  # (B, H, W, C) -> (B, C)
+    depths, widths = config.depths, config.widths
+    expect_stages("convnext", depths, widths)
+    rates = _depth_rates(rate, depths)
+    model = nn.sequential(
+        stages=nn.sequential(*(_stage(config, i, rates[i]) for i in range(len(depths)))),
+        pool=nn.global_average_pool(),  # (B, H, W, C) -> (B, C)
         norm=config.norm,
-        head=linear(config.out_features, kernel_init=config.kernel_init),
+        head=nn.linear(config.out_features, kernel_init=config.kernel_init),
     )
-
-    def init(key, x):
-        _expect_tiles(config, x)
-        return model.init(key, x)
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        _expect_tiles(config, x)
-        return model.apply(params, model_state, x, key=key, train=train)
-
-    return Model(init=init, apply=apply)
+    stride = config.patch_size * 2 ** (len(widths) - 1)
+    check = partial(expect_divisible, "convnext", factor=stride, remedy="use a smaller patch_size")
+    return with_check(model, check)
 
 
-def _rising(rate: Scalar, depths: tuple[int, ...]) -> list[list[Scalar]]:
-    """For each block of each stage its share of `rate`."""
+def _depth_rates(rate: Scalar, depths: tuple[int, ...]) -> list[list[Scalar]]:
+    """Rates from 0 at the first block to `rate` at the last, by stage."""
     last = max(sum(depths) - 1, 1)
-    starts = [sum(depths[:i]) for i in range(len(depths))]
-    return [
-        [rate * ((start + i) / last) for i in range(depth)]
-        for start, depth in zip(starts, depths, strict=True)
-    ]
+    rates = iter([rate * (i / last) for i in range(sum(depths))])
+    return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
 def _stage(config: ConvNeXtConfig, i: int, rates: list[Scalar]) -> Model:
     width = config.widths[i]
-    if i == 0:
-        entry = sequential(conv=_tiles(config, width, config.patch), norm=config.norm)
-    else:
-        entry = sequential(norm=config.norm, conv=_tiles(config, width, 2))
-    return sequential(entry=entry, blocks=sequential(*(_block(config, width, r) for r in rates)))
-
-
-def _tiles(config: ConvNeXtConfig, features: int, side: int) -> Model:
-    return conv(features, (side, side), stride=side, kernel_init=config.kernel_init)
+    conv = patch_embedding(width, config.patch_size if i == 0 else 2, config.kernel_init)
+    entry = {"conv": conv, "norm": config.norm} if i == 0 else {"norm": config.norm, "conv": conv}
+    blocks = nn.sequential(*(_block(config, width, rate) for rate in rates))
+    return nn.sequential(entry=nn.sequential(**entry), blocks=blocks)
 
 
 def _block(config: ConvNeXtConfig, width: int, rate: Scalar) -> Model:
-    branch = sequential(
-        depthwise=depthwise_conv((config.window,) * 2, kernel_init=config.kernel_init),
+    branch = nn.sequential(
+        depthwise=nn.depthwise_conv((config.kernel_size,) * 2, kernel_init=config.kernel_init),
         norm=config.norm,
-        mlp=config.mlp(config.growth * width, kernel_init=config.kernel_init),
-        scale=_feature_scale(config.branch_scale),
-        drop_path=drop_path(rate),
+        mlp=config.mlp(config.mlp_ratio * width, kernel_init=config.kernel_init),
+        scale=_layer_scale(config.layer_scale_init),
+        drop_path=nn.drop_path(rate),
     )
-    return residual(branch)
+    return nn.residual(branch)
 
 
-def _feature_scale(scale_init: Initializer) -> Model:
-    """x times a factor for each feature (Touvron et al. 2021, arXiv:2103.17239, equation 4)."""
+def _layer_scale(scale_init: Initializer) -> Model:
+    """x times a scale for each feature (Touvron et al. 2021, arXiv:2103.17239, equation 4)."""
 
-    def init(key, x):
-        return {"scale": scale_init(fold_name(key, "scale"), (features_of("convnext", x),))}, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        wide = x.astype(at_least_float32(x))
-        return affine(params, wide).astype(x.dtype), model_state
-
-    return Model(init=init, apply=apply)
-
-
-def _expect_tiles(config: ConvNeXtConfig, x: Any) -> None:
-    expect_images("convnext", x)
-    side = config.patch * 2 ** (len(config.widths) - 1)
-    if any(size % side for size in x.shape[1:3]):
-        raise ValueError(
-            f"convnext: expected a height and width that {side} divides, got "
-            f"{tuple(x.shape[1:3])}; resize or pad the images, or give smaller patches"
-        )
+    return stateless(
+        lambda key, x: {"scale": scale_init(fold_name(key, "scale"), x.shape[-1:])},
+        lambda params, x: affine(params, x.astype(at_least_float32(x))).astype(x.dtype),
+    )
 
 
 check_exports(__name__)

@@ -1,6 +1,6 @@
-"""The decoder-only transformer: GPT-2, and with other parts Llama.
+"""The decoder-only transformer: GPT-2, and with other layers Llama.
 
-B batch, T time, E features, V vocabulary, L blocks.
+B batch, T time, E features, V vocabulary size, L blocks.
 """
 
 import math
@@ -9,59 +9,53 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import layers
+from fnn import layers, nn
+from fnn._arguments import check_exports
 from fnn.activations import gelu_tanh
-from fnn.arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
-from fnn.layers.embedding import expect_ids
-from fnn.layers.linear import plus_row
 from fnn.models import transformer
+from fnn.models._common import add_positions, expect_length, expect_tokens, stochastic
 from fnn.models.transformer import BlockConfig
-from fnn.nn import feed_forward, rms_norm, swiglu
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
 
 __all__ = ["GPTConfig", "gpt", "gpt2", "gpt_decoder", "gpt_features", "llama"]
 
-Activation = Callable[[Any], Any]
-
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """What fixes the shapes and the parts of a GPT."""
+    """Shapes and layers of a GPT."""
 
-    vocabulary: int  # V
-    max_length: int  # of a sequence, with learned positions
+    vocab_size: int  # V
+    max_length: int  # longest sequence
     features: int  # E
     num_layers: int  # L
-    block: BlockConfig  # with a `rotate`, positions are told by it; without, they are learned
-    tied: bool = True  # the head's kernel is the table of the tokens
-    scan: bool = False  # one block compiled and looped over: for many layers, on an accelerator
+    block: BlockConfig  # without `rotate`, positions are learned
+    tied: bool = True  # the head's kernel is the token embedding
+    scan: bool = False  # scan over stacked blocks: for many layers, on an accelerator
     table_init: Initializer = normal(0.02)
     head_init: Initializer = normal(0.02)  # of a head that is not tied
-    head_multiplier: float = 1.0  # of what the head reads, and so of the logits; see mup_gpt
+    head_multiplier: float = 1.0  # of the head's input; see mup_gpt
 
 
 def gpt2(
     *,
-    vocabulary: int = 50257,
+    vocab_size: int = 50257,
     max_length: int = 1024,
     features: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
-    activation: Activation = gelu_tanh,
+    activation: Callable[[Any], Any] = gelu_tanh,
     bias: bool = True,
     scan: bool = False,
 ) -> GPTConfig:
-    """GPT-2's architecture and initialization; the defaults are the small one, 124,439,808.
+    """GPT-2; the defaults are the small model, with 124,439,808 parameters.
 
     Source: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3:
-      kernels of std 0.02, those that end in the residual stream 0.02 / sqrt(2 L).
+      kernels of std 0.02, and 0.02 / sqrt(2 L) for those that write to the residual stream.
 
     >>> gpt2(num_layers=2).block.hidden_features
     3072
@@ -69,12 +63,12 @@ def gpt2(
     block = BlockConfig(
         num_heads=num_heads,
         hidden_features=4 * features,
-        mlp=partial(feed_forward, activation=activation),
+        mlp=partial(nn.feed_forward, activation=activation),
         bias=bias,
         out_kernel_init=normal(0.02 / math.sqrt(2 * num_layers)),
     )
     return GPTConfig(
-        vocabulary=vocabulary,
+        vocab_size=vocab_size,
         max_length=max_length,
         features=features,
         num_layers=num_layers,
@@ -85,7 +79,7 @@ def gpt2(
 
 def llama(
     *,
-    vocabulary: int,
+    vocab_size: int,
     max_length: int,
     features: int,
     num_layers: int,
@@ -98,12 +92,12 @@ def llama(
     tied: bool = False,
     scan: bool = False,
 ) -> GPTConfig:
-    """Llama's architecture: rotary positions, RMS norm, SwiGLU, grouped queries, no biases.
+    """Llama: rotary positions, RMS norm, SwiGLU, grouped-query attention, no biases.
 
     Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Grattafiori et al. 2024,
       arXiv:2407.21783, section 3.2 (rope_base, grouped queries).
 
-    >>> config = llama(vocabulary=10, max_length=8, features=8, num_layers=1, num_heads=4,
+    >>> config = llama(vocab_size=10, max_length=8, features=8, num_layers=1, num_heads=4,
     ...                num_kv_heads=2, hidden_features=16)
     >>> config.tied, config.block.bias
     (False, False)
@@ -113,13 +107,13 @@ def llama(
         num_kv_heads=num_kv_heads,
         head_features=head_features,
         hidden_features=hidden_features,
-        mlp=swiglu,
-        norm=rms_norm(eps=eps),
+        mlp=nn.swiglu,
+        norm=nn.rms_norm(eps=eps),
         bias=False,
         rotate=partial(layers.rope, base=rope_base),
     )
     return GPTConfig(
-        vocabulary=vocabulary,
+        vocab_size=vocab_size,
         max_length=max_length,
         features=features,
         num_layers=num_layers,
@@ -136,62 +130,55 @@ def gpt(config: GPTConfig, *, rate: Scalar = 0.0) -> Model:
         h = tokens[x] + positions,  h = block_i(h) for each i,  logits = head(norm(h))
 
     Args:
-      config: `gpt2(...)`, `llama(...)` or one of your own.
-      rate: drop probability of the embedding, the attention weights and what each part of a block
-        makes; may be traced. A plain 0 leaves dropout out.
+      config: `gpt2(...)`, `llama(...)` or your own.
+      rate: dropout rate of the embeddings, the attention weights and the sublayers' outputs; may be
+        traced. A plain 0 disables dropout.
 
     Apply takes integers (B, T) in [0, V) with T <= max_length and returns logits (B, T, V).
-    Parameters: {'tokens': {'table'}, 'positions': {'table'}, 'blocks': [{'attention', ...}],
-    'norm', 'head': {'kernel'}}; no positions where the block rotates, no head where it is tied, and
-    with `scan` the blocks are one tree whose leaves have a first axis of L.
-    Raises: ValueError for x of another shape, or sequences that are too long.
+    Parameters: {'tokens': {'table'}, 'positions': {'table'}, 'blocks': [{'attention', ...}, ...],
+    'norm', 'head': {'kernel'}}; no positions with `rotate`, no head if tied, and with `scan` the
+    blocks are one tree whose leaves have a first axis of L.
+    Raises: ValueError for x of another shape, and for sequences longer than max_length.
 
-    >>> model = gpt(gpt2(vocabulary=10, max_length=8, features=4, num_layers=2, num_heads=2))
+    >>> model = gpt(gpt2(vocab_size=10, max_length=8, features=4, num_layers=2, num_heads=2))
     >>> x = jnp.zeros((1, 3), int)
     >>> params, state = model.init(jax.random.key(0), x)
     >>> model.apply(params, state, x)[0].shape
     (1, 3, 10)
     """
 
-    def init(key, x):
-        _expect_tokens(config, x)
-        return _init(config, key), ()
+    def init(key: PRNGKey, x: Any) -> Params:
+        expect_tokens("gpt", x, config.max_length)
+        return _init(config, key)
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
         hidden = gpt_features(config, params, x, rate=rate, key=key, train=train)
-        return head(params, hidden), model_state
+        return _head(params, hidden)
 
-    return Model(init=init, apply=apply)
+    return stochastic(init, forward)
 
 
 def _init(config: GPTConfig, key: PRNGKey) -> Params:
-    block = config.block
-    like = jax.ShapeDtypeStruct((1, 1, config.features), jnp.float32)
+    block, features = config.block, config.features
     params: Params = {
         "tokens": layers.embedding_init(
-            fold_name(key, "tokens"),
-            config.vocabulary,
-            config.features,
-            table_init=config.table_init,
+            fold_name(key, "tokens"), config.vocab_size, features, table_init=config.table_init
         ),
-        "blocks": transformer.stack_init(
-            lambda key: transformer.block_init(block, key, like),
-            fold_name(key, "blocks"),
-            config.num_layers,
-            scan=config.scan,
+        "blocks": transformer.blocks_init(
+            block, fold_name(key, "blocks"), features, config.num_layers, config.scan
         ),
     }
     if block.rotate is None:
         params["positions"] = layers.learned_positions_init(
-            fold_name(key, "positions"), config.max_length, config.features
+            fold_name(key, "positions"), config.max_length, features
         )
-    if block.arrange is transformer.pre_norm:  # else the last block ends with its norm
-        params["norm"] = block.norm.init(fold_name(key, "norm"), like)[0]
+    if block.residual is transformer.pre_norm:  # with post_norm, the last block ends with its norm
+        params |= transformer.norm_init(block, key, "norm", features)
     if not config.tied:
         params["head"] = layers.linear_init(
             fold_name(key, "head"),
-            config.features,
-            config.vocabulary,
+            features,
+            config.vocab_size,
             bias=False,
             kernel_init=config.head_init,
         )
@@ -208,37 +195,29 @@ def gpt_features(
     key: PRNGKey | None = None,
     train: bool = False,
 ) -> Float[Array, "b t e"]:
-    """What the head of `gpt` reads for the tokens (B, T): (B, T, E), after the last norm.
+    """The inputs (B, T, E) of the head of `gpt`, after the last norm, for tokens (B, T).
 
-    With `losses.fused_cross_entropy` a loss can be taken from it without the logits in memory.
+    With `losses.fused_cross_entropy` a loss of them needs no logits in memory.
 
-    Raises: ValueError for tokens of another shape, or sequences that are too long.
+    Raises: as `gpt`.
 
-    >>> config = gpt2(vocabulary=10, max_length=8, features=4, num_layers=2, num_heads=2)
+    >>> config = gpt2(vocab_size=10, max_length=8, features=4, num_layers=2, num_heads=2)
     >>> x = jnp.zeros((1, 3), int)
     >>> params, _ = gpt(config).init(jax.random.key(0), x)
     >>> gpt_features(config, params, x).shape
     (1, 3, 4)
     """
-    _expect_tokens(config, tokens)
-    drop = transformer.dropper("gpt", rate, key, train)
-    x = transformer.seeing_blocks(
-        "gpt",
-        config.block,
-        params["blocks"],
-        drop("tokens", _embed(params, tokens)),
-        layers.causal_mask(tokens.shape[1]),
-        rate=rate,
-        key=key,
-        train=train,
-    )
+    expect_tokens("gpt", tokens, config.max_length)
+    dropout = transformer.make_dropout("gpt", rate, key, train)
+    x, mask = dropout("tokens", _embed(params, tokens)), layers.causal_mask(tokens.shape[1])
+    x = transformer.apply_blocks(config.block, params["blocks"], x, mask, dropout)
     return _last_norm(config, params, x)
 
 
 def gpt_decoder(config: GPTConfig) -> Decoder:
-    """The same model, a few tokens at a time, with keys and values in a cache: for `generate`.
+    """`gpt` a few tokens at a time, with a cache of keys and values: for `generate`.
 
-    >>> config = gpt2(vocabulary=10, max_length=8, features=4, num_layers=2, num_heads=2)
+    >>> config = gpt2(vocab_size=10, max_length=8, features=4, num_layers=2, num_heads=2)
     >>> params, _ = gpt(config).init(jax.random.key(0), jnp.zeros((1, 3), int))
     >>> decoder = gpt_decoder(config)
     >>> logits, carry = decoder.step(params, jnp.zeros((1, 3), int), decoder.init(params, 1, 8))
@@ -247,69 +226,37 @@ def gpt_decoder(config: GPTConfig) -> Decoder:
     """
 
     def init(params: Params, batch: int, length: int) -> Any:
-        if config.block.rotate is None and length > config.max_length:
-            raise ValueError(
-                f"gpt_decoder: expected at most max_length = {config.max_length} tokens, got "
-                f"{length}; ask for fewer, or use a model with rotary positions"
-            )
+        learned = config.block.rotate is None
+        expect_length("gpt_decoder", length, config.max_length if learned else None)
         dtype = params["tokens"]["table"].dtype
-        cache = lambda own: layers.init_cache(own["attention"], batch, length, dtype)  # noqa: E731
-        blocks = params["blocks"]
-        return (
-            [cache(own) for own in blocks] if isinstance(blocks, list) else jax.vmap(cache)(blocks)
+        return transformer.init_carries(
+            lambda block: layers.init_cache(block["attention"], batch, length, dtype),
+            params["blocks"],
         )
 
     def step(params: Params, tokens: Array, caches: Any) -> tuple[Array, Any]:
-        def one(x: Array, i: Any, own: Params, cache: Any) -> tuple[Array, Any]:
-            return transformer.block(
-                config.block, own, x, transformer.remembering(config.block), cache
-            )
-
-        first = (caches[0] if isinstance(caches, list) else caches).position
-        x = _embed(params, tokens, start=first if first.ndim == 0 else first[0])
-        x, caches = transformer.over_depth(one, x, params["blocks"], caches)
-        return head(params, _last_norm(config, params, x)), caches
+        x = _embed(params, tokens, start=transformer.position_of(caches))
+        x, caches = transformer.decode_blocks(config.block, params["blocks"], x, caches)
+        return _head(params, _last_norm(config, params, x)), caches
 
     return Decoder(init=init, step=step)
 
 
-def head(params: Params, hidden: Float[Array, "b t e"]) -> Float[Array, "b t v"]:
-    """The logits of `gpt` from its features.
-
-    >>> head({'tokens': {'table': jnp.ones((3, 2))}}, jnp.ones((1, 1, 2))).tolist()
-    [[[2.0, 2.0, 2.0]]]
-    """
-    with in_layer(("head" if "head" in params else "tokens",), hidden):
-        if "head" in params:
-            return layers.linear(params["head"], hidden)
-        return layers.unembed(params["tokens"], hidden)
-
-
 def _embed(params: Params, tokens: Array, start: Any = 0) -> Array:
     x = layers.embedding(params["tokens"], tokens)
-    if "positions" not in params:
-        return x
-    positions = layers.learned_positions(params["positions"], tokens.shape[1], start=start)
-    return plus_row(x, positions)
+    return add_positions(params["positions"], x, start) if "positions" in params else x
 
 
 def _last_norm(config: GPTConfig, params: Params, x: Array) -> Array:
-    with in_layer(("norm",), x):
-        x = config.block.norm.apply(params["norm"], (), x)[0] if "norm" in params else x
+    x = transformer.normalize(config.block, params, "norm", x) if "norm" in params else x
     return x if config.head_multiplier == 1 else config.head_multiplier * x
 
 
-def _expect_tokens(config: GPTConfig, x: Any) -> None:
-    if len(x.shape) != 2:
-        raise ValueError(
-            f"gpt: expected tokens of shape (batch, time), got {x.shape}; add the missing axis"
-        )
-    expect_ids("gpt", x)
-    if x.shape[1] > config.max_length:
-        raise ValueError(
-            f"gpt: expected sequences of at most max_length = {config.max_length}, got "
-            f"{x.shape[1]}; cut them, or make the model with a larger max_length"
-        )
+def _head(params: Params, x: Array) -> Array:
+    with in_layer(("head" if "head" in params else "tokens",), x):
+        if "head" in params:
+            return layers.linear(params["head"], x)
+        return layers.unembed(params["tokens"], x)
 
 
 check_exports(__name__)

@@ -1,8 +1,8 @@
-"""Width-independent scaling: configs whose activations keep their scale at every width.
+"""The maximal update parametrization (muP): hyperparameters that transfer across widths.
 
-In the standard way, a step of Adam moves what a wide layer makes by the more the wider it is, so
-that each width needs its own learning rate. Here initial values and multipliers follow the maximal
-update parametrization, and `optim.scaled_for_width` does the same to the updates.
+Under the standard parametrization, an Adam step changes a layer's outputs by an amount that grows
+with its width, so that each width needs its own learning rate. With these configs and
+`optim.scaled_for_width` it does not depend on the width.
 """
 
 from dataclasses import replace
@@ -12,24 +12,25 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.initializers import Initializer
 from fnn.models.gpt import GPTConfig
 from fnn.models.mlp import MLPConfig
+from fnn.types import PRNGKey
 
 __all__ = ["mup_gpt", "mup_mlp"]
 
 
 def mup_mlp(config: MLPConfig, base: MLPConfig) -> MLPConfig:
-    """The config in the maximal update parametrization; at the base's widths it is as it was.
+    """The config in muP; unchanged at the base's widths.
 
         std(head) <- std(head) sqrt(base width / width)
 
-    The hidden layers' initial values shrink with the square root of their inputs already.
+    The hidden layers' initializers scale with fan-in already.
 
     Args:
       config: of any widths, as many as the base has.
-      base: of the widths at which the learning rate was found.
+      base: of the widths at which the learning rate was tuned.
 
     Train with `optim.scaled_for_width(optim.adam(), base=shapes of the base's parameters)`.
     Raises: ValueError for another number of hidden layers.
@@ -50,23 +51,23 @@ def mup_mlp(config: MLPConfig, base: MLPConfig) -> MLPConfig:
     if not config.widths:
         return config
     factor = (base.widths[-1] / config.widths[-1]) ** 0.5
-    return replace(config, head_init=times(config.head_init, factor))
+    return replace(config, head_init=_scaled(config.head_init, factor))
 
 
 def mup_gpt(config: GPTConfig, base: GPTConfig) -> GPTConfig:
-    """The config in the maximal update parametrization; at the base's width it is as it was.
+    """The config in muP; unchanged at the base's width.
 
         m = features / base features,   D features of a head
         std(kernels of blocks) <- std / sqrt(m),   attention logits q.k sqrt(base D) / D
         tied: logits <- logits / m;   else: std(head) <- std / m
 
     Args:
-      config: wider than the base by the same factor in all its parts, with the initial values
-        of the base, whose scales do not depend on the width: `gpt2(...)` and `llama(...)`.
-      base: of the width at which the learning rate was found.
+      config: `gpt2(...)` or `llama(...)`, wider than the base by one factor in all its parts, with
+        the base's initializers, whose scales do not depend on the width.
+      base: of the width at which the learning rate was tuned.
 
     Train with `optim.scaled_for_width(optim.adamw(), base=shapes of the base's parameters)`.
-    Raises: ValueError where hidden features are not wider by the same factor, or layers differ.
+    Raises: ValueError if hidden features are not wider by the same factor, or layers differ.
     Source: Yang et al. 2022, arXiv:2203.03466, tables 3 and 8 (tied tables) and definition 4.1.
 
     >>> from fnn.models.gpt import gpt2
@@ -75,33 +76,25 @@ def mup_gpt(config: GPTConfig, base: GPTConfig) -> GPTConfig:
     0.25
     """
     m = config.features / base.features
-    _expect_alike(config, base, m)
+    _expect_same_depth(config, base, m)
+    block, out = config.block, config.block.out_kernel_init
     scale = _head_features(base) ** 0.5 / _head_features(config)
-    block, small = config.block, m**-0.5
-    out = block.out_kernel_init
     block = replace(
         block,
-        kernel_init=times(block.kernel_init, small),
-        out_kernel_init=None if out is None else times(out, small),
+        kernel_init=_scaled(block.kernel_init, m**-0.5),
+        out_kernel_init=None if out is None else _scaled(out, m**-0.5),
         attend=partial(block.attend, scale=scale),
     )
     return replace(
         config,
         block=block,
         head_multiplier=config.head_multiplier / m if config.tied else config.head_multiplier,
-        head_init=times(config.head_init, 1 / m),
+        head_init=_scaled(config.head_init, 1 / m),
     )
 
 
-def times(initializer: Initializer, factor: float) -> Initializer:
-    """The initial values times a factor.
-
-    >>> from fnn.initializers import ones
-    >>> times(ones, 0.5)(jax.random.key(0), (2,)).tolist()
-    [0.5, 0.5]
-    """
-
-    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+def _scaled(initializer: Initializer, factor: float) -> Initializer:
+    def init(key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jnp.asarray(factor, dtype) * initializer(key, shape, dtype)
 
     return init
@@ -111,7 +104,7 @@ def _head_features(config: GPTConfig) -> int:
     return config.block.head_features or config.features // config.block.num_heads
 
 
-def _expect_alike(config: GPTConfig, base: GPTConfig, m: float) -> None:
+def _expect_same_depth(config: GPTConfig, base: GPTConfig, m: float) -> None:
     hidden = config.block.hidden_features / base.block.hidden_features
     if config.num_layers != base.num_layers or hidden != m:
         raise ValueError(

@@ -1,26 +1,29 @@
-"""Rosenblatt's perceptron: one linear threshold unit, or several side by side."""
+"""Rosenblatt's perceptron: one linear threshold unit, or several."""
+
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fnn.arguments import check_exports
+from fnn import nn
+from fnn._arguments import check_exports
 from fnn.initializers import zeros
-from fnn.nn import linear
-from fnn.types import Model
+from fnn.nn._base import stateless
+from fnn.types import Model, Params
 
-__all__ = ["perceptron", "says_yes"]
+__all__ = ["fires", "perceptron"]
 
 
 def perceptron(units: int = 1) -> Model:
-    """Scores w.x + b, from weights of 0; positive is a yes.
+    """Scores w.x + b, initialized to 0; a unit fires if its score is positive.
 
-    It learns by `losses.perceptron` and `optim.sgd()` with lr 1, one example a step: that is the
-    rule of 1958. Where a hyperplane separates the examples it ends without a mistake, after at
-    most (R / margin)^2 corrections, R being the length of the longest input with a 1 for the bias
-    (Novikoff 1962); where none does, as for XOR, it never rests.
+    `losses.perceptron` and `optim.sgd()` with lr 1 and batches of one example are the perceptron
+    learning rule. On linearly separable data it converges after at most (R / margin)^2 corrections,
+    where R is the largest norm of an input with a 1 appended (Novikoff 1962); on other data, such
+    as XOR, it never does.
 
     Args:
-      units: how many yes-or-no questions are answered, each by a unit of its own.
+      units: number of units; each learns a binary classification of its own.
 
     Apply takes x (batch, features) and returns scores (batch,), or (batch, units) for several.
     Parameters: {'kernel': (features, units), 'bias': (units,)}, zeros.
@@ -31,19 +34,19 @@ def perceptron(units: int = 1) -> Model:
     >>> model.apply(params, (), jnp.ones((3, 2)))[0].tolist()
     [0.0, 0.0, 0.0]
     """
-    layer = linear(units, kernel_init=zeros)
+    layer = nn.linear(units, kernel_init=zeros)
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        scores, model_state = layer.apply(params, model_state, x, key=key, train=train)
-        return (scores[..., 0] if units == 1 else scores), model_state
+    def forward(params: Params, x: Any) -> Array:
+        scores, _ = layer.apply(params, (), x)
+        return scores[..., 0] if units == 1 else scores
 
-    return Model(init=layer.init, apply=apply)
+    return stateless(lambda key, x: layer.init(key, x)[0], forward)
 
 
-def says_yes(scores: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
-    """The threshold: whether the score is positive.
+def fires(scores: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
+    """Whether each score is above the threshold of 0: the binary prediction.
 
-    >>> says_yes(jnp.array([-1.0, 0.0, 2.0])).tolist()
+    >>> fires(jnp.array([-1.0, 0.0, 2.0])).tolist()
     [False, False, True]
     """
     return jnp.asarray(scores) > 0

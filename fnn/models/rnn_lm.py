@@ -1,11 +1,12 @@
-"""A recurrent language model. B batch, T time, V vocabulary, E embedding, H hidden state.
+"""A recurrent language model. B batch, T time, V vocabulary size, E embedding, H hidden features.
 
-`rnn_lm` reads whole sequences; `rnn_decoder` goes on from where it was, with the same parameters,
-at a cost that does not grow with the tokens before.
+`rnn_lm` reads whole sequences; `rnn_decoder` continues them with the same parameters, at a cost per
+token that does not grow.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +14,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn import layers
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal
-from fnn.keys import fold_name
-from fnn.layers.embedding import expect_ids, unit_rows
-from fnn.nn import dropout
+from fnn.keys import fold_name, key_of_noise
+from fnn.layers.embedding import unit_rows
+from fnn.models._common import expect_tokens, stochastic
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
 
 __all__ = ["GRU", "LSTM", "RNN", "RNNLMConfig", "Recurrent", "rnn_decoder", "rnn_lm"]
 
-Carry = list[Any]  # what each layer remembers, the lowest first; batch axis first
+Carry = list[Any]  # the state of each layer, the first layer first; batch axis first
 
 
 class Recurrent(NamedTuple):
@@ -40,11 +41,11 @@ GRU = Recurrent(layers.gru_cell_init, layers.gru)
 
 @dataclass(frozen=True, kw_only=True)
 class RNNLMConfig:
-    """What fixes the shapes and the parts of a recurrent language model."""
+    """Shapes and layers of a recurrent language model."""
 
-    vocabulary: int  # V
+    vocab_size: int  # V
     features: int = 64  # E
-    widths: tuple[int, ...] = (256,)  # H of each layer, the lowest first
+    widths: tuple[int, ...] = (256,)  # H of each layer, the first layer first
     cell: Recurrent = LSTM  # or RNN, GRU, or two functions of your own
     table_init: Initializer = unit_rows
     head_init: Initializer = lecun_normal()
@@ -52,19 +53,19 @@ class RNNLMConfig:
 
 @within(rate="[0, 1]")
 def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
-    """Embedding, recurrent layers, and a linear head: the next token from all before it.
+    """Embedding, recurrent layers and a linear head: the logits of the next token.
 
     Args:
-      config: shapes and parts.
-      rate: drop probability behind the embedding and behind each layer, never from one step to
-        the next; may be traced.
+      config: shapes and layers.
+      rate: dropout rate after the embedding and after each layer, but not between time steps; may
+        be traced.
 
     Apply takes tokens (B, T), integers in [0, V), and returns logits (B, T, V). Parameters:
     {'embedding': {'table'}, 'layers': [...], 'head': {'kernel', 'bias'}}.
     Raises: ValueError for a config without a layer, and for tokens that are not integers (B, T).
-    Source: Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329, for where the dropout is.
+    Source: Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329 (where dropout is applied).
 
-    >>> model = rnn_lm(RNNLMConfig(vocabulary=27, features=4, widths=(8,)))
+    >>> model = rnn_lm(RNNLMConfig(vocab_size=27, features=4, widths=(8,)))
     >>> tokens = jnp.zeros((2, 5), jnp.int32)
     >>> params, state = model.init(jax.random.key(0), tokens)
     >>> model.apply(params, state, tokens)[0].shape
@@ -73,29 +74,23 @@ def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
     if not config.widths:
         raise ValueError("rnn_lm: expected the width of one or more layers, got (); give (256,)")
 
-    def init(key, x):
-        _expect_tokens("rnn_lm", x)
-        return _init(config, key), ()
+    def init(key: PRNGKey, x: Any) -> Params:
+        expect_tokens("rnn_lm", x)
+        return _init(config, key)
 
-    noise = dropout(rate)
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
+        expect_tokens("rnn_lm", x)
+        noise = key_of_noise("rnn_lm", rate, key, train)
+        drop = None if noise is None else partial(_drop, noise, rate)
+        return _logits(config, params, None, x, drop)[1]
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        _expect_tokens("rnn_lm", x)
-
-        def drop(place, x):
-            own = None if key is None else jax.random.fold_in(key, place)
-            return noise.apply({}, (), x, key=own, train=train)[0]
-
-        plain = not train or (isinstance(rate, int | float) and rate == 0)
-        return _logits(config, params, None, x, None if plain else drop)[1], model_state
-
-    return Model(init=init, apply=apply)
+    return stochastic(init, forward)
 
 
 def rnn_decoder(config: RNNLMConfig) -> Decoder:
-    """The same network, some tokens at a time: for `generate`.
+    """`rnn_lm` a few tokens at a time: for `generate`.
 
-    >>> config = RNNLMConfig(vocabulary=27, features=4, widths=(8,), cell=GRU)
+    >>> config = RNNLMConfig(vocab_size=27, features=4, widths=(8,), cell=GRU)
     >>> params, _ = rnn_lm(config).init(jax.random.key(0), jnp.zeros((2, 5), jnp.int32))
     >>> decoder = rnn_decoder(config)
     >>> carry = decoder.init(params, 2, 100)
@@ -110,23 +105,27 @@ def rnn_decoder(config: RNNLMConfig) -> Decoder:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry)
 
     def step(params: Params, tokens: Any, carry: Carry) -> tuple[Array, Carry]:
-        _expect_tokens("rnn_decoder", tokens)
+        expect_tokens("rnn_decoder", tokens)
         carry, logits = _logits(config, params, carry, tokens)
         return logits, carry
 
     return Decoder(init=init, step=step)
 
 
+def _drop(key: PRNGKey, rate: Scalar, i: int, x: Array) -> Array:
+    return layers.dropout(jax.random.fold_in(key, i), x, rate)
+
+
 def _init(config: RNNLMConfig, key: PRNGKey) -> Params:
     sizes = (config.features, *config.widths)
     table = layers.embedding_init(
         fold_name(key, "embedding"),
-        config.vocabulary,
+        config.vocab_size,
         config.features,
         table_init=config.table_init,
     )
     head = layers.linear_init(
-        fold_name(key, "head"), sizes[-1], config.vocabulary, kernel_init=config.head_init
+        fold_name(key, "head"), sizes[-1], config.vocab_size, kernel_init=config.head_init
     )
     keys = [jax.random.fold_in(fold_name(key, "layers"), i) for i in range(len(config.widths))]
     cells = [config.cell.init(k, sizes[i], sizes[i + 1]) for i, k in enumerate(keys)]
@@ -153,15 +152,6 @@ def _logits(
         x = x if drop is None else drop(i + 1, x)
     with in_layer(("head",), x):
         return carries, layers.linear(params["head"], x)
-
-
-def _expect_tokens(where: str, x: Any) -> None:
-    expect_ids(where, x)
-    if len(x.shape) != 2:
-        raise ValueError(
-            f"{where}: expected tokens of shape (batch, time), got {tuple(x.shape)}; "
-            "put the batch first"
-        )
 
 
 check_exports(__name__)

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fnn import nn
+from fnn._arguments import check_exports
 from fnn.activations import relu
-from fnn.arguments import check_exports
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
-from fnn.keys import draw_normal, fold_name
+from fnn.keys import draw_normal, fold_name, key_of_noise
 from fnn.losses import binary_cross_entropy
-from fnn.models.autoencoder import AutoencoderConfig, from_code, halves_init, to_code
-from fnn.nn import Layer
+from fnn.models._common import stochastic
+from fnn.models.autoencoder import AutoencoderConfig, decode, encode, init_params
 from fnn.types import Model, Params, PRNGKey, Scalar, Weighted
 
 # fmt: off
@@ -25,47 +26,46 @@ __all__ = [
 ]
 # fmt: on
 
-# nll(reconstruction, targets) -> costs of the shape of the targets, or summed over any axes but the
-# first; in nats: binary_cross_entropy, and unit_gaussian_nll
+# nll(reconstruction, targets) -> nats, of the shape of the targets or summed over any axes but the
+# first: binary_cross_entropy, unit_gaussian_nll
 Likelihood = Callable[[Any, Any], Float[Array, "..."] | Weighted]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """What fixes the shapes and the parts of a VAE."""
+    """Shapes and layers of a VAE."""
 
     widths: tuple[int, ...] = (256,)  # of the encoder's hidden layers; the decoder's, reversed
     latent_features: int  # L
-    activation: Layer = relu
+    activation: nn.Layer = relu
 
     @property
-    def halves(self) -> AutoencoderConfig:
-        """The encoder, which gives 2 L features, and the decoder, which takes L."""
+    def autoencoder(self) -> AutoencoderConfig:
+        """The encoder to 2 L features and the decoder from L."""
         return AutoencoderConfig(
             widths=self.widths, code_features=2 * self.latent_features, activation=self.activation
         )
 
 
 class VAEOutput(NamedTuple):
-    """What a VAE says of a batch; its loss is `negative_elbo`."""
+    """The output of a VAE; its loss is `negative_elbo`."""
 
     reconstruction: Float[Array, "b inputs"]  # parameters of the likelihood, such as logits
     mean: Float[Array, "b latent"]  # of the posterior
-    log_var: Float[Array, "b latent"]  # logarithm of the posterior's variance
+    log_var: Float[Array, "b latent"]  # log-variance of the posterior
 
 
 def vae(config: VAEConfig) -> Model:
-    """An encoder to a normal distribution, a draw from it, and a decoder.
+    """An encoder to a normal distribution, a sample from it, and a decoder.
 
         q(z | x) = N(m, diag(s^2)),  (m, log s^2) = encoder(x)
         z = m + s e,  e ~ N(0, 1),   reconstruction = decoder(z)
 
-    With train=True z is drawn from the key, which the gradient passes through; otherwise it is the
-    mean, and the reconstruction that of the likeliest code: for an estimate of the bound, which
-    needs draws, apply the model with train=True.
+    With train=True, z is sampled by reparameterization; otherwise it is the mean. An estimate of
+    the ELBO needs samples: apply the model with train=True for it.
 
     Args:
-      config: shapes and parts.
+      config: shapes and layers.
 
     Apply takes x (B, I) and returns a VAEOutput. Parameters: {'encoder', 'decoder'}, each those of
     an `mlp`.
@@ -79,22 +79,17 @@ def vae(config: VAEConfig) -> Model:
     ((3, 6), (3, 2))
     """
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> Params:
         latent = config.latent_features
-        return halves_init(config.halves, key, x, 2 * latent, latent), ()
+        return init_params(config.autoencoder, key, x, 2 * latent, latent)
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> VAEOutput:
         mean, log_var = vae_encode(config, params, x)
-        z = mean
-        if train:
-            if key is None:
-                raise ValueError(
-                    "vae: expected a key with train=True, got None; pass key= to the model's apply"
-                )
-            z = reparameterize(fold_name(key, "latent"), mean, log_var)
-        return VAEOutput(vae_decode(config, params, z), mean, log_var), model_state
+        noise = key_of_noise("vae", 1.0, key, train)
+        z = mean if noise is None else reparameterize(fold_name(noise, "latent"), mean, log_var)
+        return VAEOutput(vae_decode(config, params, z), mean, log_var)
 
-    return Model(init=init, apply=apply)
+    return stochastic(init, forward)
 
 
 def vae_encode(
@@ -107,7 +102,7 @@ def vae_encode(
     >>> vae_encode(config, params, jnp.ones((3, 6)))[0].shape
     (3, 2)
     """
-    mean, log_var = jnp.split(to_code(config.halves, params, x), 2, axis=-1)
+    mean, log_var = jnp.split(encode(config.autoencoder, params, x), 2, axis=-1)
     return mean, log_var
 
 
@@ -121,13 +116,13 @@ def vae_decode(
     >>> vae_decode(config, params, jnp.ones((3, 2))).shape
     (3, 6)
     """
-    return from_code(config.halves, params, z)
+    return decode(config.autoencoder, params, z)
 
 
 def vae_sample(
     config: VAEConfig, params: Params, key: PRNGKey, samples: int
 ) -> Float[Array, "samples inputs"]:
-    """The likelihood's parameters (samples, I) for latents drawn from the prior, N(0, 1).
+    """The likelihood's parameters (samples, I) for latents drawn from the prior N(0, 1).
 
     >>> config = VAEConfig(widths=(8,), latent_features=2)
     >>> params, _ = vae(config).init(jax.random.key(0), jnp.zeros((1, 6)))
@@ -135,14 +130,13 @@ def vae_sample(
     (5, 6)
     """
     dtype = jax.tree.leaves(params)[0].dtype
-    z = draw_normal(key, (samples, config.latent_features), dtype)
-    return vae_decode(config, params, z)
+    return vae_decode(config, params, draw_normal(key, (samples, config.latent_features), dtype))
 
 
 def reparameterize(
     key: PRNGKey, mean: Float[Array, "*b"], log_var: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
-    """A draw from N(mean, exp(log_var)) with a gradient by both: mean + exp(log_var / 2) e.
+    """A differentiable sample from N(mean, exp(log_var)): mean + exp(log_var / 2) e.
 
     >>> reparameterize(jax.random.key(0), jnp.array([2.0]), jnp.array([-jnp.inf])).tolist()
     [2.0]
@@ -155,7 +149,7 @@ def reparameterize(
 def gaussian_kl(
     mean: Float[Array, "*batch latent"], log_var: Float[Array, "*batch latent"]
 ) -> Float[Array, "*batch"]:
-    """Divergence of N(mean, diag(exp(log_var))) from the prior N(0, 1).
+    """KL divergence of N(mean, diag(exp(log_var))) from the prior N(0, 1).
 
         KL = sum_i (m_i^2 + s_i^2 - 1 - log s_i^2) / 2
 
@@ -166,7 +160,7 @@ def gaussian_kl(
     [2.0]
     """
     m, s = (part.astype(at_least_float32(part)) for part in (mean, log_var))
-    # expm1(s) - s is at least 0, also after rounding, where exp(s) - 1 - s is not.
+    # Unlike exp(s) - 1 - s, expm1(s) - s is at least 0 after rounding too.
     return 0.5 * (jnp.square(m) + (jnp.expm1(s) - s)).sum(axis=-1)
 
 
@@ -175,7 +169,7 @@ def unit_gaussian_nll(
 ) -> Float[Array, "b *features"]:
     """Negative log-likelihood of each feature under N(mean, 1), with its constant.
 
-    >>> f"{unit_gaussian_nll(jnp.zeros((1, 1)), jnp.zeros((1, 1))).item():.4f}"   # log(2 pi) / 2
+    >>> f"{unit_gaussian_nll(jnp.zeros((1, 1)), jnp.zeros((1, 1))).item():.4f}"  # log(2 pi) / 2
     '0.9189'
     """
     wide = at_least_float32(means)
@@ -198,8 +192,8 @@ def negative_elbo(
     Args:
       predictions: of the model, with train=True.
       targets: x, (B, I).
-      beta: weight of the divergence; 1 is the bound itself. May be traced.
-      nll: of x, feature by feature; for pixels in [0, 1] from logits, the default.
+      beta: weight of the KL divergence; 1 for the ELBO. May be traced.
+      nll: negative log-likelihood of x by feature; the default is for pixels in [0, 1] and logits.
 
     Returns: (B,), in nats: sums over the features, not means.
     Source: Kingma & Welling 2014, arXiv:1312.6114, equation 10; Higgins et al. 2017 (beta).

@@ -1,4 +1,7 @@
-"""The vision transformer. B batch, T tokens, E features, O outputs, L blocks."""
+"""The vision transformer.
+
+B batch, H height, W width, C channels, E features, O outputs, L blocks.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,16 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn import layers
-from fnn.arguments import check_exports
+from fnn import layers, nn
+from fnn._arguments import check_exports
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal, normal, zeros
 from fnn.keys import fold_name
-from fnn.layers._axes import expect_images
 from fnn.layers.linear import plus_row
 from fnn.models import transformer
+from fnn.models._common import expect_divisible, patch_embedding, stochastic
 from fnn.models.transformer import BlockConfig
-from fnn.nn import layer_norm
 from fnn.types import Model, Params, PRNGKey, Scalar
 
 __all__ = ["ViTConfig", "vit", "vit_base", "vit_features"]
@@ -24,15 +26,15 @@ __all__ = ["ViTConfig", "vit", "vit_base", "vit_features"]
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """What fixes the shapes and the parts of a vision transformer."""
+    """Shapes and layers of a vision transformer."""
 
-    patch: int  # height and width of a tile, in pixels
+    patch_size: int  # height and width of a patch, in pixels
     features: int  # E
     num_layers: int  # L
     out_features: int  # O
     block: BlockConfig
-    class_token: bool = True  # the head reads a token of its own; without, the mean of the tiles
-    scan: bool = False  # one block compiled and looped over: for many layers, on an accelerator
+    class_token: bool = True  # input of the head; without it, the mean of the patches
+    scan: bool = False  # scan over stacked blocks: for many layers, on an accelerator
     patch_init: Initializer = lecun_normal()
     table_init: Initializer = normal(0.02)  # of the positions and the class token
     head_init: Initializer = zeros
@@ -40,7 +42,7 @@ class ViTConfig:
 
 def vit_base(
     *,
-    patch: int = 16,
+    patch_size: int = 16,
     features: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
@@ -50,13 +52,13 @@ def vit_base(
     eps: float = 1e-6,
     scan: bool = False,
 ) -> ViTConfig:
-    """The architecture of ViT; the defaults are ViT-B/16, 86,567,656 for images of 224 x 224.
+    """ViT; the defaults are ViT-B/16, with 86,567,656 parameters for images of 224 x 224 x 3.
 
     Args:
-      hidden_features: of the feed-forward parts; 4 E if None.
+      hidden_features: of the MLPs; 4 E if None.
 
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1 and table 1. Deviates: the
-      kernels of the blocks are normal with std 0.02, where its authors draw them by their fans.
+      kernels of the blocks are normal with std 0.02; theirs are scaled by fan-in and fan-out.
 
     >>> vit_base(features=64).block.hidden_features
     256
@@ -64,10 +66,10 @@ def vit_base(
     block = BlockConfig(
         num_heads=num_heads,
         hidden_features=4 * features if hidden_features is None else hidden_features,
-        norm=layer_norm(eps=eps),
+        norm=nn.layer_norm(eps=eps),
     )
     return ViTConfig(
-        patch=patch,
+        patch_size=patch_size,
         features=features,
         num_layers=num_layers,
         out_features=out_features,
@@ -79,23 +81,22 @@ def vit_base(
 
 @within(rate="[0, 1]")
 def vit(config: ViTConfig, *, rate: Scalar = 0.0) -> Model:
-    """Tiles of an image as tokens, a transformer over them, and a linear head.
+    """A transformer over the patches of an image, and a linear head.
 
         h = [class, conv(x)] + positions,  h = block_i(h) for each i,  y = head(norm(h)_0)
 
     Args:
-      config: `vit_base(...)`, or one of your own.
-      rate: drop probability of the embedding, the attention weights and what each part of a block
-        makes; may be traced. A plain 0 leaves dropout out.
+      config: `vit_base(...)`, or your own.
+      rate: dropout rate of the embeddings, the attention weights and the sublayers' outputs; may be
+        traced. A plain 0 disables dropout.
 
-    Apply takes images (B, height, width, channels), whose tiles have a position each: of the size
-    that init saw. It returns (B, O). Parameters: {'patch': {'kernel': (patch, patch, channels, E),
-    'bias'}, 'class': (E,), 'positions': {'table': (T, E)}, 'blocks': [...], 'norm', 'head'}; no
+    Apply takes x (B, H, W, C) and returns (B, O). Parameters: {'patch': {'kernel', 'bias'},
+    'positions': {'table'}, 'class': (E,), 'blocks': [{'attention', ...}, ...], 'norm', 'head'}; no
     class without a class token, and with `scan` the blocks are one tree whose leaves have a first
     axis of L.
-    Raises: ValueError for x of another shape, or of a size that the tiles do not divide.
+    Raises: ValueError for x of another shape, and for sizes that the patch size does not divide.
 
-    >>> model = vit(vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=3))
+    >>> model = vit(vit_base(patch_size=2, features=4, num_layers=1, num_heads=2, out_features=3))
     >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4, 6, 1)))
     >>> params['positions']['table'].shape
     (7, 4)
@@ -103,15 +104,11 @@ def vit(config: ViTConfig, *, rate: Scalar = 0.0) -> Model:
     (5, 3)
     """
 
-    def init(key, x):
-        return _init(config, key, x), ()
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
+        h = vit_features(config, params, x, rate=rate, key=key, train=train)
+        return layers.linear(params["head"], h[:, 0] if config.class_token else h.mean(axis=1))
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        tokens = vit_features(config, params, x, rate=rate, key=key, train=train)
-        read = tokens[:, 0] if config.class_token else tokens.mean(axis=1)
-        return layers.linear(params["head"], read), model_state
-
-    return Model(init=init, apply=apply)
+    return stochastic(lambda key, x: _init(config, key, x), forward)
 
 
 @within(rate="[0, 1]")
@@ -124,36 +121,27 @@ def vit_features(
     key: PRNGKey | None = None,
     train: bool = False,
 ) -> Float[Array, "b t e"]:
-    """What the head of `vit` chooses from: (B, T, E) after the last norm, the class token first.
+    """The tokens (B, T, E) of `vit` after the last norm, with the class token first.
 
     Raises: as `vit`.
 
-    >>> config = vit_base(patch=2, features=4, num_layers=1, num_heads=2)
+    >>> config = vit_base(patch_size=2, features=4, num_layers=1, num_heads=2)
     >>> x = jnp.zeros((1, 4, 4, 1))
     >>> params, _ = jax.eval_shape(vit(config).init, jax.random.key(0), x)
     >>> jax.eval_shape(lambda params: vit_features(config, params, x), params).shape
     (1, 5, 4)
     """
     _expect_images(config, x)
-    drop = transformer.dropper("vit", rate, key, train)
-    h = transformer.seeing_blocks(
-        "vit",
-        config.block,
-        params["blocks"],
-        drop("tokens", _embed(config, params, x)),
-        None,
-        rate=rate,
-        key=key,
-        train=train,
-    )
-    with in_layer(("norm",), h):
-        return config.block.norm.apply(params["norm"], (), h)[0]
+    dropout = transformer.make_dropout("vit", rate, key, train)
+    h = dropout("tokens", _embed(config, params, x))
+    h = transformer.apply_blocks(config.block, params["blocks"], h, None, dropout)
+    return transformer.normalize(config.block, params, "norm", h)
 
 
 def _embed(config: ViTConfig, params: Params, x: Array) -> Array:
     with in_layer(("patch",), x):
-        tiles = layers.conv(params["patch"], x, stride=config.patch, padding=layers.Padding.VALID)
-    tokens = jax.lax.collapse(tiles, 1, 3)
+        patches, _ = _patches(config).apply(params["patch"], (), x)
+    tokens = jax.lax.collapse(patches, 1, 3)
     if config.class_token:
         first = plus_row(jnp.zeros_like(tokens[:, :1]), params["class"])
         tokens = jnp.concatenate([first, tokens], axis=1)
@@ -161,56 +149,41 @@ def _embed(config: ViTConfig, params: Params, x: Array) -> Array:
     if tokens.shape[1] != len(table):
         raise ValueError(
             f"vit: expected an image of {len(table)} tokens, got {tokens.shape[1]} from "
-            f"{x.shape}; resize it to what the positions were made for"
+            f"{x.shape}; resize it to the size that the positions were made for"
         )
     return plus_row(tokens, table)
 
 
+def _patches(config: ViTConfig) -> Model:
+    return patch_embedding(config.features, config.patch_size, config.patch_init)
+
+
 def _init(config: ViTConfig, key: PRNGKey, x: Any) -> Params:
     _expect_images(config, x)
-    like = jax.ShapeDtypeStruct((1, 1, config.features), jnp.float32)
-    tiles = (x.shape[1] // config.patch) * (x.shape[2] // config.patch)
-    window, block = (config.patch, config.patch), config.block
+    size, features, block = config.patch_size, config.features, config.block
     params = {
-        "patch": layers.conv_init(
-            fold_name(key, "patch"),
-            x.shape[-1],
-            config.features,
-            window,
-            kernel_init=config.patch_init,
-        ),
+        "patch": _patches(config).init(fold_name(key, "patch"), x)[0],
         "positions": layers.learned_positions_init(
             fold_name(key, "positions"),
-            tiles + config.class_token,
-            config.features,
+            (x.shape[1] // size) * (x.shape[2] // size) + config.class_token,
+            features,
             table_init=config.table_init,
         ),
-        "blocks": transformer.stack_init(
-            lambda key: transformer.block_init(block, key, like),
-            fold_name(key, "blocks"),
-            config.num_layers,
-            scan=config.scan,
+        "blocks": transformer.blocks_init(
+            block, fold_name(key, "blocks"), features, config.num_layers, config.scan
         ),
-        "norm": block.norm.init(fold_name(key, "norm"), like)[0],
+        **transformer.norm_init(block, key, "norm", features),
         "head": layers.linear_init(
-            fold_name(key, "head"),
-            config.features,
-            config.out_features,
-            kernel_init=config.head_init,
+            fold_name(key, "head"), features, config.out_features, kernel_init=config.head_init
         ),
     }
     if config.class_token:
-        params["class"] = config.table_init(fold_name(key, "class"), (config.features,))
+        params["class"] = config.table_init(fold_name(key, "class"), (features,))
     return params
 
 
 def _expect_images(config: ViTConfig, x: Any) -> None:
-    expect_images("vit", x)
-    if x.shape[1] % config.patch or x.shape[2] % config.patch:
-        raise ValueError(
-            f"vit: expected a height and a width that {config.patch} divides, got {x.shape[1:3]}; "
-            "crop or resize the images, or choose another patch"
-        )
+    expect_divisible("vit", x, config.patch_size, "use another patch_size")
 
 
 check_exports(__name__)

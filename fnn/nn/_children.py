@@ -1,4 +1,4 @@
-"""The parts of a model by address: a name, an index, or a name and an index in its list."""
+"""Submodels by address: a name, an index, or a name and an index in its list."""
 
 from typing import Any
 
@@ -12,12 +12,7 @@ Address = tuple[str | int, ...]
 
 
 def child_key(key: PRNGKey | None, address: Address) -> Any:
-    """The randomness of a child: it follows from its address alone.
-
-    >>> key = jax.random.key(0)
-    >>> bool(child_key(key, ('head',)) == fold_name(key, 'head')), child_key(None, (0,))
-    (True, None)
-    """
+    """The key of a child, which depends on its address alone."""
     if key is None:
         return None
     for part in address:
@@ -26,11 +21,7 @@ def child_key(key: PRNGKey | None, address: Address) -> Any:
 
 
 def child(parts: Any, address: Address, empty: Any) -> Any:
-    """The part of one child; `empty` where `gathered` left it out.
-
-    >>> child({'blocks': [1, 2]}, ('blocks', 1), {}), child({}, ('activation',), {})
-    (2, {})
-    """
+    """The parameters or state of one child; `empty` where `gathered` dropped it."""
     for part in address:
         if isinstance(part, str):
             parts = parts[part] if part in parts else ()
@@ -40,15 +31,10 @@ def child(parts: Any, address: Address, empty: Any) -> Any:
 
 
 def gathered(parts: dict[Address, Any], empty: Any) -> Any:
-    """The parts of all children: a dict by name, a list by index.
+    """The parameters or state of all children: a dict by name, a list by index.
 
-    Named children without parts have no entry, and if no child has parts, the result is `empty`:
-    each node of a pytree costs a step time.
-
-    >>> gathered({('hidden', 0): {'w': 1}, ('hidden', 1): {'w': 2}, ('act',): {}}, {})
-    {'hidden': [{'w': 1}, {'w': 2}]}
-    >>> gathered({(0,): (), (1,): {'mean': 0}}, ()), gathered({(0,): ()}, ())
-    ([(), {'mean': 0}], ())
+    Named children without any have no entry, and if no child has any, the result is `empty`: every
+    node of a pytree adds dispatch overhead.
     """
     if all(map(is_empty, parts.values())):
         return empty
@@ -66,12 +52,7 @@ def gathered(parts: dict[Address, Any], empty: Any) -> Any:
 
 
 def init_child(model: Model, at: Address, key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
-    """Parameters and state of a child; an error in it gets a note with its address.
-
-    >>> from fnn.nn import lift
-    >>> init_child(lift(jnp.tanh), ('act',), jax.random.key(0), jnp.zeros((1, 2)))
-    ({}, ())
-    """
+    """Parameters and state of a child; an error in it gets a note with its address."""
     with in_layer(at, x):
         return model.init(child_key(key, at), x)
 
@@ -86,14 +67,9 @@ def apply_child(
     key: PRNGKey | None,
     train: bool,
 ) -> tuple[Any, ModelState]:
-    """A child's outputs and new state, by its part of the parent's parameters, state and noise.
+    """Outputs and new state of a child, from its part of the parent's parameters, state and key.
 
     An error in it gets a note with its address and x; its operations are named by the address.
-
-    >>> from fnn.nn import lift
-    >>> y, _ = apply_child(lift(jnp.abs), ('act',), {}, (), jnp.array(-1.0), key=None, train=False)
-    >>> y.item()
-    1.0
     """
     with in_layer(at, x), scope(at):
         return model.apply(
@@ -106,21 +82,10 @@ def apply_child(
 
 
 def is_empty(part: Any) -> bool:
-    """Whether there is nothing in a part: {} or ().
-
-    >>> is_empty({}), is_empty(()), is_empty([{}])
-    (True, True, False)
-    """
+    """Whether a node holds nothing: {} or ()."""
     return isinstance(part, (dict, tuple)) and not part
 
 
 def scope(address: Address) -> Any:
-    """A name scope for the operations of a child: profiles and `diagnose.summary` show it.
-
-    >>> def block(x):
-    ...     with scope(('blocks', 1)):
-    ...         return jnp.sin(x)
-    >>> print(jax.make_jaxpr(block)(0.0).eqns[0].source_info.name_stack)
-    blocks/1
-    """
+    """A name scope for the operations of a child, for profiles and `diagnose.summary`."""
     return jax.named_scope("/".join(map(str, address)))

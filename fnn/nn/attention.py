@@ -1,4 +1,4 @@
-"""Attention layers as models. B batch, T queries, S keys, E features."""
+"""Attention layers. B batch, T queries, S keys, E features."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,8 @@ from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import key_of_noise
 from fnn.layers.attention import Attend
 from fnn.layers.multi_head import Rotate
-from fnn.types import Model, PRNGKey, Scalar
+from fnn.nn.embedding import expect_sequences
+from fnn.types import Model, ModelState, Params, PRNGKey, Scalar
 
 
 @within(rate="[0, 1]")
@@ -31,17 +32,16 @@ def self_attention(
     out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
-    """Multi-head attention of x to itself, as a model; see `layers.multi_head_attention`.
+    """Multi-head self-attention; see `layers.multi_head_attention`.
 
     Args:
-      mask: makes the mask for T tokens: `layers.causal_mask`, a `partial` of `layers.window_mask`,
-        or a function that combines several. None shows everything to everyone. Masks that differ
-        from example to example, as for padding, are arguments of the function in `layers`.
-      position_bias: makes what is added to the logits, (1, heads, T, T), for T tokens, such as
+      mask: T -> mask, such as `layers.causal_mask` or a `partial` of `layers.window_mask`; None
+        masks nothing. Masks that differ from example to example, as for padding, are arguments of
+        the function in `layers`.
+      position_bias: T -> what to add to the logits, (1, heads, T, T), such as
         `lambda n: layers.alibi(heads, jnp.arange(n), jnp.arange(n))[None]`.
       rotate: applied to queries and keys with their positions: `layers.rope`.
-      rate: drop probability of the attention weights, for train=True; may be traced. A plain 0
-        leaves it out.
+      rate: drop probability of the attention weights, for train=True; may be traced.
       attend: computes the heads; with a rate, it gets `drop=`.
 
     Apply takes x (B, T, E) and returns (B, T, out_features).
@@ -53,10 +53,10 @@ def self_attention(
     (1, 3, 4)
     """
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
         params = layers.multi_head_attention_init(
             key,
-            _features_of("self_attention", x),
+            expect_sequences("self_attention", x),
             num_heads,
             num_kv_heads=num_kv_heads,
             head_features=head_features,
@@ -69,8 +69,10 @@ def self_attention(
         )
         return params, ()
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        _features_of("self_attention", x)
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
+        expect_sequences("self_attention", x)
         y = layers.multi_head_attention(
             params,
             x,
@@ -99,7 +101,7 @@ def cross_attention(
     out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
-    """Multi-head attention of x to a memory, as a model; see `layers.multi_head_attention`.
+    """Multi-head attention of x to a memory; see `layers.multi_head_attention`.
 
     Args: as of `self_attention`.
 
@@ -112,15 +114,15 @@ def cross_attention(
     (1, 3, 4)
     """
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
         queries, memory = _pair(x)
         params = layers.multi_head_attention_init(
             key,
-            _features_of("cross_attention", queries),
+            expect_sequences("cross_attention", queries),
             num_heads,
             num_kv_heads=num_kv_heads,
             head_features=head_features,
-            memory_features=_features_of("cross_attention", memory),
+            memory_features=expect_sequences("cross_attention", memory),
             out_features=out_features,
             bias=bias,
             qk_norm=qk_norm,
@@ -130,22 +132,15 @@ def cross_attention(
         )
         return params, ()
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
         queries, memory = _pair(x)
         attend_now = with_dropout("cross_attention", attend, rate, key, train)
         y = layers.multi_head_attention(params, queries, memory, attend=attend_now)
         return y, model_state
 
     return Model(init=init, apply=apply)
-
-
-def _features_of(where: str, x: Any) -> int:
-    if len(x.shape) != 3:
-        raise ValueError(
-            f"{where}: expected x of shape (batch, time, features), got {x.shape}; "
-            "embed the tokens, or lay the pixels out in one axis, before it"
-        )
-    return x.shape[-1]
 
 
 def _pair(x: Any) -> tuple[Any, Any]:
@@ -162,14 +157,7 @@ def _pair(x: Any) -> tuple[Any, Any]:
 def with_dropout(
     where: str, attend: Attend, rate: Scalar, key: PRNGKey | None, train: bool
 ) -> Attend:
-    """`attend`, which drops weights with probability `rate` where there is noise to be.
-
-    Raises: ValueError, which begins with `where`, for a rate with train=True and no key.
-
-    >>> from fnn.layers import dot_product_attention as attend
-    >>> with_dropout('gpt', attend, 0.0, None, True) is attend
-    True
-    """
+    """`attend` with dropout of the weights where training at a rate that is not a plain 0."""
     noise_key = key_of_noise(where, rate, key, train)
     if noise_key is None:
         return attend

@@ -11,19 +11,19 @@ from fnn.nn._base import Layer, as_model
 from fnn.optim import dynamic_loss_scale
 from fnn.optim._base import expect_unscaled
 from fnn.recipe import Recipe
-from fnn.types import Model, Optimizer
+from fnn.types import Model, ModelState, Optimizer, Params, PRNGKey
 
-Policy = Callable[..., Any]  # says which intermediate values are saved; see jax.checkpoint_policies
+Policy = Callable[..., Any]  # which intermediate values to save; see jax.checkpoint_policies
 
 
 def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveable) -> Model:
-    """The same model, whose intermediate values are computed again for the gradient.
+    """The same model with rematerialization: the backward pass recomputes intermediate values.
 
-    Saves memory for time: with the default, only x and the parameters are kept.
+    Trades time for memory: with the default policy, only x and the parameters are saved.
 
     Args:
-      policy: which intermediate values are saved all the same, one of `jax.checkpoint_policies`;
-        `dots_with_no_batch_dims_saveable` keeps the products with parameters, the dearest to redo.
+      policy: which intermediate values to save all the same, one of `jax.checkpoint_policies`;
+        `dots_with_no_batch_dims_saveable` saves the products with parameters, the most expensive.
 
     Source: Chen et al. 2016, arXiv:1604.06174.
 
@@ -32,8 +32,12 @@ def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveabl
     """
     model = as_model(layer, "remat")
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        def forward(params, model_state, x, key):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
+        def forward(
+            params: Params, model_state: ModelState, x: Any, key: PRNGKey | None
+        ) -> tuple[Any, ModelState]:
             return model.apply(params, model_state, x, key=key, train=train)
 
         return jax.checkpoint(forward, policy=policy)(params, model_state, x, key)
@@ -46,8 +50,8 @@ def cast(layer: Layer, dtype: Any) -> Model:
 
         y = layer(params as dtype, x as dtype), as the dtype of x
 
-    The parameters themselves stay as they are, so an optimizer sees float32 master weights and
-    float32 gradients. The model state is neither rounded on the way in nor on the way out.
+    The parameters themselves keep their dtype, so an optimizer sees float32 master weights and
+    float32 gradients. The model state is not rounded.
 
     Args:
       dtype: a floating dtype, such as jnp.bfloat16.
@@ -67,7 +71,9 @@ def cast(layer: Layer, dtype: Any) -> Model:
         )
     model = as_model(layer, "cast")
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
         y, new_state = model.apply(
             cast_floats(params, dtype), model_state, cast_floats(x, dtype), key=key, train=train
         )
@@ -86,12 +92,11 @@ def _float_of(x: Any) -> Any:
 
 
 def mixed_bfloat16(recipe: Recipe) -> Recipe:
-    """The recipe, with its model computed in bfloat16 and everything else in float32.
+    """The recipe with its model computed in bfloat16 and everything else in float32.
 
-    Parameters, gradients, loss, norms of the metrics and the optimizer's state stay in float32; a
-    bfloat16 has the range of a float32, so no loss scale is needed. Activations and what is kept of
-    them for the gradient take half the memory. A CPU without instructions for bfloat16 is not
-    quicker for it.
+    Parameters, gradients, loss, metrics and the optimizer's state stay in float32; bfloat16 has the
+    range of float32, so no loss scale is needed. Activations, and those saved for the backward
+    pass, take half the memory. A CPU without bfloat16 instructions is not faster for it.
 
     Source: Kalamkar et al. 2019, arXiv:1905.12322. Compat: Keras' policy "mixed_bfloat16".
 
@@ -112,14 +117,14 @@ def mixed_bfloat16(recipe: Recipe) -> Recipe:
 def mixed_float16(
     recipe: Recipe, scale: Callable[[Optimizer], Optimizer] = dynamic_loss_scale
 ) -> Recipe:
-    """The recipe, with its model computed in float16 and its loss scaled so that this is enough.
+    """The recipe with its model computed in float16 and a loss scale.
 
-    As `mixed_bfloat16`, but float16 ends at 6e-8 and at 65,504: the loss is multiplied before it is
-    differentiated, the gradient divided in float32, and a step whose gradient overflows is left
-    out. The scale is a part of the optimizer's state, so a resumed run goes on with it.
+    As `mixed_bfloat16`, but float16 has the range 6e-8 to 65,504: the loss is scaled before it is
+    differentiated, the gradient unscaled in float32, and a step whose gradient overflows is
+    skipped. The scale is part of the optimizer's state, so a resumed run continues with it.
 
     Args:
-      scale: puts the loss scale around the optimizer, as in
+      scale: adds the loss scale to the optimizer, as in
         `partial(dynamic_loss_scale, start=1024.0)`.
 
     Raises: ValueError for an optimizer that has a loss scale already.

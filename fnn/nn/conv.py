@@ -1,189 +1,167 @@
-"""Convolutions as models. Parameters are those of `fnn.layers`; sizes come from the input."""
+"""Convolutions."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from fnn import layers
 from fnn.initializers import Initializer, lecun_normal, zeros
-from fnn.layers._axes import Size, Sizes, expect_axes, stated
+from fnn.layers._axes import Size, Sizes, expect_axes
 from fnn.layers._window import Padding
-from fnn.nn._shape import features_of
+from fnn.nn._base import stateless
 from fnn.types import Model
 
 
 def conv(
-    features: int,
-    window: Sizes,
+    out_features: int,
+    kernel_size: Sizes,
     *,
     stride: Size = 1,
     dilation: Size = 1,
     groups: int = 1,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.SAME,
+    padding: Padding = "SAME",
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Model:
-    """A convolution over the axes between batch and features, as a model; see `layers.conv`.
+    """A convolution over the axes between batch and features; see `layers.conv`.
 
     Args:
-      window: size of the kernel along each window axis: (3, 3) for images, (3,) for sequences.
+      kernel_size: along each window axis: (3, 3) for images, (3,) for sequences.
+      padding: 'SAME', 'VALID', 'CAUSAL', 'CIRCULAR', 'REFLECT' or a pair for each window axis.
 
     >>> params, _ = conv(4, (3, 3)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
     >>> params['kernel'].shape
     (3, 3, 2, 4)
     """
-    window = stated("conv", "window", window)
-
-    def init(key, x):
-        expect_axes("conv", x, len(window))
-        params = layers.conv_init(
+    return stateless(
+        lambda key, x: layers.conv_init(
             key,
-            features_of("conv", x),
-            features,
-            window,
+            _features_of("conv", x, kernel_size),
+            out_features,
+            kernel_size,
             groups=groups,
             bias=bias,
             kernel_init=kernel_init,
             bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        y = layers.conv(params, x, stride=stride, dilation=dilation, groups=groups, padding=padding)
-        return y, model_state
-
-    return Model(init=init, apply=apply)
+        ),
+        lambda params, x: layers.conv(
+            params, x, stride=stride, dilation=dilation, groups=groups, padding=padding
+        ),
+    )
 
 
 def depthwise_conv(
-    window: Sizes,
+    kernel_size: Sizes,
     *,
     multiplier: int = 1,
     stride: Size = 1,
     dilation: Size = 1,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.SAME,
+    padding: Padding = "SAME",
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Model:
-    """A convolution of each feature by itself, as a model; see `layers.depthwise_conv`.
+    """A convolution of each feature by itself; see `layers.depthwise_conv`.
 
     Args:
-      window: size of the kernel along each window axis: (3, 3) for images, (3,) for sequences.
       multiplier: outputs for each feature.
 
     >>> params, _ = depthwise_conv((3, 3)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
     >>> params['kernel'].shape
     (3, 3, 1, 2)
     """
-    window = stated("depthwise_conv", "window", window)
-
-    def init(key, x):
-        expect_axes("depthwise_conv", x, len(window))
-        params = layers.depthwise_conv_init(
+    return stateless(
+        lambda key, x: layers.depthwise_conv_init(
             key,
-            features_of("depthwise_conv", x),
-            window,
+            _features_of("depthwise_conv", x, kernel_size),
+            kernel_size,
             multiplier=multiplier,
             bias=bias,
             kernel_init=kernel_init,
             bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        y = layers.depthwise_conv(params, x, stride=stride, dilation=dilation, padding=padding)
-        return y, model_state
-
-    return Model(init=init, apply=apply)
+        ),
+        lambda params, x: layers.depthwise_conv(
+            params, x, stride=stride, dilation=dilation, padding=padding
+        ),
+    )
 
 
 def separable_conv(
-    features: int,
-    window: Sizes,
+    out_features: int,
+    kernel_size: Sizes,
     *,
     multiplier: int = 1,
     stride: Size = 1,
     dilation: Size = 1,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.SAME,
+    padding: Padding = "SAME",
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Model:
-    """A depthwise convolution and a pointwise one, as a model; see `layers.separable_conv`.
+    """A depthwise convolution and a pointwise one; see `layers.separable_conv`.
 
     Args:
-      window: size of the depthwise kernel along each window axis; (3, 3) for images.
       multiplier: outputs of the depthwise part for each feature.
 
     >>> params, _ = separable_conv(4, (3, 3)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
     >>> params['pointwise']['kernel'].shape
     (1, 1, 2, 4)
     """
-    window = stated("separable_conv", "window", window)
-
-    def init(key, x):
-        expect_axes("separable_conv", x, len(window))
-        params = layers.separable_conv_init(
+    return stateless(
+        lambda key, x: layers.separable_conv_init(
             key,
-            features_of("separable_conv", x),
-            features,
-            window,
+            _features_of("separable_conv", x, kernel_size),
+            out_features,
+            kernel_size,
             multiplier=multiplier,
             bias=bias,
             kernel_init=kernel_init,
             bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        y = layers.separable_conv(params, x, stride=stride, dilation=dilation, padding=padding)
-        return y, model_state
-
-    return Model(init=init, apply=apply)
+        ),
+        lambda params, x: layers.separable_conv(
+            params, x, stride=stride, dilation=dilation, padding=padding
+        ),
+    )
 
 
 def conv_transpose(
-    features: int,
-    window: Sizes,
+    out_features: int,
+    kernel_size: Sizes,
     *,
     stride: Size = 1,
     dilation: Size = 1,
     groups: int = 1,
-    padding: Padding | Sequence[tuple[int, int]] = Padding.SAME,
+    padding: Padding = "SAME",
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Model:
-    """A transposed convolution, as a model; see `layers.conv_transpose`.
+    """A transposed convolution; see `layers.conv_transpose`.
 
     Args:
-      window: size of the kernel along each window axis: (3, 3) for images, (3,) for sequences.
+      padding: 'SAME', 'VALID', 'CAUSAL' or a pair for each window axis.
 
     >>> model = conv_transpose(4, (2,), stride=2)
     >>> params, _ = model.init(jax.random.key(0), jnp.zeros((1, 8, 2)))
     >>> model.apply(params, (), jnp.zeros((1, 8, 2)))[0].shape
     (1, 16, 4)
     """
-    window = stated("conv_transpose", "window", window)
-
-    def init(key, x):
-        expect_axes("conv_transpose", x, len(window))
-        params = layers.conv_transpose_init(
+    return stateless(
+        lambda key, x: layers.conv_transpose_init(
             key,
-            features_of("conv_transpose", x),
-            features,
-            window,
+            _features_of("conv_transpose", x, kernel_size),
+            out_features,
+            kernel_size,
             groups=groups,
             bias=bias,
             kernel_init=kernel_init,
             bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        y = layers.conv_transpose(
+        ),
+        lambda params, x: layers.conv_transpose(
             params, x, stride=stride, dilation=dilation, groups=groups, padding=padding
-        )
-        return y, model_state
+        ),
+    )
 
-    return Model(init=init, apply=apply)
+
+def _features_of(where: str, x: Any, kernel_size: Sizes) -> int:
+    expect_axes(where, x, len(kernel_size))
+    return x.shape[-1]

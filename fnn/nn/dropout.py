@@ -1,6 +1,10 @@
-"""Dropout and noise as models: active for train=True only, where they need a key."""
+"""Dropout and noise: active for train=True only, where they need a key.
+
+A rate (or standard deviation) may be traced; a plain 0 leaves the noise out.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Array, Float
 
@@ -9,17 +13,17 @@ from fnn.expect import within
 from fnn.keys import key_of_noise
 from fnn.nn._base import Layer
 from fnn.nn.sequential import residual, sequential
-from fnn.types import Model, PRNGKey, Scalar
+from fnn.types import Model, ModelState, Params, PRNGKey, Scalar
 
 Noise = Callable[[PRNGKey, Float[Array, "..."], Scalar], Float[Array, "..."]]
 
 
 @within(rate="[0, 1]")
 def dropout(rate: Scalar) -> Model:
-    """Dropout as a model; see `layers.dropout`.
+    """Dropout while training; see `layers.dropout`.
 
     Args:
-      rate: drop probability in [0, 1]; may be traced. A plain 0 leaves the layer out.
+      rate: drop probability in [0, 1]; may be traced.
 
     Raises: ValueError for train=True without a key.
 
@@ -31,12 +35,10 @@ def dropout(rate: Scalar) -> Model:
 
 @within(rate="[0, 1]")
 def spatial_dropout(rate: Scalar) -> Model:
-    """Dropout of whole feature maps as a model; see `layers.spatial_dropout`.
+    """Dropout of whole feature maps while training; see `layers.spatial_dropout`.
 
     Args:
-      rate: drop probability in [0, 1]; may be traced. A plain 0 leaves the layer out.
-
-    Raises: ValueError for train=True without a key.
+      rate: drop probability in [0, 1]; may be traced.
 
     >>> spatial_dropout(0.5).apply({}, (), jnp.ones((1, 1, 2)))[0].tolist()
     [[[1.0, 1.0]]]
@@ -46,12 +48,10 @@ def spatial_dropout(rate: Scalar) -> Model:
 
 @within(rate="[0, 1]")
 def alpha_dropout(rate: Scalar) -> Model:
-    """Dropout between selu layers as a model; see `layers.alpha_dropout`.
+    """Dropout between selu layers while training; see `layers.alpha_dropout`.
 
     Args:
-      rate: drop probability in [0, 1]; may be traced. A plain 0 leaves the layer out.
-
-    Raises: ValueError for train=True without a key.
+      rate: drop probability in [0, 1]; may be traced.
 
     >>> alpha_dropout(0.5).apply({}, (), jnp.ones((1, 2)))[0].tolist()
     [[1.0, 1.0]]
@@ -61,12 +61,10 @@ def alpha_dropout(rate: Scalar) -> Model:
 
 @within(rate="[0, 1]")
 def gaussian_dropout(rate: Scalar) -> Model:
-    """Multiplicative Gaussian noise as a model; see `layers.gaussian_dropout`.
+    """Multiplicative Gaussian noise while training; see `layers.gaussian_dropout`.
 
     Args:
-      rate: the equivalent drop probability in [0, 1]; may be traced. A plain 0 leaves it out.
-
-    Raises: ValueError for train=True without a key.
+      rate: the equivalent drop probability in [0, 1]; may be traced.
 
     >>> gaussian_dropout(0.5).apply({}, (), jnp.ones((1, 2)))[0].tolist()
     [[1.0, 1.0]]
@@ -76,12 +74,10 @@ def gaussian_dropout(rate: Scalar) -> Model:
 
 @within(std="[0, inf)")
 def gaussian_noise(std: Scalar) -> Model:
-    """Additive Gaussian noise as a model; see `layers.gaussian_noise`.
+    """Additive Gaussian noise while training; see `layers.gaussian_noise`.
 
     Args:
-      std: standard deviation in the unit of x; may be traced. A plain 0 leaves it out.
-
-    Raises: ValueError for train=True without a key.
+      std: standard deviation in the unit of x, at least 0; may be traced.
 
     >>> gaussian_noise(0.5).apply({}, (), jnp.ones((1, 2)))[0].tolist()
     [[1.0, 1.0]]
@@ -91,12 +87,10 @@ def gaussian_noise(std: Scalar) -> Model:
 
 @within(rate="[0, 1]")
 def drop_path(rate: Scalar) -> Model:
-    """Dropout of whole examples as a model, for the end of a branch; see `layers.drop_path`.
+    """Dropout of whole examples while training, for the end of a branch; see `layers.drop_path`.
 
     Args:
-      rate: drop probability in [0, 1]; may be traced. A plain 0 leaves the layer out.
-
-    Raises: ValueError for train=True without a key.
+      rate: drop probability in [0, 1]; may be traced.
 
     >>> drop_path(0.5).apply({}, (), jnp.ones((1, 2)))[0].tolist()
     [[1.0, 1.0]]
@@ -106,11 +100,11 @@ def drop_path(rate: Scalar) -> Model:
 
 @within(rate="[0, 1]")
 def stochastic_depth(layer: Layer, rate: Scalar) -> Model:
-    """x + drop_path(layer(x)): a residual branch that some examples pass by while training.
+    """x + drop_path(layer(x)): a residual branch that some examples skip while training.
 
     Args:
       layer: the branch, which keeps the shape; its parameters and state are named 'branch'.
-      rate: share of the examples that pass it by, in [0, 1]; may be traced.
+      rate: fraction of the examples that skip it, in [0, 1]; may be traced.
 
     Raises: ValueError if the layer changes the shape, and for train=True without a key.
     Source: Huang et al. 2016, arXiv:1603.09382; the deviations are those of `layers.drop_path`.
@@ -126,7 +120,9 @@ def stochastic_depth(layer: Layer, rate: Scalar) -> Model:
 
 
 def _training_only(name: str, noise: Noise, amount: Scalar) -> Model:
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
         noise_key = key_of_noise(name, amount, key, train)
         return x if noise_key is None else noise(noise_key, x, amount), model_state
 

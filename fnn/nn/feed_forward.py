@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fnn import layers
-from fnn.activations import gelu, silu
+from fnn.activations import gelu
 from fnn.initializers import Initializer, lecun_normal, zeros
-from fnn.nn._shape import features_of
+from fnn.nn._base import InitParams, features_of, stateless, takes_arguments_of
 from fnn.types import Model
 
 
@@ -20,18 +20,14 @@ def feed_forward(
     out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
-    """Two linear layers with an activation between, as a model; see `layers.feed_forward`.
-
-    Args:
-      out_features: as many as the input has if None.
+    """Two linear layers with an activation in between; see `layers.feed_forward`.
 
     >>> params, _ = feed_forward(8).init(jax.random.key(0), jnp.zeros((1, 3)))
     >>> params['down']['kernel'].shape
     (8, 3)
     """
-
-    def init(key, x):
-        params = layers.feed_forward_init(
+    return stateless(
+        lambda key, x: layers.feed_forward_init(
             key,
             features_of("feed_forward", x),
             hidden_features,
@@ -40,13 +36,9 @@ def feed_forward(
             kernel_init=kernel_init,
             out_kernel_init=out_kernel_init,
             bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        return layers.feed_forward(params, x, activation), model_state
-
-    return Model(init=init, apply=apply)
+        ),
+        lambda params, x: layers.feed_forward(params, x, activation),
+    )
 
 
 def gated_mlp(
@@ -59,18 +51,14 @@ def gated_mlp(
     out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
 ) -> Model:
-    """A gated MLP over the last axis, as a model; see `layers.gated_mlp`.
-
-    Args:
-      out_features: as many as the input has if None.
+    """A gated MLP over the last axis; see `layers.gated_mlp`.
 
     >>> params, _ = gated_mlp(8, jax.nn.sigmoid).init(jax.random.key(0), jnp.zeros((1, 3)))
     >>> sorted(params)
     ['down', 'gate', 'up']
     """
-
-    def init(key, x):
-        params = layers.gated_mlp_init(
+    return stateless(
+        lambda key, x: layers.gated_mlp_init(
             key,
             features_of("gated_mlp", x),
             hidden_features,
@@ -79,62 +67,28 @@ def gated_mlp(
             kernel_init=kernel_init,
             out_kernel_init=out_kernel_init,
             bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        return layers.gated_mlp(params, x, activation), model_state
-
-    return Model(init=init, apply=apply)
+        ),
+        lambda params, x: layers.gated_mlp(params, x, activation),
+    )
 
 
-def swiglu(
-    hidden_features: int,
-    *,
-    out_features: int | None = None,
-    bias: bool = False,
-    kernel_init: Initializer = lecun_normal(),
-    out_kernel_init: Initializer | None = None,
-    bias_init: Initializer = zeros,
-) -> Model:
-    """A gated MLP with a silu, as a model; see `layers.swiglu`.
+@takes_arguments_of(layers.gated_mlp_init)
+def swiglu(init: InitParams) -> Model:
+    """A gated MLP with a silu; see `layers.swiglu`.
 
     >>> params, _ = swiglu(8).init(jax.random.key(0), jnp.zeros((1, 3)))
     >>> params['down']['kernel'].shape
     (8, 3)
     """
-    return gated_mlp(
-        hidden_features,
-        silu,
-        out_features=out_features,
-        bias=bias,
-        kernel_init=kernel_init,
-        out_kernel_init=out_kernel_init,
-        bias_init=bias_init,
-    )
+    return stateless(init, layers.swiglu)
 
 
-def geglu(
-    hidden_features: int,
-    *,
-    out_features: int | None = None,
-    bias: bool = False,
-    kernel_init: Initializer = lecun_normal(),
-    out_kernel_init: Initializer | None = None,
-    bias_init: Initializer = zeros,
-) -> Model:
-    """A gated MLP with the exact gelu, as a model; see `layers.geglu`.
+@takes_arguments_of(layers.gated_mlp_init)
+def geglu(init: InitParams) -> Model:
+    """A gated MLP with the exact gelu; see `layers.geglu`.
 
     >>> params, _ = geglu(8).init(jax.random.key(0), jnp.zeros((1, 3)))
     >>> params['down']['kernel'].shape
     (8, 3)
     """
-    return gated_mlp(
-        hidden_features,
-        gelu,
-        out_features=out_features,
-        bias=bias,
-        kernel_init=kernel_init,
-        out_kernel_init=out_kernel_init,
-        bias_init=bias_init,
-    )
+    return stateless(init, layers.geglu)

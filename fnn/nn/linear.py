@@ -1,58 +1,38 @@
 """Linear layers."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
 
 from fnn import layers
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.layers.linear_general import sizes_of_axes
-from fnn.nn._shape import features_of
-from fnn.types import Model
+from fnn.nn._base import InitParams, lift, stateless, takes_arguments_of
+from fnn.types import Model, Params, PRNGKey
 
 
-def linear(
-    features: int,
-    *,
-    bias: bool = True,
-    kernel_init: Initializer = lecun_normal(),
-    bias_init: Initializer = zeros,
-) -> Model:
-    """A linear layer over the last axis, as a model; see `layers.linear`.
+@takes_arguments_of(layers.linear_init)
+def linear(init: InitParams) -> Model:
+    """A linear layer over the last axis; see `layers.linear`.
 
     >>> params, state = linear(2).init(jax.random.key(0), jnp.zeros((1, 3)))
     >>> params['kernel'].shape
     (3, 2)
     """
-
-    def init(key, x):
-        params = layers.linear_init(
-            key,
-            features_of("linear", x),
-            features,
-            bias=bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-        )
-        return params, ()
-
-    def apply(params, model_state, x, *, key=None, train=False):
-        return layers.linear(params, x), model_state
-
-    return Model(init=init, apply=apply)
+    return stateless(init, layers.linear)
 
 
 def linear_general(
-    shape: Sequence[int],
+    out_shape: Sequence[int],
     *,
     axes: int | Sequence[int] = -1,
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Model:
-    """A linear map from several axes to several, as a model; see `layers.linear_general`.
-
-    Args:
-      shape: sizes of the axes that it makes, which come last.
-      axes: of x, that it takes.
+    """A linear map from several axes to several; see `layers.linear_general`.
 
     >>> model = linear_general((2, 4), axes=(1, 2))
     >>> params, _ = model.init(jax.random.key(0), jnp.zeros((5, 3, 6)))
@@ -60,22 +40,13 @@ def linear_general(
     (3, 6, 2, 4)
     """
 
-    def init(key, x):
-        taken = (axes,) if isinstance(axes, int) else axes
-        params = layers.linear_general_init(
-            key,
-            [x.shape[axis] for axis in taken],
-            shape,
-            bias=bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
+    def init(key: PRNGKey, x: Any) -> Params:
+        in_shape = [x.shape[axis] for axis in ((axes,) if isinstance(axes, int) else axes)]
+        return layers.linear_general_init(
+            key, in_shape, out_shape, bias=bias, kernel_init=kernel_init, bias_init=bias_init
         )
-        return params, ()
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        return layers.linear_general(params, x, axes=axes), model_state
-
-    return Model(init=init, apply=apply)
+    return stateless(init, lambda params, x: layers.linear_general(params, x, axes=axes))
 
 
 def einsum(
@@ -86,7 +57,7 @@ def einsum(
     bias_init: Initializer = zeros,
     **sizes: int,
 ) -> Model:
-    """A linear map that an equation describes, as a model; see `layers.einsum`.
+    """A linear map given by an equation; see `layers.einsum`.
 
     Args:
       equation: 'x,kernel->y'.
@@ -100,53 +71,47 @@ def einsum(
     (6, 2, 3)
     """
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> Params:
         known = sizes_of_axes(equation, x.shape)
         if wrong := {a: n for a, n in sizes.items() if known.get(a, n) != n}:
             raise ValueError(
                 f"einsum: expected x to have the sizes {wrong} in {equation!r}, got shape "
-                f"{tuple(x.shape)}; leave out the sizes that x gives"
+                f"{tuple(x.shape)}; drop the sizes that x gives"
             )
-        params = layers.einsum_init(
+        return layers.einsum_init(
             key, equation, known | sizes, bias=bias, kernel_init=kernel_init, bias_init=bias_init
         )
-        return params, ()
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        return layers.einsum(params, equation, x), model_state
-
-    return Model(init=init, apply=apply)
+    return stateless(init, lambda params, x: layers.einsum(params, equation, x))
 
 
 def bilinear(
-    features: int,
+    out_features: int,
     *,
     bias: bool = True,
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Model:
-    """Linear in each part of x, a pair (left, right), as a model; see `layers.bilinear`.
+    """A bilinear map of x, a pair (left, right); see `layers.bilinear`.
 
     >>> params, _ = bilinear(4).init(jax.random.key(0), (jnp.zeros((1, 2)), jnp.zeros((1, 3))))
     >>> params['kernel'].shape
     (2, 3, 4)
     """
 
-    def init(key, x):
-        left, right = x
-        params = layers.bilinear_init(
-            key,
-            left.shape[-1],
-            right.shape[-1],
-            features,
-            bias=bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
+    def init(key: PRNGKey, x: Any) -> Params:
+        left, right = (part.shape[-1] for part in x)
+        return layers.bilinear_init(
+            key, left, right, out_features, bias=bias, kernel_init=kernel_init, bias_init=bias_init
         )
-        return params, ()
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        left, right = x
-        return layers.bilinear(params, left, right), model_state
+    return stateless(init, lambda params, x: layers.bilinear(params, *x))
 
-    return Model(init=init, apply=apply)
+
+def flatten() -> Model:
+    """(batch, ...) to (batch, features).
+
+    >>> flatten().apply({}, (), jnp.zeros((2, 3, 4)))[0].shape
+    (2, 12)
+    """
+    return lift(lambda x: jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))))

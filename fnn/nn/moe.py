@@ -1,4 +1,4 @@
-"""Mixtures of experts as models."""
+"""Mixtures of experts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from fnn import layers
 from fnn.activations import silu
 from fnn.initializers import Initializer, lecun_normal
-from fnn.nn._shape import features_of
-from fnn.types import Model
+from fnn.nn._base import features_of
+from fnn.types import Model, ModelState, Params, PRNGKey
 
 
 def moe(
@@ -25,14 +25,11 @@ def moe(
     kernel_init: Initializer = lecun_normal(),
     router_init: Initializer = lecun_normal(),
 ) -> Model:
-    """A mixture of experts over the last axis, as a model; see `layers.moe`.
+    """A mixture of experts over the last axis; see `layers.moe`.
 
-    The model state is {'load_balance', 'router_z', 'load'}, float32, of the last batch that it was
-    trained on. Its two losses depend on the params of the same call, so a loss function that adds
-    their share to its own, `loss + 0.01 * new_state['load_balance']`, differentiates through them.
-
-    Args:
-      out_features: as many as the input has if None.
+    The model state is {'load_balance', 'router_z', 'load'}, float32, of the last training batch.
+    Its two losses depend on the params of the same call, so a loss function that adds them, as in
+    `loss + 0.01 * new_state['load_balance']`, differentiates through them.
 
     >>> model = moe(8, num_experts=4)
     >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 3)))
@@ -41,7 +38,7 @@ def moe(
     1.0
     """
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
         params = layers.moe_init(
             key,
             features_of("moe", x),
@@ -55,7 +52,9 @@ def moe(
         losses = {"load_balance": jnp.zeros(()), "router_z": jnp.zeros(())}
         return params, {**losses, "load": jnp.zeros(num_experts)}
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
         y, new = layers.moe(params, x, top_k=top_k, activation=activation, gates=gates)
         if train:
             model_state = jax.tree.map(lambda old, aux: aux.astype(old.dtype), model_state, new)

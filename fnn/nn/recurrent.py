@@ -1,9 +1,9 @@
-"""Recurrent layers as models, over sequences of equal or unequal length.
+"""Recurrent layers, over sequences of equal or unequal length.
 
-x is an array (batch, time, features), or a pair of that array and the integers (batch,) that say
-how many steps of each sequence are real. A model that is given a pair returns a pair, so recurrent
-layers stack in `sequential` either way; `keep_lengths` takes any other layer past the lengths, and
-`last_step` ends the sequence:
+x is an array (batch, time, features), or a pair of that array and integers (batch,), the number of
+real steps of each sequence. A model that gets a pair returns a pair, so recurrent layers stack in
+`sequential` either way; `keep_lengths` passes the lengths around any other layer, and `last_step`
+ends the sequence:
 
     sequential(keep_lengths(embedding(vocabulary, 64)), bidirectional(lstm(64)), lstm(64),
                last_step(), linear(classes))
@@ -17,18 +17,14 @@ from jaxtyping import Array
 
 from fnn import layers
 from fnn.dtypes import indices
-from fnn.initializers import Initializer, blockwise, lecun_normal, ones, orthogonal, zeros
-from fnn.nn._base import Layer, as_model
+from fnn.nn._base import InitParams, Layer, as_model, stateless, takes_arguments_of
 from fnn.nn._children import apply_child, init_child
-from fnn.types import Model, Params, PRNGKey, Scalar
+from fnn.nn.embedding import expect_sequences
+from fnn.types import Model, ModelState, Params, PRNGKey
 
 
 def split_lengths(x: Any) -> tuple[Any, Any]:
-    """The values and the lengths of x; None for the lengths of a plain array.
-
-    >>> split_lengths('x'), split_lengths(('x', 'lengths'))
-    (('x', None), ('x', 'lengths'))
-    """
+    """The values and the lengths of x; None for the lengths of a plain array."""
     return x if isinstance(x, tuple) else (x, None)
 
 
@@ -36,39 +32,22 @@ def _join(y: Any, lengths: Any) -> Any:
     return y if lengths is None else (y, lengths)
 
 
-def _recurrent(
-    name: str,
-    init_cell: Callable[[PRNGKey, int], Params],
-    layer: Callable[..., tuple[Any, Array]],
-) -> Model:
-    def init(key, x):
+def _recurrent(where: str, init_cell: InitParams, layer: Callable[..., tuple[Any, Array]]) -> Model:
+    def init(key: PRNGKey, x: Any) -> Params:
         values, _ = split_lengths(x)
-        if len(values.shape) != 3:
-            raise ValueError(
-                f"{name}: expected x of shape (batch, time, features), got {values.shape}; "
-                "put an embedding in front, or add the missing axis"
-            )
-        return init_cell(key, values.shape[-1]), ()
+        expect_sequences(where, values)
+        return init_cell(key, values)
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(params: Params, x: Any) -> Any:
         values, lengths = split_lengths(x)
-        return _join(layer(params, values, lengths=lengths)[1], lengths), model_state
+        return _join(layer(params, values, lengths=lengths)[1], lengths)
 
-    return Model(init=init, apply=apply)
+    return stateless(init, apply)
 
 
-def rnn(
-    hidden: int,
-    *,
-    kernel_init: Initializer = lecun_normal(),
-    recurrent_init: Initializer = blockwise(orthogonal()),
-    bias_init: Initializer = zeros,
-) -> Model:
-    """The plain recurrent layer as a model; see `layers.rnn`.
-
-    Args:
-      hidden: size of the hidden state.
-      kernel_init, recurrent_init, bias_init: see `layers.rnn_cell_init`.
+@takes_arguments_of(layers.rnn_cell_init)
+def rnn(init: InitParams) -> Model:
+    """The plain recurrent layer; see `layers.rnn` and `layers.rnn_cell_init`.
 
     Apply takes x (batch, time, features), or a pair (x, lengths), and returns the hidden states
     (batch, time, hidden), or the pair of them and the lengths.
@@ -77,27 +56,12 @@ def rnn(
     >>> rnn(4).apply(params, (), jnp.zeros((2, 5, 3)))[0].shape
     (2, 5, 4)
     """
-
-    def init_cell(key, features):
-        inits = dict(kernel_init=kernel_init, recurrent_init=recurrent_init, bias_init=bias_init)
-        return layers.rnn_cell_init(key, features, hidden, **inits)
-
-    return _recurrent("rnn", init_cell, layers.rnn)
+    return _recurrent("rnn", init, layers.rnn)
 
 
-def lstm(
-    hidden: int,
-    *,
-    kernel_init: Initializer = lecun_normal(),
-    recurrent_init: Initializer = blockwise(orthogonal()),
-    bias_init: Initializer = zeros,
-    forget_bias: Scalar = 1.0,
-) -> Model:
-    """Long short-term memory as a model; see `layers.lstm`.
-
-    Args:
-      hidden: size of the hidden state and of the cell.
-      kernel_init, recurrent_init, bias_init, forget_bias: see `layers.lstm_cell_init`.
+@takes_arguments_of(layers.lstm_cell_init)
+def lstm(init: InitParams) -> Model:
+    """Long short-term memory; see `layers.lstm` and `layers.lstm_cell_init`.
 
     Apply takes x (batch, time, features), or a pair (x, lengths), and returns the hidden states
     (batch, time, hidden), or the pair of them and the lengths.
@@ -108,33 +72,12 @@ def lstm(
     >>> y.shape, lengths.tolist()
     ((2, 5, 4), [5, 2])
     """
-
-    def init_cell(key, features):
-        return layers.lstm_cell_init(
-            key,
-            features,
-            hidden,
-            kernel_init=kernel_init,
-            recurrent_init=recurrent_init,
-            bias_init=bias_init,
-            forget_bias=forget_bias,
-        )
-
-    return _recurrent("lstm", init_cell, layers.lstm)
+    return _recurrent("lstm", init, layers.lstm)
 
 
-def gru(
-    hidden: int,
-    *,
-    kernel_init: Initializer = lecun_normal(),
-    recurrent_init: Initializer = blockwise(orthogonal()),
-    bias_init: Initializer = zeros,
-) -> Model:
-    """The gated recurrent unit as a model; see `layers.gru`.
-
-    Args:
-      hidden: size of the hidden state.
-      kernel_init, recurrent_init, bias_init: see `layers.gru_cell_init`.
+@takes_arguments_of(layers.gru_cell_init)
+def gru(init: InitParams) -> Model:
+    """The gated recurrent unit; see `layers.gru` and `layers.gru_cell_init`.
 
     Apply takes x (batch, time, features), or a pair (x, lengths), and returns the hidden states
     (batch, time, hidden), or the pair of them and the lengths.
@@ -143,26 +86,12 @@ def gru(
     >>> gru(4).apply(params, (), jnp.zeros((2, 5, 3)))[0].shape
     (2, 5, 4)
     """
-
-    def init_cell(key, features):
-        inits = dict(kernel_init=kernel_init, recurrent_init=recurrent_init, bias_init=bias_init)
-        return layers.gru_cell_init(key, features, hidden, **inits)
-
-    return _recurrent("gru", init_cell, layers.gru)
+    return _recurrent("gru", init, layers.gru)
 
 
-def linear_recurrence(
-    hidden: int,
-    *,
-    kernel_init: Initializer = lecun_normal(),
-    gate_bias_init: Initializer = ones,
-    bias_init: Initializer = zeros,
-) -> Model:
-    """The gated linear recurrence as a model; see `layers.linear_recurrence`.
-
-    Args:
-      hidden: size of the state.
-      kernel_init, gate_bias_init, bias_init: see `layers.linear_recurrence_cell_init`.
+@takes_arguments_of(layers.linear_recurrence_cell_init)
+def linear_recurrence(init: InitParams) -> Model:
+    """The gated linear recurrence; see `layers.linear_recurrence` and its `_cell_init`.
 
     Apply takes x (batch, time, features), or a pair (x, lengths), and returns the states
     (batch, time, hidden), or the pair of them and the lengths.
@@ -171,19 +100,14 @@ def linear_recurrence(
     >>> linear_recurrence(4).apply(params, (), jnp.zeros((2, 5, 3)))[0].shape
     (2, 5, 4)
     """
-
-    def init_cell(key, features):
-        inits = dict(kernel_init=kernel_init, gate_bias_init=gate_bias_init, bias_init=bias_init)
-        return layers.linear_recurrence_cell_init(key, features, hidden, **inits)
-
-    return _recurrent("linear_recurrence", init_cell, layers.linear_recurrence)
+    return _recurrent("linear_recurrence", init, layers.linear_recurrence)
 
 
 def bidirectional(layer: Model) -> Model:
-    """One layer from first to last step, its twin from last to first; the outputs side by side.
+    """A layer over the steps forward, and one backward; concatenates their outputs.
 
     Args:
-      layer: of sequences, such as `lstm(64)`. The twin has parameters and noise of its own.
+      layer: of sequences, such as `lstm(64)`. Each direction has its own parameters and noise.
 
     Apply takes x (batch, time, features), or a pair (x, lengths): then each sequence is reversed
     within its own length. It returns (batch, time, 2 hidden), forward first, or the pair of that
@@ -196,20 +120,23 @@ def bidirectional(layer: Model) -> Model:
     (2, 5, 8)
     """
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
         parts = {name: init_child(layer, (name,), key, x) for name in ("forward", "backward")}
-        return tuple({name: part[i] for name, part in parts.items()} for i in (0, 1))
+        params, state = ({name: part[i] for name, part in parts.items()} for i in (0, 1))
+        return params, state
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        inputs, outputs, states = {"forward": x, "backward": _reverse(x)}, {}, {}
-        for name, turned in inputs.items():
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
+        outputs, states = {}, {}
+        for name, values in {"forward": x, "backward": _reverse(x)}.items():
             outputs[name], states[name] = apply_child(
-                layer, (name,), params, model_state, turned, key=key, train=train
+                layer, (name,), params, model_state, values, key=key, train=train
             )
         _expect_steps(x, outputs["forward"])
-        ahead, lengths = split_lengths(outputs["forward"])
-        behind, _ = split_lengths(_reverse(outputs["backward"]))
-        return _join(jnp.concatenate([ahead, behind], axis=-1), lengths), states
+        forward, lengths = split_lengths(outputs["forward"])
+        backward, _ = split_lengths(_reverse(outputs["backward"]))
+        return _join(jnp.concatenate([forward, backward], axis=-1), lengths), states
 
     return Model(init=init, apply=apply)
 
@@ -223,8 +150,8 @@ def _expect_steps(x: Any, y: Any) -> None:
     ):
         raise ValueError(
             f"bidirectional: expected outputs for each of the {inputs.shape[1]} steps, with the "
-            f"lengths of x where it has them, got shape {outputs.shape}; put last_step() and the "
-            "like behind bidirectional, and other layers into keep_lengths"
+            f"lengths of x where it has them, got shape {outputs.shape}; put last_step() "
+            "after bidirectional, and other layers into keep_lengths"
         )
 
 
@@ -234,14 +161,13 @@ def _reverse(x: Any) -> Any:
 
 
 def keep_lengths(layer: Layer) -> Model:
-    """`layer` on the values of a pair (values, lengths), and the lengths with what it makes.
+    """Applies `layer` to the values of a pair (values, lengths), and returns the lengths with them.
+
+    A plain array, without lengths, is the input of `layer` itself.
 
     Args:
-      layer: a model or plain function that knows nothing of lengths, and treats each step alike:
-        an embedding, a linear layer, dropout. Its outputs at padding are ignored by the recurrent
-        layers above.
-
-    A plain array, without lengths, goes through `layer` as it is.
+      layer: a model or plain function without lengths, which treats each step alike: an embedding,
+        a linear layer, dropout. The recurrent layers above ignore its outputs at padding.
 
     >>> y, lengths = keep_lengths(jnp.cos).apply({}, (), (jnp.zeros((2, 1, 1)), jnp.ones(2)))[0]
     >>> y.ravel().tolist(), lengths.tolist()
@@ -249,10 +175,12 @@ def keep_lengths(layer: Layer) -> Model:
     """
     model = as_model(layer, "keep_lengths")
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
         return model.init(key, split_lengths(x)[0])
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
         values, lengths = split_lengths(x)
         y, model_state = model.apply(params, model_state, values, key=key, train=train)
         return _join(y, lengths), model_state
@@ -261,23 +189,22 @@ def keep_lengths(layer: Layer) -> Model:
 
 
 def last_step() -> Model:
-    """The values at each sequence's last real step: (batch, time, ...) to (batch, ...).
+    """The values at the last real step of each sequence: (batch, time, ...) to (batch, ...).
 
     Apply takes x, or a pair (x, lengths). A sequence of length 0 gives its first step, which is 0
-    behind a recurrent layer. Behind `bidirectional`, the backward half of that step has seen no
-    other step.
+    after a recurrent layer. After `bidirectional`, the backward half of the last step has seen
+    that step alone.
 
     >>> x = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]])
     >>> last_step().apply({}, (), (x, jnp.array([3, 2])))[0].tolist()
     [3.0, 5.0]
     """
+    return stateless(lambda key, x: {}, lambda params, x: _last_step(x))
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        values, lengths = split_lengths(x)
-        if lengths is None:
-            return values[:, -1], model_state
-        last = jnp.clip(indices(lengths), 1, values.shape[1]) - 1
-        rows = jnp.arange(values.shape[0], dtype=jnp.int32)
-        return values[rows, last], model_state
 
-    return Model(init=lambda key, x: ({}, ()), apply=apply)
+def _last_step(x: Any) -> Any:
+    values, lengths = split_lengths(x)
+    if lengths is None:
+        return values[:, -1]
+    last = jnp.clip(indices(lengths), 1, values.shape[1]) - 1
+    return values[jnp.arange(values.shape[0], dtype=jnp.int32), last]

@@ -1,22 +1,18 @@
-"""Resizing, shuffling and cutting into patches, as models without parameters."""
-
-from collections.abc import Callable
-
-from jaxtyping import Array
+"""Resizing, pixel shuffling and patches."""
 
 from fnn import layers
-from fnn.layers._axes import Sizes, stated
+from fnn.layers._axes import Sizes
 from fnn.nn._base import lift
 from fnn.types import Model
 
 
 def resize_nearest(sizes: Sizes) -> Model:
-    """The nearest entries, as many as `sizes`; see `layers.resize_nearest`.
+    """Nearest-neighbor resizing to `sizes`; see `layers.resize_nearest`.
 
     >>> resize_nearest((6, 6)).apply({}, (), jnp.zeros((1, 4, 8, 3)))[0].shape
     (1, 6, 6, 3)
     """
-    return _over("sizes", layers.resize_nearest, sizes)
+    return lift(lambda x: layers.resize_nearest(x, sizes))
 
 
 def resize_linear(sizes: Sizes) -> Model:
@@ -25,16 +21,16 @@ def resize_linear(sizes: Sizes) -> Model:
     >>> resize_linear((6, 6)).apply({}, (), jnp.zeros((1, 4, 8, 3)))[0].shape
     (1, 6, 6, 3)
     """
-    return _over("sizes", layers.resize_linear, sizes)
+    return lift(lambda x: layers.resize_linear(x, sizes))
 
 
 def upsample_nearest(scale: Sizes) -> Model:
-    """Each entry `scale` times; see `layers.upsample_nearest`.
+    """Repeats each entry `scale` times; see `layers.upsample_nearest`.
 
     >>> upsample_nearest((2, 2)).apply({}, (), jnp.zeros((1, 4, 8, 3)))[0].shape
     (1, 8, 16, 3)
     """
-    return _over("scale", layers.upsample_nearest, scale)
+    return lift(lambda x: layers.upsample_nearest(x, scale))
 
 
 def upsample_linear(scale: Sizes) -> Model:
@@ -43,45 +39,40 @@ def upsample_linear(scale: Sizes) -> Model:
     >>> upsample_linear((2, 2)).apply({}, (), jnp.zeros((1, 4, 8, 3)))[0].shape
     (1, 8, 16, 3)
     """
-    return _over("scale", layers.upsample_linear, scale)
+    return lift(lambda x: layers.upsample_linear(x, scale))
 
 
 def pixel_shuffle(scale: Sizes) -> Model:
-    """Runs of features to blocks of pixels; see `layers.pixel_shuffle`.
+    """Groups of features to blocks of pixels; see `layers.pixel_shuffle`.
 
     >>> pixel_shuffle((2, 2)).apply({}, (), jnp.zeros((1, 4, 8, 12)))[0].shape
     (1, 8, 16, 3)
     """
-    return _over("scale", layers.pixel_shuffle, scale)
+    return lift(lambda x: layers.pixel_shuffle(x, scale))
 
 
 def pixel_unshuffle(scale: Sizes) -> Model:
-    """Blocks of pixels to runs of features; see `layers.pixel_unshuffle`.
+    """Blocks of pixels to groups of features; see `layers.pixel_unshuffle`.
 
     >>> pixel_unshuffle((2, 2)).apply({}, (), jnp.zeros((1, 4, 8, 3)))[0].shape
     (1, 2, 4, 12)
     """
-    return _over("scale", layers.pixel_unshuffle, scale)
+    return lift(lambda x: layers.pixel_unshuffle(x, scale))
 
 
-def patchify(window: Sizes) -> Model:
-    """Tiles as rows of features; see `layers.patchify`.
+def patchify(patch_size: Sizes) -> Model:
+    """Patches as rows of features; see `layers.patchify`.
 
     >>> patchify((2, 2)).apply({}, (), jnp.zeros((1, 4, 8, 3)))[0].shape
     (1, 2, 4, 12)
     """
-    return _over("window", layers.patchify, window)
+    return lift(lambda x: layers.patchify(x, patch_size))
 
 
-def unpatchify(window: Sizes) -> Model:
-    """Rows of features back to tiles; see `layers.unpatchify`.
+def unpatchify(patch_size: Sizes) -> Model:
+    """Rows of features to patches; see `layers.unpatchify`.
 
     >>> unpatchify((2, 2)).apply({}, (), jnp.zeros((1, 2, 4, 12)))[0].shape
     (1, 4, 8, 3)
     """
-    return _over("window", layers.unpatchify, window)
-
-
-def _over(name: str, function: Callable[..., Array], sizes: Sizes) -> Model:
-    given = stated(function.__name__, name, sizes)
-    return lift(lambda x: function(x, given))
+    return lift(lambda x: layers.unpatchify(x, patch_size))

@@ -1,6 +1,6 @@
-"""Models from models: in sequence, in parallel, around a residual connection."""
+"""Models from models: in sequence, in parallel, with a residual connection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -11,21 +11,21 @@ from fnn.expect import in_layer, spec
 from fnn.nn._base import Layer, as_model, output_of
 from fnn.nn._children import Address, apply_child, gathered, init_child
 from fnn.tree import unstack
-from fnn.types import Model, PRNGKey
+from fnn.types import Model, ModelState, Params, PRNGKey
 from fnn.xla import draw_each
 
-_MANY = 4  # layers that are the same model and are initialized by one loop, from here on
+_MANY = 4  # layers that are the same model; from here on, one compiled loop initializes them
 
 
 def sequential(*layers: Layer, **named: Layer) -> Model:
-    """The layers one after another, each fed with the output of the one before.
+    """The composition of the layers: each gets the output of the one before.
 
     Args:
       layers: models or plain functions. Parameters and state are lists, in this order, and each
-        layer's randomness follows from its place: appending a layer changes no other's.
-      named: instead of `layers`; parameters and state are dicts with these names, and randomness
-        follows from the name: adding or moving a layer changes no other's. Layers without
-        parameters (or state) have no entry.
+        layer's key depends on its index: appending a layer changes no other's.
+      named: instead of `layers`; parameters and state are dicts with these names, and keys depend
+        on the name: adding or moving a layer changes no other's. Layers without parameters (or
+        state) have no entry.
 
     Raises: ValueError if there are both or neither.
 
@@ -35,24 +35,25 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
     """
     models = _children("sequential", layers, named)
 
-    def init(key, x):
-        params, state = {}, {}
-        for model, run in _runs(models):
-            while run:
-                at, *run = run
-                params[at], state[at] = init_child(model, at, key, x)
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
+        made: dict[Address, tuple[Params, ModelState]] = {}
+        for model, rest in _grouped(models):
+            while rest:
+                at, *rest = rest
+                made[at] = init_child(model, at, key, x)
                 with in_layer(at, x):
-                    before, x = x, output_of(model, params[at], state[at], x)
-                by_index = isinstance(at[0], int) and len(run) >= _MANY
+                    before, x = x, output_of(model, *made[at], x)
+                by_index = isinstance(at[0], int) and len(rest) >= _MANY
                 if by_index and jax.tree.map(spec, before) == jax.tree.map(spec, x):
-                    made = _init_each(model, key, [int(at[0]) for at in run], x)
-                    for at, (own, its_state) in zip(run, made, strict=True):
-                        params[at], state[at] = own, its_state
+                    indices = [int(at[0]) for at in rest]
+                    made |= zip(rest, _init_each(model, key, indices, x), strict=True)
                     break
-        return gathered(params, {}), gathered(state, ())
+        return _gathered(made)
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        state = {}
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
+        state: dict[Address, ModelState] = {}
         for at, model in models.items():
             x, state[at] = apply_child(model, at, params, model_state, x, key=key, train=train)
         return x, gathered(state, ())
@@ -63,19 +64,19 @@ def sequential(*layers: Layer, **named: Layer) -> Model:
 def parallel(
     *layers: Layer, combine: Callable[[Any], Any] = lambda outputs: outputs, **named: Layer
 ) -> Model:
-    """The branches side by side, each fed with the same x.
+    """Branches that all get the same x.
 
         y = combine([branch_1(x), ..., branch_n(x)])
 
     Args:
       layers: models or plain functions; parameters, state and outputs are lists, in this order,
-        and each branch's randomness follows from its place.
-      combine: makes one output of the list (or dict) of outputs, such as `sum`; by default the
-        list or dict is the output.
+        and each branch's key depends on its index.
+      combine: a function of the list (or dict) of outputs, such as `sum`; by default the list or
+        dict is the output.
       named: instead of `layers`; parameters, state and outputs are dicts with these names, and
-        randomness follows from the name.
+        keys depend on the name.
 
-    Raises: ValueError if there are branches by place and by name, or none.
+    Raises: ValueError if there are branches by position and by name, or none.
     Source: Szegedy et al. 2015, arXiv:1409.4842, section 4.
 
     >>> model = parallel(jnp.sin, jnp.cos, combine=sum)
@@ -88,18 +89,18 @@ def parallel(
     """
     models = _children("parallel", layers, named)
 
-    def init(key, x):
-        params, state = {}, {}
-        for at, model in models.items():
-            params[at], state[at] = init_child(model, at, key, x)
-        return gathered(params, {}), gathered(state, ())
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
+        return _gathered({at: init_child(model, at, key, x) for at, model in models.items()})
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        outputs, state = {}, {}
-        for at, model in models.items():
-            outputs[at[0]], state[at] = apply_child(
-                model, at, params, model_state, x, key=key, train=train
-            )
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
+        made = {
+            at: apply_child(model, at, params, model_state, x, key=key, train=train)
+            for at, model in models.items()
+        }
+        outputs = {at[0]: y for at, (y, _) in made.items()}
+        state = {at: own for at, (_, own) in made.items()}
         return combine(outputs if named else list(outputs.values())), gathered(state, ())
 
     return Model(init=init, apply=apply)
@@ -116,7 +117,9 @@ def residual(layer: Layer) -> Model:
     """
     model = as_model(layer, "residual")
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
         y, model_state = model.apply(params, model_state, x, key=key, train=train)
         if jnp.shape(y) != jnp.shape(x):
             raise ValueError(
@@ -134,17 +137,23 @@ def _children(
     """The models by address: each a name, or an index."""
     if bool(layers) == bool(named):
         raise ValueError(
-            f"{where}: expected layers by place or by name, got {len(layers)} and {len(named)}; "
+            f"{where}: expected layers by position or by name, got {len(layers)} and {len(named)}; "
             "give at least one, and all in the same way"
         )
     given: dict[Any, Layer] = {**named} if named else dict(enumerate(layers))
     return {(name,): as_model(layer, f"{where}: layer {name!r}") for name, layer in given.items()}
 
 
-def _runs(models: dict[Address, Model]) -> list[tuple[Model, list[Address]]]:
-    """Layers that are one and the same model, one after another, with their addresses."""
-    by_model = groupby(models.items(), key=lambda item: id(item[1]))
-    return [(run[0][1], [address for address, _ in run]) for run in (list(g) for _, g in by_model)]
+def _gathered(made: dict[Address, tuple[Params, ModelState]]) -> tuple[Params, ModelState]:
+    params, state = ({at: pair[i] for at, pair in made.items()} for i in (0, 1))
+    return gathered(params, {}), gathered(state, ())
+
+
+def _grouped(models: dict[Address, Model]) -> Iterator[tuple[Model, list[Address]]]:
+    """Consecutive layers that are the same model, with their addresses."""
+    for _, group in groupby(models.items(), key=lambda item: id(item[1])):
+        addresses, same = zip(*group, strict=True)
+        yield same[0], list(addresses)
 
 
 def _init_each(model: Model, key: PRNGKey, indices: list[int], x: Any) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Depth: n blocks of one shape, with their parameters stacked along a leading axis."""
+"""Blocks scanned over depth, with their parameters stacked along a leading axis."""
 
 from typing import Any
 
@@ -11,27 +11,26 @@ from fnn.expect import spec
 from fnn.nn._base import Layer, as_model, output_of
 from fnn.nn._children import scope
 from fnn.nn.compute import Policy
-from fnn.types import Model, ModelState, Params
+from fnn.types import Model, ModelState, Params, PRNGKey
 from fnn.xla import draw_each, in_memory
 
 
 def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = None) -> Model:
-    """n copies of a block one after another, each with its own parameters.
+    """n copies of a block in sequence, each with its own parameters.
 
         h_0 = x,  h_(i+1) = block(params[i], h_i),  y = h_n
 
     Every leaf of the parameters and of the model state has a leading axis of n, whatever `scan`
-    is. Block i draws from fold_in(key, i), at init and at apply, so a block's values depend on
-    its place alone and not on n.
+    is. Block i gets the key fold_in(key, i), at init and at apply, which does not depend on n.
 
     Args:
       block: a model or function that keeps the shape and dtype of its input.
       n: number of copies, at least 1.
-      scan: True compiles one block and loops over it, so that tracing and compilation do not grow
-        with n. False writes the n blocks out: a longer compilation, which XLA may optimize across
-        blocks. Both compute the same.
-      policy: which intermediate values of a block are saved for the gradient, one of
-        `jax.checkpoint_policies`; the others are computed again. None saves all.
+      scan: True compiles one block and loops over it, so that compile time does not grow with n.
+        False unrolls the loop: longer to compile, and XLA may optimize across blocks. Both compute
+        the same.
+      policy: which intermediate values of a block to save for the backward pass, one of
+        `jax.checkpoint_policies`; the others are recomputed. None saves all.
 
     Raises: ValueError for n < 1, and for a block that changes shape or dtype.
 
@@ -40,17 +39,19 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
     [[8.0]]
     """
     if n < 1:
-        raise ValueError(f"stack: expected n of at least 1, got {n}; leave the stack out instead")
+        raise ValueError(f"stack: expected n of at least 1, got {n}; drop the stack instead")
     model = as_model(block, "stack")
 
-    def init(key, x):
+    def init(key: PRNGKey, x: Any) -> tuple[Params, ModelState]:
         params, state = draw_each(lambda key: model.init(key, x), key, jnp.arange(n))
         [(one, its_state)] = jax.eval_shape(lambda *own: tree.unstack(own, 1), params, state)
         _expect_kept(x, output_of(model, one, its_state, x))
         return params, state
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        def layer(x, i, params, state):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, ModelState]:
+        def layer(x: Any, i: Any, params: Params, state: ModelState) -> tuple[Any, ModelState]:
             if scan:
                 params, state = in_memory(i, (params, state))
             layer_key = None if key is None else jax.random.fold_in(key, i)
@@ -59,20 +60,14 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
             return y, state
 
         if policy is not None:
-            # Inside a scan no expression is shared with the forward pass, so nothing needs a guard.
+            # A scan shares no expressions with the forward pass, so CSE needs no prevention.
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=not scan)
-        loop = _scanned if scan else _unrolled
-        return loop(layer, n, params, model_state, x)
+        if not scan:
+            return _unrolled(layer, n, params, model_state, x)
+        xs = (jnp.arange(n), params, model_state)
+        return lax.scan(lambda x, own: layer(x, *own), x, xs, length=n)
 
     return Model(init=init, apply=apply)
-
-
-def _scanned(
-    layer: Any, n: int, params: Params, model_state: ModelState, x: Any
-) -> tuple[Any, ModelState]:
-    return lax.scan(
-        lambda x, own: layer(x, *own), x, (jnp.arange(n), params, model_state), length=n
-    )
 
 
 def _unrolled(

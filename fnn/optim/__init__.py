@@ -1,6 +1,6 @@
 """Optimizers and gradient transforms as pure state transitions."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.optim import contrib
 from fnn.optim._base import elementwise, from_direction
 from fnn.optim.accumulate import accumulate
@@ -28,7 +28,7 @@ from fnn.optim.rmsprop import rmsprop, rprop
 from fnn.optim.sam import asam, sam
 from fnn.optim.schedule_free import schedule_free_adamw, schedule_free_sgd
 from fnn.optim.scheduled import reduce_on_plateau, scheduled
-from fnn.optim.sgd import momentum, nesterov, sgd
+from fnn.optim.sgd import sgd
 from fnn.optim.skip import skip_not_finite, skip_spikes
 from fnn.optim.transforms import add_noise, cautious, centralize, chain
 from fnn.optim.weight_decay import add_l2, decoupled_decay, proximal_l1
@@ -37,16 +37,15 @@ from fnn.optim.weight_decay import add_l2, decoupled_decay, proximal_l1
 __all__ = [
     "accumulate", "adabelief", "adadelta", "adafactor", "adafactor_absolute", "adagrad", "adam",
     "adamax", "adamw", "adamw_scale", "adaptive_clip", "add_l2", "add_noise", "amsgrad", "asam",
-    "backtracking", "cautious", "centralize", "chain", "clip_by_global_norm",
-    "clip_by_leaf_norm", "clip_by_value", "contrib", "decoupled_decay", "depth_by_number",
-    "dynamic_loss_scale", "elementwise", "ema", "freeze", "from_direction", "frozen",
-    "full_step", "groups", "groups_table", "lamb", "lars", "layerwise_lr_decay", "lbfgs",
-    "lion", "lookahead", "master_weights", "matrices", "momentum", "muon", "nadam", "nadamw",
-    "nesterov", "newton_schulz", "partition", "proximal_l1", "radam", "reduce_on_plateau",
-    "relative_step", "rmsprop", "rprop", "sam", "scaled_for_width", "schedule_free_adamw",
-    "schedule_free_sgd", "scheduled", "sgd", "sign_sgd", "signum", "skip_not_finite",
-    "skip_spikes", "stochastic_rounding", "swa", "width_scale", "wolfe", "yogi",
-    "zero_not_finite",
+    "backtracking", "cautious", "centralize", "chain", "clip_by_global_norm", "clip_by_leaf_norm",
+    "clip_by_value", "contrib", "decoupled_decay", "depth_by_number", "dynamic_loss_scale",
+    "elementwise", "ema", "freeze", "from_direction", "frozen", "full_step", "groups",
+    "groups_table", "lamb", "lars", "layerwise_lr_decay", "lbfgs", "lion", "lookahead",
+    "master_weights", "matrices", "muon", "nadam", "nadamw", "newton_schulz", "partition",
+    "proximal_l1", "radam", "reduce_on_plateau", "relative_step", "rmsprop", "rprop", "sam",
+    "scaled_for_width", "schedule_free_adamw", "schedule_free_sgd", "scheduled", "sgd", "sign_sgd",
+    "signum", "skip_not_finite", "skip_spikes", "stochastic_rounding", "swa", "width_scale",
+    "wolfe", "yogi", "zero_not_finite",
 ]
 # fmt: on
 

@@ -1,8 +1,4 @@
-"""Constructors of optimizers: from a rule on arrays, or from a direction on trees.
-
-An elementwise optimizer is its rule, such as Adam's in `adam.py`; `elementwise` decides how the
-leaves of a tree are visited.
-"""
+"""Constructors of optimizers: from rules on arrays, and from directions or updates on trees."""
 
 import dataclasses
 import math
@@ -12,30 +8,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fnn import dtypes, tree
+from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_alike, expect_real
 from fnn.tree import Mask
-from fnn.types import Objective, Optimizer, Params, Scalar, Update, unscaled
+from fnn.types import Objective, Optimizer, Params, Scalar, unscaled
 
+# (grads, state, params) -> direction, state
 Direction = Callable[[Params, Any, Params], tuple[Params, Any]]
+# (grads, state, params, lr, objective) -> updates, state; gradients are checked by the caller
+CheckedUpdate = Callable[[Params, Any, Params, Any, Objective | None], tuple[Params, Any]]
 
 
-def from_update(name: str, init: Callable[[Params], Any], update: Update) -> Optimizer:
-    """An optimizer from an update that gets checked gradients in at least float32.
-
-    Args:
-      name: how its error messages begin.
-
-    Raises: ValueError, in init, for complex parameters; in update, if gradients and parameters
-      differ in structure or shape.
-
-    >>> halve = from_update('halve', lambda params: (), lambda grads, state, params, lr, objective:
-    ...                     (jax.tree.map(lambda p: -p / 2, params), state))
-    >>> halve.update({'w': jnp.array([2.0])}, (), {'w': jnp.array([1.0])}, 1.0)[0]['w'].tolist()
-    [-0.5]
-    """
+def from_update(name: str, init: Callable[[Params], Any], update: CheckedUpdate) -> Optimizer:
+    """An optimizer whose `update` receives checked gradients in at least float32."""
 
     def checked(
         grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
@@ -51,14 +39,15 @@ def from_update(name: str, init: Callable[[Params], Any], update: Update) -> Opt
 
 
 def from_direction(name: str, init: Callable[[Params], Any], direction: Direction) -> Optimizer:
-    """An optimizer whose updates are `-lr` times a direction.
+    """An optimizer whose updates are -lr times a direction.
 
     Args:
-      name: how its error messages begin.
-      direction: `(grads, state, params) -> (direction, state)`. It gets the gradients in at least
-        float32, and the direction is in the same.
+      name: prefix of its error messages.
+      direction: `(grads, state, params) -> (direction, state)`; gradients and direction are in at
+        least float32.
 
-    Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
+    Raises: ValueError, in init, for complex parameters; in update, if gradients and parameters
+      differ in structure or shape.
 
     >>> plain = from_direction('plain', lambda params: (), lambda grads, state, _: (grads, state))
     >>> plain.update({'w': jnp.array([2.0])}, (), {'w': jnp.array([1.0])}, 0.5)[0]['w'].tolist()
@@ -66,7 +55,7 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
     """
 
     def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None
     ) -> tuple[Params, Any]:
         u, state = direction(grads, state, params)
         return jax.tree.map(lambda d: -jnp.asarray(lr, d.dtype) * d, u), state
@@ -75,13 +64,7 @@ def from_direction(name: str, init: Callable[[Params], Any], direction: Directio
 
 
 def expect_objective(where: str, objective: Objective | None, purpose: str) -> Objective:
-    """The objective, without which an optimizer that needs it refuses to update.
-
-    >>> expect_objective('momo', None, 'the loss')
-    Traceback (most recent call last):
-        ...
-    ValueError: momo: expected an objective for the loss, got None; train with fnn.train, ...
-    """
+    """The objective; raises ValueError if it is None."""
     if objective is None:
         raise ValueError(
             f"{where}: expected an objective for {purpose}, got None; train with fnn.train, or "
@@ -91,55 +74,44 @@ def expect_objective(where: str, objective: Objective | None, purpose: str) -> O
 
 
 def expect_unscaled(where: str, *optimizers: Optimizer) -> None:
-    """Refuse optimizers with a loss scale, where it is not clear whose scale the loss would get.
-
-    >>> expect_unscaled('groups', Optimizer(None, None, None, lambda state: 8.0))
-    Traceback (most recent call last):
-        ...
-    ValueError: groups: expected optimizers without a loss scale, got one; put it around groups
-    """
+    """Raises ValueError for an optimizer with a loss scale; it must wrap the whole instead."""
     if any(optimizer.loss_scale is not unscaled for optimizer in optimizers):
         raise ValueError(
             f"{where}: expected optimizers without a loss scale, got one; put it around {where}"
         )
 
 
-def expect_one_pace(where: str, *optimizers: Optimizer) -> int:
-    """The number of steps per update of all of them, by which the one schedule is counted.
-
-    Raises: ValueError, which begins with `where`, if they differ.
-
-    >>> from fnn.optim import accumulate, sgd
-    >>> expect_one_pace('groups', sgd(), accumulate(sgd(), steps=2))
-    Traceback (most recent call last):
-        ...
-    ValueError: groups: expected optimizers that update at the same steps, got one update in \
-[1, 2] steps; put accumulate around groups
-    """
-    paces = sorted({optimizer.steps_per_update for optimizer in optimizers})
-    if len(paces) > 1:
+def common_steps_per_update(where: str, *optimizers: Optimizer) -> int:
+    """The `steps_per_update` of all optimizers; raises ValueError if they differ."""
+    counts = sorted({optimizer.steps_per_update for optimizer in optimizers})
+    if len(counts) > 1:
         raise ValueError(
             f"{where}: expected optimizers that update at the same steps, got one update in "
-            f"{paces} steps; put accumulate around {where}"
+            f"{counts} steps; put accumulate around {where}"
         )
-    return paces[0] if paces else 1
+    return counts[0] if counts else 1
+
+
+def marked(mask: Mask | None, params: Params) -> Params:
+    """The bools of the mask; True at every leaf if the mask is None."""
+    return jax.tree.map(lambda _: True, params) if mask is None else mask(params)
 
 
 def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask | None) -> Params:
-    """direction + decay * params, on the leaves that the mask marks (all, if it is None).
-
-    >>> decay_weights({'w': jnp.zeros(1)}, {'w': jnp.ones(1)}, 0.5, None)['w'].tolist()
-    [0.5]
-    """
-    if isinstance(decay, (int, float)) and decay == 0:
+    """direction + decay * params, on the leaves marked by the mask."""
+    if is_zero(decay):
         return direction
-    marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
     return jax.tree.map(
         lambda d, p, m: d + jnp.asarray(decay, d.dtype) * p.astype(d.dtype) if m else d,
         direction,
         params,
-        marked,
+        marked(mask, params),
     )
+
+
+def is_zero(value: Scalar) -> bool:
+    """Whether a hyperparameter is the Python number 0, known without its being traced."""
+    return isinstance(value, (int, float)) and value == 0
 
 
 def elementwise(
@@ -157,13 +129,13 @@ def elementwise(
         update = -lr (direction + weight_decay p)
 
     Args:
-      name: how its error messages begin.
+      name: prefix of its error messages.
       state_type: a dataclass with a field for each moment, in the order of the rule. If it has a
-        field `step`, the rule gets t = 1, 2, ... besides, in the dtype of g.
-      rule: of one leaf; all arrays have its shape and at least float32.
-      start: values of moments before the first step, where they are not 0.
-      weight_decay, mask: decoupled decay of the leaves that the mask marks; all, if it is None.
-      hyper: keyword arguments of the rule; those that are traced come in the dtype of g.
+        field `step`, the rule also gets t = 1, 2, ... in the dtype of g.
+      rule: for one leaf; all arrays have its shape and at least float32.
+      start: initial values of moments other than 0.
+      weight_decay, mask: decoupled decay, of the leaves marked by the mask; None marks all.
+      hyper: keyword arguments of the rule; traced ones are cast to the dtype of g.
 
     Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
 
@@ -198,49 +170,65 @@ def elementwise(
         structure = jax.tree.structure(grads)
         leaves = list(map(leaf, *map(jax.tree.leaves, [grads, *old])))
         columns = zip(*leaves, strict=True) if leaves else [()] * (1 + len(moments))
-        made, *new = [jax.tree.unflatten(structure, column) for column in columns]
+        u, *new = [jax.tree.unflatten(structure, column) for column in columns]
         state = state_type(**dict(zip(moments, new, strict=True)), **step)
-        return decay_weights(made, params, weight_decay, mask), state
+        return decay_weights(u, params, weight_decay, mask), state
 
     return from_direction(name, init, direction)
 
 
 def _cast(value: Scalar, dtype: Any) -> Scalar:
-    """A Python number as it is, so that `1 - b` is exact."""
+    """An array in `dtype`; a Python number unchanged, so that `1 - b` is exact."""
     return value if isinstance(value, (int, float)) else jnp.asarray(value, dtype)
 
 
-def moving_average(decay: Scalar, old: Array, new: Array) -> Array:
-    """decay * old + (1 - decay) * new, in the dtype of `old`.
+def moving_average(decay: Scalar, old: Params, new: Params) -> Params:
+    """decay * old + (1 - decay) * new of arrays or trees, in the dtypes of `old`."""
 
-    >>> moving_average(0.75, jnp.array(0.0), jnp.array(4.0)).item()
-    1.0
-    """
-    decay = _cast(decay, old.dtype)
-    return decay * old + (1 - decay) * new
+    def leaf(old: Array, new: Array) -> Array:
+        d = _cast(decay, old.dtype)
+        return d * old + (1 - d) * new.astype(old.dtype)
+
+    return jax.tree.map(leaf, old, new)
 
 
-def mean_square(decay: Scalar, old: Array, new: Array) -> Array:
-    """decay * old + (1 - decay) * new^2, in the dtype of `old`.
-
-    >>> mean_square(0.75, jnp.array(0.0), jnp.array(4.0)).item()
-    4.0
-    """
-    return moving_average(decay, old, jnp.square(new))
+def mean_square(decay: Scalar, old: Params, new: Params) -> Params:
+    """decay * old + (1 - decay) * new^2 of arrays or trees, in the dtypes of `old`."""
+    return moving_average(decay, old, jax.tree.map(jnp.square, new))
 
 
 def bias_correction(decay: Scalar, t: Float[Array, ""]) -> Float[Array, ""]:
-    """1 - decay^t: the total weight of t values in a moving average that started at 0.
-
-    Computed as -expm1(t log(decay)): in float32, 1 - 0.999^1 is off by 1.3e-5, this by 1e-7.
-
-    Args:
-      t: from 1, in the dtype of the result.
-
-    >>> bias_correction(0.999, jnp.float32(1)).round(6).item()
-    0.0010000000474974513
-    """
+    """1 - decay^t: the total weight of t values in a moving average that started at 0."""
+    # As -expm1(t log(decay)): in float32, 1 - 0.999^1 is off by 1.3e-5, this by 1e-7.
     if isinstance(decay, (int, float)):
         return -jnp.expm1(t * (math.log(decay) if decay > 0 else -math.inf))
     # log1p(decay - 1), because decay - 1 is exact for decay in [0.5, 1].
     return -jnp.expm1(t * jnp.log1p(decay - 1).astype(t.dtype))
+
+
+def unbiased(decay: Scalar, average: Params, step: Int[Array, ""]) -> Params:
+    """A moving average that started at 0, divided by its total weight after `step` updates."""
+    return jax.tree.map(lambda m: m / bias_correction(decay, step.astype(m.dtype)), average)
+
+
+def over_root(m: Params, v: Params, eps: Scalar) -> Params:
+    """m / (sqrt(v) + eps), leaf by leaf."""
+    return jax.tree.map(lambda m, v: m / (safe_sqrt(v) + jnp.asarray(eps, v.dtype)), m, v)
+
+
+def update_every(
+    steps: int | Int[Array, ""],
+    step: Int[Array, ""],
+    function: Callable[..., Any],
+    old: Any,
+    *args: Any,
+) -> Any:
+    """`function(old, *args)` at every `steps`-th step, from step 0 on; else `old`."""
+    due = step % jnp.asarray(steps, jnp.int32) == 0
+    # Give functions defined in a module: JAX caches the tracing of a branch by its identity.
+    return jax.lax.cond(due, function, unchanged, old, *args)
+
+
+def unchanged(old: Any, *args: Any) -> Any:
+    """Returns `old`."""
+    return old

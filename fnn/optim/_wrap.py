@@ -1,4 +1,4 @@
-"""What the wrappers over an optimizer share: checks, and passing on what they do not change."""
+"""The constructor of wrappers around an optimizer, and operations on trees that they share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,34 +9,22 @@ from jaxtyping import Array, Bool, PyTree
 
 from fnn import dtypes
 from fnn.expect import expect_alike
+from fnn.optim._base import CheckedUpdate
 from fnn.types import Objective, Optimizer, Params, unscaled
 
-Update = Callable[[Params, Any, Params, Any, Objective | None], tuple[Params, Any]]
 
-
-def wrapping(
+def wrap(
     name: str,
     optimizer: Optimizer,
     init: Callable[[Params], Any],
-    update: Update,
+    update: CheckedUpdate,
     *,
     weights: Callable[[Any, Params], Params] | None = None,
     inner: Callable[[Any], Any] = lambda state: state.inner,
 ) -> Optimizer:
-    """An optimizer around `optimizer` that keeps its weights, its loss scale and what it trains.
+    """`optimizer` with another init and update; `inner` maps the new state to the optimizer's.
 
-    Args:
-      name: how its error messages begin.
-      update: of the new optimizer; it gets the objective, and passes it on.
-      weights: of the new optimizer; None for those of `optimizer`.
-      inner: finds the state of `optimizer` in the new one.
-
-    Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
-
-    >>> from fnn.optim import sgd
-    >>> same = wrapping('same', sgd(), sgd().init, sgd().update, inner=lambda state: state)
-    >>> same.update({'w': jnp.array([2.0])}, (), {'w': jnp.array([1.0])}, 0.5)[0]['w'].tolist()
-    [-1.0]
+    `update` receives checked gradients. `weights` and `loss_scale` stay those of `optimizer`.
     """
 
     def checked(
@@ -57,28 +45,30 @@ def wrapping(
     )
 
 
-def choose(which: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    """`new` where `which` is True, else `old`, leaf by leaf.
+def map_updates(
+    optimizer: Optimizer, change: Callable[[Params, Params, Params, Any], Params]
+) -> Optimizer:
+    """`optimizer` with its updates replaced by `change(updates, grads, params, lr)`."""
 
-    >>> choose(jnp.array(False), {'w': jnp.ones(2)}, {'w': jnp.zeros(2)})['w'].tolist()
-    [0.0, 0.0]
-    """
-    return jax.tree.map(lambda a, b: jnp.where(which, a, b), new, old)
+    def update(
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
+    ) -> tuple[Params, Any]:
+        updates, state = optimizer.update(grads, state, params, lr, objective)
+        return change(updates, grads, params, lr), state
+
+    return optimizer._replace(update=update)
+
+
+def tree_where(condition: Bool[Array, ""], x: PyTree, y: PyTree) -> PyTree:
+    """`jnp.where(condition, x, y)` of trees, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
 def wide_copy(params: PyTree) -> PyTree:
-    """A copy in at least float32, in buffers of its own, so that both may be donated.
-
-    >>> wide_copy({'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
-    'float32'
-    """
+    """A copy in at least float32, in buffers of its own, so that both may be donated."""
     return jax.tree.map(lambda p: jnp.array(p, dtype=dtypes.at_least_float32(p), copy=True), params)
 
 
 def cast_like(values: PyTree, params: PyTree) -> PyTree:
-    """`values` in the dtypes of `params`.
-
-    >>> cast_like({'w': jnp.ones(2)}, {'w': jnp.ones(2, jnp.bfloat16)})['w'].dtype.name
-    'bfloat16'
-    """
+    """`values` in the dtypes of `params`."""
     return jax.tree.map(lambda v, p: v.astype(p.dtype), values, params)

@@ -1,4 +1,4 @@
-"""One update for several batches."""
+"""Gradient accumulation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,8 @@ from jaxtyping import Array, Int
 
 from fnn import tree
 from fnn.dtypes import wide
-from fnn.optim._wrap import wrapping
-from fnn.types import Optimizer, Params
+from fnn.optim._wrap import wrap
+from fnn.types import Objective, Optimizer, Params
 
 
 @jax.tree_util.register_dataclass
@@ -24,23 +24,23 @@ class AccumulateState:
 
 
 def accumulate(optimizer: Optimizer, *, steps: int) -> Optimizer:
-    """Gradient accumulation: k small batches for the price in memory of one, updating once.
+    """Gradient accumulation: one update for k small batches, in the memory of one.
 
         total <- total + g
         every k-th time:   update = optimizer's, with the gradient total / k;   total <- 0
         else:              update = 0
 
-    So k steps equal one step on the batches taken together, if these are of one size and the model
-    has no statistics of the batch. The schedule counts updates: in k steps it moves by one.
+    k steps equal one step on the concatenated batch if the batches have equal sizes and the model
+    has no batch statistics. The schedule counts updates: it advances by one in k steps.
 
     Args:
       steps: k, at least 1; static.
 
     State: AccumulateState.
     Raises: ValueError if `steps` is less than 1. The optimizer gets no objective, since the loss of
-      the k batches together is not at hand: one that needs it raises its ValueError, and goes
-      around the accumulation instead, as in `sam(accumulate(adam(), steps=4))`.
-    Source: none; compat: as `optax.MultiSteps`.
+      all k batches is not available: wrap one that needs it around the accumulation instead, as in
+      `sam(accumulate(adam(), steps=4))`.
+    Compat: `optax.MultiSteps`.
 
     >>> from fnn.optim import sgd
     >>> opt, params = accumulate(sgd(), steps=2), {'w': jnp.zeros(1)}
@@ -50,26 +50,28 @@ def accumulate(optimizer: Optimizer, *, steps: int) -> Optimizer:
     ([0.0], [-2.0])
     """
 
-    def init(params):
+    def init(params: Params) -> AccumulateState:
         return AccumulateState(
             step=jnp.int32(0), total=tree.zeros_like(params), inner=optimizer.init(params)
         )
 
-    def update(grads, state, params, lr, objective):
+    def update(
+        grads: Params, state: AccumulateState, params: Params, lr: Any, objective: Objective | None
+    ) -> tuple[Params, AccumulateState]:
         step = state.step + 1
         total = jax.tree.map(jnp.add, state.total, wide(grads))
 
-        def apply(total, inner):
+        def apply(total: Params, inner: Any) -> tuple[Params, Params, Any]:
             mean = jax.tree.map(lambda t: t / steps, total)
             updates, inner = optimizer.update(mean, inner, params, lr)
             return wide(updates), jax.tree.map(jnp.zeros_like, total), inner
 
-        def wait(total, inner):
+        def wait(total: Params, inner: Any) -> tuple[Params, Params, Any]:
             return jax.tree.map(jnp.zeros_like, total), total, inner
 
-        # Not a choice between two results: the optimizer's work may be as much as a gradient's.
+        # A cond, not a select: the optimizer's work may be as much as a gradient's.
         updates, total, inner = jax.lax.cond(step % steps == 0, apply, wait, total, state.inner)
         return updates, AccumulateState(step=step, total=total, inner=inner)
 
-    accumulated = wrapping("accumulate", optimizer, init, update)
+    accumulated = wrap("accumulate", optimizer, init, update)
     return accumulated._replace(steps_per_update=steps * optimizer.steps_per_update)

@@ -1,4 +1,4 @@
-"""Adam's second moment in the memory of a row and a column."""
+"""Adafactor: an adaptive optimizer with a factored second moment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ def relative_step(step: Any) -> Float[Array, ""]:
 
     Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 6.
 
-    >>> relative_step(0).item(), relative_step(40_000).item()
-    (0.009999999776482582, 0.004999937489628792)
+    >>> [float(f"{relative_step(step):.3g}") for step in (0, 39_999)]
+    [0.01, 0.005]
     """
     t = jnp.asarray(step, jnp.float32) + 1
     return jnp.minimum(jnp.float32(0.01), jax.lax.rsqrt(t))
@@ -70,32 +70,31 @@ def adafactor(
     With the schedule `relative_step` it is the paper's; lr is relative, 0.01 at most.
 
     Args:
-      decay_power: how fast the memory grows, above 0.
+      decay_power: how fast the decay rate d approaches 1, above 0.
       max_rms: limit of the root mean square of u, for each leaf.
-      min_scale: a leaf smaller than this moves as if it had this size; in the unit of p.
-      weight_decay: decoupled, per unit of lr.
-      mask: which leaves decay; None is all of them.
+      min_scale: least rms(p) that a step is scaled by, in the unit of p.
+      weight_decay, mask: decoupled, per unit of lr, of the leaves marked by mask; None marks all.
       eps: added to g^2, in its unit.
-      min_factored: leaves whose last two axes are both at least as long are factored over these
-        two; all others keep the whole second moment. 0 factors every matrix. Static.
+      min_factored: leaves are factored over their last two axes if both have at least this size;
+        all others keep the whole second moment. 0 factors every matrix. Static.
 
     State: AdafactorState.
     Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithms 4 and 5, without momentum. Deviates:
       where g^2 is below 1e-24, v is taken as constant in derivatives, so that they stay finite.
     Compat: Optax factors over the two longest axes, and its decay is not multiplied by lr. PyTorch
       factors every matrix, limits lr by 1 / sqrt(t), and cuts v off at eps instead of adding it.
-    Measured: digits 98.7 % at lr 0.1; Rosenbrock in ten dimensions 2.2 at lr 0.032.
 
     >>> opt, params = adafactor(), {'w': jnp.full(2, 4.0)}
-    >>> opt.update({'w': jnp.array([3.0, -2.0])}, opt.init(params), params, 0.01)[0]['w'].tolist()
-    [-0.03999999910593033, 0.03999999910593033]
+    >>> updates, _ = opt.update({'w': jnp.array([3.0, -2.0])}, opt.init(params), params, 0.01)
+    >>> [float(f"{u:.3g}") for u in updates['w']]
+    [-0.04, 0.04]
     """
 
-    def sized(p: Array, u: Array) -> Array:
+    def scaled(p: Array, u: Array) -> Array:
         return jnp.maximum(jnp.asarray(min_scale, u.dtype), _rms(p.astype(u.dtype))) * u
 
     return _adafactor(
-        "adafactor", sized, decay_power, max_rms, weight_decay, mask, eps, min_factored
+        "adafactor", scaled, decay_power, max_rms, weight_decay, mask, eps, min_factored
     )
 
 
@@ -109,7 +108,7 @@ def adafactor_absolute(
     eps: Scalar = 1e-30,
     min_factored: int = 128,
 ) -> Optimizer:
-    """Adafactor whose lr is the size of a step, as Adam's, whatever the size of the leaf.
+    """Adafactor with steps of the size of lr, like Adam's, for leaves of every size.
 
         update = -lr (u / max(1, rms(u) / max_rms) + weight_decay p),    u as in `adafactor`
 
@@ -118,27 +117,20 @@ def adafactor_absolute(
     State: AdafactorState.
     Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 4, with alpha = lr.
     Compat: Optax's `adafactor(multiply_by_parameter_scale=False)`.
-    Measured: digits 98.8 % at lr 0.032; Rosenbrock in ten dimensions 0.28 at lr 0.01.
 
     >>> opt, params = adafactor_absolute(), {'w': jnp.full(2, 4.0)}
     >>> opt.update({'w': jnp.array([3.0, -2.0])}, opt.init(params), params, 0.5)[0]['w'].tolist()
     [-0.5, 0.5]
     """
+    name = "adafactor_absolute"
     return _adafactor(
-        "adafactor_absolute",
-        lambda p, u: u,
-        decay_power,
-        max_rms,
-        weight_decay,
-        mask,
-        eps,
-        min_factored,
+        name, lambda p, u: u, decay_power, max_rms, weight_decay, mask, eps, min_factored
     )
 
 
 def _adafactor(
     name: str,
-    sized: Callable[[Array, Array], Array],
+    scaled: Callable[[Array, Array], Array],
     decay_power: Scalar,
     max_rms: Scalar,
     weight_decay: Scalar,
@@ -151,7 +143,7 @@ def _adafactor(
             return jax.tree.map(lambda p: jnp.zeros(shape(p), dtypes.at_least_float32(p)), params)
 
         def factored(p: Any) -> bool:
-            return _is_factored(p.shape, min_factored)
+            return len(p.shape) >= 2 and min(p.shape[-2:]) >= max(min_factored, 1)
 
         return AdafactorState(
             step=jnp.int32(0),
@@ -160,23 +152,23 @@ def _adafactor(
             whole=zeros(lambda p: (0,) if factored(p) else p.shape),
         )
 
-    def direction(grads, state, params):
+    def direction(
+        grads: Params, state: AdafactorState, params: Params
+    ) -> tuple[Params, AdafactorState]:
         t = state.step + 1
-
-        def average(old: Array, new: Array) -> Array:
-            fresh = t.astype(old.dtype) ** -jnp.asarray(decay_power, old.dtype)
-            return (1 - fresh) * old + fresh * new
 
         def moment(g: Array, old: Array, axis: int | None) -> Array:
             if not old.size:
                 return old
             square = jnp.square(g) + jnp.asarray(eps, g.dtype)
-            return average(old, square if axis is None else square.mean(axis))
+            new = square if axis is None else square.mean(axis)
+            fresh = t.astype(old.dtype) ** -jnp.asarray(decay_power, old.dtype)
+            return (1 - fresh) * old + fresh * new
 
         def leaf(g: Array, p: Array, r: Array, c: Array, v: Array) -> Array:
             u = g * (_inverse_root(v) if v.shape == g.shape else _factored_root(r, c))
             excess = _rms(u) / jnp.asarray(max_rms, u.dtype)
-            return sized(p, u / jnp.maximum(1, excess))
+            return scaled(p, u / jnp.maximum(1, excess))
 
         rows = jax.tree.map(lambda g, r: moment(g, r, -1), grads, state.rows)
         columns = jax.tree.map(lambda g, c: moment(g, c, -2), grads, state.columns)
@@ -186,10 +178,6 @@ def _adafactor(
         return decay_weights(u, params, weight_decay, mask), state
 
     return from_direction(name, init, direction)
-
-
-def _is_factored(shape: tuple[int, ...], min_factored: int) -> bool:
-    return len(shape) >= 2 and min(shape[-2:]) >= max(min_factored, 1)
 
 
 def _factored_root(rows: Array, columns: Array) -> Array:

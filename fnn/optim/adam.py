@@ -22,19 +22,6 @@ class AdamState:
     v: Params  # second moment, in at least float32
 
 
-def adam_rule(g, m, v, *, t, b1, b2, eps):
-    """Adam's direction and moments, of one array.
-
-    >>> g, zero = jnp.array([3.0]), jnp.zeros(1)
-    >>> adam_rule(g, zero, zero, t=jnp.float32(1), b1=0.9, b2=0.999, eps=0.0)[0].round(3).tolist()
-    [1.0]
-    """
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * g * g
-    m_hat, v_hat = m / bias_correction(b1, t), v / bias_correction(b2, t)
-    return m_hat / (safe_sqrt(v_hat) + eps), m, v
-
-
 @within(b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
 def adam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """Adam: the running mean of the gradient divided by its running root mean square.
@@ -43,21 +30,29 @@ def adam(*, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimiz
         update = -lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),   t = 1, 2, ...
 
     Args:
-      b1, b2: decay rates of the two moments, in [0, 1).
+      b1, b2: decay rates of the moments, in [0, 1).
       eps: outside the square root, in the unit of g.
 
     State: AdamState.
-    Source: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. Deviates: nowhere; the derivative of
-      the square root at v = 0 is taken as 0, so that gradients through training stay finite.
-    Measured: digits 98.8 % at lr 0.01; Rosenbrock in ten dimensions 3.3e-07 at lr 0.1.
+    Source: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. The derivative of the square root at
+      v = 0 is taken as 0, so that gradients through training stay finite.
 
     >>> opt, params = adam(), {'w': jnp.zeros(2)}
     >>> updates, _ = opt.update({'w': jnp.array([3.0, -2.0])}, opt.init(params), params, 1.0)
     >>> updates['w'].round(3).tolist()   # the first step is the sign of the gradient
     [-1.0, 1.0]
     """
-
     return elementwise("adam", AdamState, adam_rule, b1=b1, b2=b2, eps=eps)
+
+
+def adam_rule(
+    g: Array, m: Array, v: Array, *, t: Array, b1: Scalar, b2: Scalar, eps: Scalar
+) -> tuple[Array, ...]:
+    """Adam's direction and moments, for one array."""
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    m_hat, v_hat = m / bias_correction(b1, t), v / bias_correction(b2, t)
+    return m_hat / (safe_sqrt(v_hat) + eps), m, v
 
 
 @within(weight_decay="[0, inf)", b1="[0, 1)", b2="[0, 1)", eps="[0, inf)")
@@ -82,15 +77,12 @@ def adamw(
     State: AdamState.
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2. Deviates: the decay is
       multiplied by the whole lr, as in Optax and PyTorch, not by the schedule's multiplier alone.
-    Measured with weight_decay=0.01: digits 98.8 % at lr 0.01; Rosenbrock in ten dimensions 0.021
-      at lr 0.1.
 
     >>> opt, params = adamw(weight_decay=0.1), {'w': jnp.ones(1)}
     >>> updates, _ = opt.update({'w': jnp.zeros(1)}, opt.init(params), params, 0.5)
-    >>> updates['w'].round(3).tolist()
-    [-0.05000000074505806]
+    >>> float(f"{updates['w'][0]:.3g}")
+    -0.05
     """
-
     return elementwise(
         "adamw", AdamState, adam_rule, weight_decay=weight_decay, mask=mask, b1=b1, b2=b2, eps=eps
     )

@@ -1,5 +1,8 @@
 """Gradient clipping."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -8,8 +11,9 @@ from fnn import tree
 from fnn.autodiff import safe_norm
 from fnn.dtypes import at_least_float32
 from fnn.expect import expect_alike, within
+from fnn.optim._base import marked
 from fnn.tree import Mask
-from fnn.types import Scalar, Transform
+from fnn.types import Params, Scalar, Transform
 
 
 @within(max_norm="(0, inf]")
@@ -21,37 +25,34 @@ def clip_by_global_norm(max_norm: Scalar) -> Transform:
     Args:
       max_norm: in the unit of the gradient, above 0; may be traced.
 
-    State: (). Zero gradients stay zero. An infinite gradient gives NaN: a clip is no cure for it.
+    State: (). Zero gradients stay zero. An infinite gradient gives NaN.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, Algorithm 1.
 
     >>> clip = clip_by_global_norm(1.0)
-    >>> clip.update({'w': jnp.array([3.0, 4.0])}, (), {})[0]['w'].round(2).tolist()
-    [0.6000000238418579, 0.800000011920929]
+    >>> [float(f"{g:.3g}") for g in clip.update({'w': jnp.array([3.0, 4.0])}, (), {})[0]['w']]
+    [0.6, 0.8]
     """
 
-    def update(grads, state, params):
+    def clip(grads: Params) -> Params:
         norm = tree.scaled_norm(grads)
-        return jax.tree.map(lambda g: _at_most(g, *norm, max_norm), grads), state
+        return jax.tree.map(lambda g: _clip_norm(g, *norm, max_norm), grads)
 
-    return Transform(init=lambda params: (), update=update)
+    return _stateless(clip)
 
 
 @within(max_value="(0, inf]")
 def clip_by_value(max_value: Scalar) -> Transform:
-    """Cut each element of the gradients to [-max_value, max_value].
+    """Clip each element of the gradients to [-max_value, max_value].
 
     >>> clip_by_value(1.0).update({'w': jnp.array([3.0, -0.5])}, (), {})[0]['w'].tolist()
     [1.0, -0.5]
     """
 
-    def update(grads, state, params):
-        def clip(g: Array) -> Array:
-            limit = jnp.asarray(max_value, g.dtype)
-            return jnp.clip(g, -limit, limit)
+    def clip(g: Array) -> Array:
+        limit = jnp.asarray(max_value, g.dtype)
+        return jnp.clip(g, -limit, limit)
 
-        return jax.tree.map(clip, grads), state
-
-    return Transform(init=lambda params: (), update=update)
+    return _stateless(lambda grads: jax.tree.map(clip, grads))
 
 
 @within(max_norm="(0, inf]")
@@ -60,44 +61,44 @@ def clip_by_leaf_norm(max_norm: Scalar) -> Transform:
 
         g <- g min(1, max_norm / ||g||)   for each leaf g
 
-    Unlike the clip by the global norm, it turns the gradient; in return, one leaf that explodes
-    leaves the others as they are.
+    Unlike clipping by the global norm it changes the direction, but a leaf that explodes leaves the
+    others unchanged.
 
     Args:
       max_norm: in the unit of the gradient, above 0.
 
-    State: (). Zero gradients stay zero, gradients that are not finite are NaN.
+    State: (). Zero gradients stay zero, non-finite gradients are NaN.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, Algorithm 1, leaf by leaf.
     Compat: Optax's clip_by_block_rms limits the root mean square, the norm over sqrt(size).
 
     >>> grads = {'a': jnp.array([3.0, 4.0]), 'b': jnp.array([0.5])}
     >>> clip = clip_by_leaf_norm(1.0)
-    >>> {k: g.round(2).tolist() for k, g in clip.update(grads, (), {})[0].items()}
-    {'a': [0.6000000238418579, 0.800000011920929], 'b': [0.5]}
+    >>> {k: [float(f"{x:.3g}") for x in g] for k, g in clip.update(grads, (), {})[0].items()}
+    {'a': [0.6, 0.8], 'b': [0.5]}
     """
 
-    def update(grads, state, params):
-        return jax.tree.map(lambda g: _at_most(g, *tree.scaled_norm(g), max_norm), grads), state
+    def clip(g: Array) -> Array:
+        return _clip_norm(g, *tree.scaled_norm(g), max_norm)
 
-    return Transform(init=lambda params: (), update=update)
+    return _stateless(lambda grads: jax.tree.map(clip, grads))
 
 
 @within(clipping="(0, inf]", eps="(0, inf)")
 def adaptive_clip(
     clipping: Scalar = 0.01, *, eps: Scalar = 1e-3, mask: Mask | None = None
 ) -> Transform:
-    """Limit the gradient of each unit by the size of the unit's weights (AGC).
+    """Adaptive gradient clipping (AGC): limit each unit's gradient relative to its weights.
 
         g_i <- g_i min(1, clipping max(||w_i||, eps) / ||g_i||)
 
-    A unit is what has one output: a column of a kernel (in, out), a filter of a kernel
-    (*window, in, out): all axes but the last. A vector or scalar is one unit.
+    A unit is a column of a kernel (in, out) or a filter of a kernel (*window, in, out), over all
+    axes but the last. A vector or scalar is one unit.
 
     Args:
-      clipping: largest norm of the gradient as a share of the weights'; smaller for larger batches,
+      clipping: largest ratio of the gradient's norm to the weights'; smaller for larger batches,
         0.01 for batches of 4096 images.
-      eps: the least norm that weights count with, so that zeros can grow; above 0.
-      mask: which leaves to clip; None is all of them. The paper leaves out the last layer.
+      eps: least norm of the weights, so that zeros can grow; above 0.
+      mask: which leaves to clip; None is all of them. The paper does not clip the last layer.
 
     State: ().
     Raises: ValueError, in update, if gradients and parameters differ in structure or shape.
@@ -111,25 +112,24 @@ def adaptive_clip(
            [3.536e-01, 1.000e-04]], dtype=float32)
     """
 
-    def leaf(g: Array, p: Array, marked: bool) -> Array:
-        if not marked:
+    def leaf(g: Array, p: Array, is_clipped: bool) -> Array:
+        if not is_clipped:
             return g
         size = jnp.maximum(_unit_norms(p), jnp.asarray(eps, at_least_float32(p)))
         norm = _unit_norms(g)
-        return _at_most(g, jnp.ones_like(norm), norm, jnp.asarray(clipping, size.dtype) * size)
+        return _clip_norm(g, jnp.ones_like(norm), norm, jnp.asarray(clipping, size.dtype) * size)
 
-    def update(grads, state, params):
+    def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
         expect_alike("adaptive_clip: params and grads", params, grads)
-        marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
-        return jax.tree.map(leaf, grads, params, marked), state
+        return jax.tree.map(leaf, grads, params, marked(mask, params)), state
 
     return Transform(init=lambda params: (), update=update)
 
 
 def zero_not_finite() -> Transform:
-    """Zeros in place of NaN and infinity, element by element.
+    """Replace NaN and infinite elements of the gradients by 0.
 
-    It keeps a run alive, and hides what broke it: prefer to skip the step where that will do.
+    This hides the cause: prefer `skip_not_finite` where skipping the step is enough.
 
     State: ().
     Compat: Optax's zero_nans leaves infinities, and records which leaves had a NaN.
@@ -138,25 +138,26 @@ def zero_not_finite() -> Transform:
     >>> zero_not_finite().update(grads, (), {})[0]['w'].tolist()
     [1.0, 0.0, 0.0]
     """
-
-    def update(grads, state, params):
-        return jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0), grads), state
-
-    return Transform(init=lambda params: (), update=update)
+    return _stateless(lambda grads: jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0), grads))
 
 
-def _at_most(
+def _stateless(function: Callable[[Params], Params]) -> Transform:
+    """A transform without state that depends on the gradients alone."""
+    return Transform(lambda params: (), lambda grads, state, params: (function(grads), state))
+
+
+def _clip_norm(
     g: Array,
     scale: Float[Array, "..."],
     norm: Float[Array, "..."],
     limit: Scalar | Float[Array, "..."],
 ) -> Array:
-    """g, scaled down where its norm, scale * norm, is over the limit; 0 / 0 never arises."""
+    """g, scaled down where its norm, scale * norm, is above the limit; without 0 / 0."""
     limit, wide = jnp.asarray(limit, norm.dtype), g.astype(norm.dtype)
     over = norm > limit / scale
-    # A NaN norm is not over any limit, and the NaN passes on as it should.
-    cut = wide / scale * (limit / jnp.where(over, norm, 1))
-    return jnp.where(over, cut, wide).astype(g.dtype)
+    # A NaN norm is not above any limit, so the NaN passes through as it should.
+    clipped = wide / scale * (limit / jnp.where(over, norm, 1))
+    return jnp.where(over, clipped, wide).astype(g.dtype)
 
 
 def _unit_norms(x: Array) -> Float[Array, "..."]:

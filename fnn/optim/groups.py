@@ -1,4 +1,4 @@
-"""Several optimizers for one model, each with leaves of its own, told apart by their paths."""
+"""Several optimizers for one model, each with its own leaves, chosen by path."""
 
 import fnmatch
 import math
@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from fnn import text, tree
+from fnn import show, tree
 from fnn.expect import expect_alike
-from fnn.optim._base import expect_one_pace, expect_unscaled
+from fnn.optim._base import common_steps_per_update, expect_unscaled
 from fnn.types import Objective, Optimizer, Params
 
 Flat = dict[str, Any]  # {path: leaf}
@@ -18,19 +18,19 @@ Groups = dict[str, list[str]]  # {name of a group: paths of its leaves}
 
 
 def partition(optimizers: Mapping[str, Optimizer], label: Callable[[str, Any], str]) -> Optimizer:
-    """One optimizer for each group of leaves, where a function names the group of a leaf.
+    """One optimizer for each group of leaves, with a function that names the group of a leaf.
 
-    Each of them sees a flat dict {path: leaf} of its own leaves, so masks by path work inside. Its
-    objective moves its own leaves, and leaves the others where they are.
+    Each optimizer receives a flat dict {path: leaf} of its own leaves, so masks by path work. Its
+    objective is a function of these, with all other leaves fixed.
 
     Args:
       optimizers: by the name of their group. A group may be empty.
-      label: `(path, leaf) -> name`; may look at the leaf's shape and dtype, not at its values.
+      label: `(path, leaf) -> name`; may use the leaf's shape and dtype, not its values.
 
     State: {name: the state of its optimizer}, for the groups that have leaves.
-    Raises: ValueError for a name that is no group, for two leaves with one path, for an optimizer
-      with a loss scale (there is one loss, so the scale goes around the partition), and for
-      optimizers that accumulate over different numbers of steps: there is one schedule.
+    Raises: ValueError for an unknown name, for two leaves with one path, for an optimizer with a
+      loss scale (put it around the partition), and for optimizers that accumulate over different
+      numbers of steps.
 
     >>> from fnn.optim import sgd
     >>> opt = partition({'matrices': sgd(), 'rest': frozen()},
@@ -64,7 +64,7 @@ def groups(optimizers: Mapping[str, Optimizer]) -> Optimizer:
 
     State: {pattern: the state of its optimizer, over a flat dict of its leaves}.
     Raises: ValueError, in init and update, for a leaf that matches no pattern, and for a pattern
-      that gets no leaf.
+      without a leaf.
 
     >>> from fnn.optim import adam, sgd
     >>> opt = groups({'head/*': sgd(), '*bias': frozen(), '*': adam()})
@@ -80,7 +80,7 @@ def groups(optimizers: Mapping[str, Optimizer]) -> Optimizer:
 
 
 def frozen() -> Optimizer:
-    """Leaves the parameters as they are, and remembers nothing; no gradient is computed for them.
+    """Leaves the parameters unchanged, without state; no gradient is computed for them.
 
     State: ().
 
@@ -102,10 +102,10 @@ def _no_leaf(params: Params) -> PyTree:
 
 
 def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
-    """The optimizer, for the leaves whose path matches none of `patterns`; the others stay put.
+    """`optimizer` for the leaves whose path matches none of `patterns`; the others are fixed.
 
-    What stays takes no memory in the state, and no gradient is computed for it: it is 0 in norms,
-    clips and measures.
+    Fixed leaves have no optimizer state, and no gradient is computed for them: it counts as 0 in
+    norms, clips and measures.
 
     Raises: ValueError, in init and update, for a pattern that matches no leaf.
 
@@ -114,20 +114,12 @@ def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
     >>> tree.paths(opt.init({'body': {'w': jnp.ones(9)}, 'head': jnp.ones(2)}))
     ['trained/step', 'trained/m/head', 'trained/v/head']
     """
-    marks = tree.matching(*patterns)
-
-    def assign(flat: Flat) -> Groups:
-        still = marks(flat)
-        return {
-            "trained": [path for path in flat if not still[path]],
-            "frozen": [path for path in flat if still[path]],
-        }
-
-    return by_group("freeze", {"trained": optimizer, "frozen": frozen()}, assign)
+    optimizers = {"trained": optimizer, "frozen": frozen()}
+    return by_group("freeze", optimizers, split_by(tree.matching(*patterns), "frozen", "trained"))
 
 
 def groups_table(optimizers: Mapping[str, Optimizer], params: Params) -> str:
-    """What `groups(optimizers)` does with these parameters, one line a pattern.
+    """A table of the leaves, parameters and state that `groups` assigns to each pattern.
 
     Args:
       params: arrays or ShapeDtypeStructs; nothing is computed.
@@ -148,7 +140,17 @@ def groups_table(optimizers: Mapping[str, Optimizer], params: Params) -> str:
         state = jax.eval_shape(optimizers[pattern].init, part)
         held = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         rows.append((pattern, f"{len(part):,}", f"{tree.count(part):,}", f"{held:,}"))
-    return text.table(rows)
+    return show.table(rows)
+
+
+def split_by(mask: tree.Mask, marked: str, rest: str) -> Callable[[Flat], Groups]:
+    """The assignment of the leaves marked by the mask to one group, and of the rest to another."""
+
+    def assign(flat: Flat) -> Groups:
+        marks = mask(flat)
+        return {marked: [p for p in flat if marks[p]], rest: [p for p in flat if not marks[p]]}
+
+    return assign
 
 
 def by_group(
@@ -156,16 +158,9 @@ def by_group(
 ) -> Optimizer:
     """Each optimizer on a flat dict of the leaves that `assign` gives to its name.
 
-    What `partition`, `groups` and `freeze` are made of; they differ in how a leaf finds its group.
-
     Args:
-      where: how its error messages begin.
+      where: prefix of its error messages.
       assign: `{path: leaf} -> {name: paths}`, with every path once.
-
-    >>> from fnn.optim import sgd
-    >>> opt = by_group('all', {'all': sgd()}, lambda flat: {'all': list(flat)})
-    >>> opt.update({'w': jnp.ones(1)}, {'all': ()}, {'w': jnp.ones(1)}, 0.5)[0]['w'].tolist()
-    [-0.5]
     """
     expect_unscaled(where, *optimizers.values())
 
@@ -199,13 +194,13 @@ def by_group(
         return _like(params, used)
 
     def trained(params: Params) -> PyTree:
-        marked: Flat = {}
+        marks: Flat = {}
         for name, part in parts(params).items():
-            marked |= optimizers[name].trained(part)
-        return _like(params, marked)
+            marks |= optimizers[name].trained(part)
+        return _like(params, marks)
 
     moving = [one for one in optimizers.values() if one.trained is not _no_leaf]
-    steps = expect_one_pace(where, *moving)
+    steps = common_steps_per_update(where, *moving)
     return Optimizer(init, update, weights, trained=trained, steps_per_update=steps)
 
 
@@ -246,7 +241,7 @@ def _first_matches(patterns: list[str], flat: Flat) -> Groups:
         if first is None:
             raise ValueError(
                 f"groups: expected a pattern for every leaf, got none for {path!r} among "
-                f"{patterns}; end with '*' to catch the rest, with frozen() to leave it as it is"
+                f"{patterns}; end with '*' to catch the rest, with frozen() to keep it fixed"
             )
         members[first].append(path)
     for pattern in [pattern for pattern in patterns if not members[pattern]]:

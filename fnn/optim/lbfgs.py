@@ -1,4 +1,4 @@
-"""Newton's method with an inverse Hessian made of the last few steps."""
+"""L-BFGS: a quasi-Newton method for full batches."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from fnn import dtypes
 from fnn.autodiff import safe_norm
-from fnn.expect import expect_alike
+from fnn.optim._base import from_update
 from fnn.optim.line_search import Line, LineSearch, wolfe
 from fnn.types import Objective, Optimizer, Params
 
@@ -19,7 +19,7 @@ from fnn.types import Objective, Optimizer, Params
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LbfgsState:
-    """The last steps, as vectors over all n parameters, in at least float32."""
+    """The last steps, as vectors of all n parameters, in at least float32."""
 
     step: Int[Array, ""]  # updates made so far, int32
     pairs: Int[Array, ""]  # pairs stored so far, int32; the next goes to row pairs % memory
@@ -31,30 +31,28 @@ class LbfgsState:
 
 
 def lbfgs(*, memory: int = 10, search: LineSearch | None = None) -> Optimizer:
-    """L-BFGS: Newton's direction by the last `memory` steps, and a search along it.
+    """L-BFGS: a Newton direction from the last `memory` steps, and a line search along it.
 
         d = -H g,   with H from the pairs s = p_k+1 - p_k, y = g_k+1 - g_k by the two-loop recursion
         update = t d,   t by a line search whose first trial is lr
 
-    For full batches: the gradients of two steps should be of one function. lr is 1.
+    For full batches: all gradients should be of one function. Use lr = 1.
 
     Args:
-      memory: pairs kept, from 1; static. It takes 2 memory + 2 copies of the parameters.
-      search: how t is found: `wolfe()` if None, `backtracking()`, or `full_step()`, which takes
-        lr and needs no objective.
+      memory: number of stored pairs, from 1; static. It takes 2 memory + 2 copies of params.
+      search: finds t: `wolfe()` if None, `backtracking()`, or `full_step()`, which takes lr and
+        needs no objective.
 
-    H starts from the identity times s.y / y.y of the last pair; before there is one, times
-    min(1, 1 / ||g||). A pair without positive curvature is left out, and where no step along d is
-    good, the update is zero and the pairs are dropped.
+    H starts from the identity times s.y / y.y of the last pair; before the first pair, times
+    min(1, 1 / ||g||). Pairs without positive curvature are dropped. Where no step along d lowers
+    the loss enough, the update is zero and all pairs are dropped.
 
     State: LbfgsState.
     Raises: ValueError, in update, without an objective, unless the search is `full_step()`.
-    Source: Nocedal 1980; Nocedal & Wright 2006, Algorithms 7.4 and 7.5. Derivatives by lr or by the
-      start pass through d, and take the search's choice of t / lr as constant, which it is nearby.
+    Source: Nocedal 1980; Nocedal & Wright 2006, Algorithms 7.4 and 7.5. Derivatives with respect to
+      lr or the start pass through d; the search's t / lr is piecewise constant and taken as such.
     Compat: with `full_step()` it is Optax's `lbfgs(linesearch=None)`. Optax searches by zoom and
-      PyTorch by cubic interpolation, for steps of their own; PyTorch begins with 1 / ||g||_1.
-    Measured with all of the training part at each step: digits 98.7 % at lr 1; Rosenbrock in ten
-      dimensions 0 at lr 1.
+      PyTorch by cubic interpolation, with other steps; PyTorch begins with 1 / ||g||_1.
 
     >>> def loss(p): return (p['x'] - 1) ** 4 + (p['x'] - 1) ** 2
     >>> at = jax.value_and_grad(loss)
@@ -82,30 +80,25 @@ def lbfgs(*, memory: int = 10, search: LineSearch | None = None) -> Optimizer:
         )
 
     def update(
-        grads: Params,
-        state: LbfgsState,
-        params: Params,
-        lr: Any,
-        objective: Objective | None = None,
+        grads: Params, state: LbfgsState, params: Params, lr: Any, objective: Objective | None
     ) -> tuple[Params, LbfgsState]:
-        expect_alike("lbfgs: params and grads", params, grads)
         x, g = _vector(params), _vector(grads)
         state = _remember(state, x, g, memory)
         d = -_times_inverse_hessian(state, g, memory)
         line = _line(objective, params, x, d, g)
         t = find(line, jnp.asarray(lr, x.dtype))
-        # Without a good step the pairs have misled, and the next direction is the gradient's.
+        # Without an acceptable step the pairs are wrong; the next direction is the gradient's.
         inverse = jnp.where(t == 0, 0, state.inverse)
         return _like(params, t * d), dataclasses.replace(state, inverse=inverse)
 
-    return Optimizer(init=init, update=update)
+    return from_update("lbfgs", init, update)
 
 
 def _remember(state: LbfgsState, x: Array, g: Array, memory: int) -> LbfgsState:
-    """The state with the pair that leads to x and g, if there is one of positive curvature."""
+    """The state with the pair (s, y) from the last x and g, if its curvature is positive."""
     s, y = x - state.params, g - state.grads
-    product, lengths = s @ y, safe_norm(s)[0] * safe_norm(y)[0]
-    keep = (state.step > 0) & (product > jnp.finfo(x.dtype).eps * lengths)
+    product, norms = s @ y, safe_norm(s)[0] * safe_norm(y)[0]
+    keep = (state.step > 0) & (product > jnp.finfo(x.dtype).eps * norms)
     row = state.pairs % memory
 
     def put(rows: Array, new: Array) -> Array:
@@ -123,7 +116,7 @@ def _remember(state: LbfgsState, x: Array, g: Array, memory: int) -> LbfgsState:
 
 
 def _times_inverse_hessian(state: LbfgsState, g: Array, memory: int) -> Array:
-    """H g, by the two-loop recursion; rows without a pair have no effect."""
+    """H g by the two-loop recursion; rows without a pair have no effect."""
     latest = (state.pairs - 1 - jnp.arange(memory, dtype=jnp.int32)) % memory
     rows = state.moves[latest], state.changes[latest], state.inverse[latest]
 

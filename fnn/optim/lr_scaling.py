@@ -7,30 +7,33 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from fnn import tree
 from fnn.expect import within
-from fnn.types import Objective, Optimizer, Params, Scalar
+from fnn.optim._wrap import map_updates
+from fnn.types import Optimizer, Params, Scalar
 
-DepthOf = Callable[[str], int | None]  # path -> how far a leaf is from the input; None is the top
+DepthOf = Callable[[str], int | None]  # path -> depth of a leaf from the input; None is the top
 
 
 @within(decay="(0, 1]")
 def layerwise_lr_decay(optimizer: Optimizer, decay: Scalar, depth_of: DepthOf) -> Optimizer:
-    """Updates that shrink by a factor with each layer from the top: to fine-tune a trained model.
+    """Layer-wise lr decay for fine-tuning: updates shrink by a factor per layer from the top.
 
         update(leaf) <- decay^(D - depth(leaf)) update(leaf),   D the largest depth
 
     Args:
-      decay: share of the lr that the layer below keeps, in (0, 1]; 0.65 to 0.9 for transformers.
-      depth_of: the depth of a leaf from its path; None for a leaf above all that have a depth
-        (the head), which trains at the full lr. `depth_by_number` makes one.
+      decay: ratio of the lr of a layer to that of the layer above, in (0, 1]; 0.65 to 0.9 for
+        transformers.
+      depth_of: the depth of a leaf from its path; None for leaves above all layers (the head),
+        which train at the full lr. `depth_by_number` makes one.
 
     State: the optimizer's.
     Raises: ValueError, in update, if no leaf has a depth.
     Source: Howard & Ruder 2018, arXiv:1801.06146, section 3.2 (discriminative fine-tuning); in
       this form Clark et al. 2020, arXiv:2003.10555, appendix B. The optimizer's own weight decay
-      shrinks with the rest.
+      shrinks too.
 
     >>> from fnn.optim import sgd
     >>> opt = layerwise_lr_decay(sgd(), 0.5, depth_by_number('embed'))
@@ -39,18 +42,13 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: Scalar, depth_of: DepthOf) -
     {'embed': -0.125, 'head': -1.0, 'layers': [-0.25, -0.5]}
     """
 
-    def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
-    ) -> tuple[Params, Any]:
-        updates, state = optimizer.update(grads, state, params, lr, objective)
-        below = _layers_above(tree.paths(params), depth_of)
+    def shrink(updates: Params, grads: Params, params: Params, lr: Any) -> Params:
+        above = _layers_above(tree.paths(params), depth_of)
+        return tree.map_with_path(
+            lambda path, u: jnp.asarray(decay, u.dtype) ** above[path] * u, updates
+        )
 
-        def shrink(path: str, u: Any) -> Any:
-            return jnp.asarray(decay, u.dtype) ** below[path] * u
-
-        return tree.map_with_path(shrink, updates), state
-
-    return optimizer._replace(update=update)
+    return map_updates(optimizer, shrink)
 
 
 def depth_by_number(*bottom: str) -> DepthOf:
@@ -87,23 +85,24 @@ def _layers_above(paths: list[str], depth_of: DepthOf) -> dict[str, int]:
 
 
 def scaled_for_width(optimizer: Optimizer, base: Params) -> Optimizer:
-    """Updates of kernels divided by how many times more inputs they have than in a narrower model.
+    """muP's updates: divided by the ratio of a kernel's inputs to those in a narrower model.
 
         update(kernel) <- fan_in(base kernel) / fan_in(kernel) update(kernel)
 
-    What is no kernel, and kernels of as many inputs as in the base, are left as they are. With the
-    initial values of `mup_mlp` or `mup_gpt` (`fnn.models.mup`), the lr that is best for the base is
-    best for every width.
+    Other leaves, and kernels with as many inputs as in the base, are unchanged. With the initial
+    values of `mup_mlp` or `mup_gpt` (`fnn.models.mup`), the best lr of the base is the best for
+    every width.
 
     Args:
       optimizer: one whose updates do not grow with the gradient: adam, adamw, lion and the like.
-        Decoupled decay shrinks with the rest. No schedule-free one, whose state has the weights.
+        Its decoupled decay shrinks too. Schedule-free optimizers, whose state has the weights, do
+        not work.
       base: the parameters of a narrow model of the same structure; arrays or ShapeDtypeStructs,
         such as `jax.eval_shape(mlp(config).init, key, x)[0]`.
 
     State: the optimizer's.
-    Raises: ValueError, in update, if base and params differ in structure, or if it cannot be told
-      which axes of a kernel are its inputs.
+    Raises: ValueError, in update, if base and params differ in structure, or if the input axes of a
+      kernel are ambiguous.
     Source: Yang et al. 2022, arXiv:2203.03466, table 3 (Adam).
 
     >>> from fnn.optim import sign_sgd
@@ -114,31 +113,21 @@ def scaled_for_width(optimizer: Optimizer, base: Params) -> Optimizer:
     (-0.25, -1.0)
     """
 
-    def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
-    ) -> tuple[Params, Any]:
+    def shrink(updates: Params, grads: Params, params: Params, lr: Any) -> Params:
         _expect_same_paths(base, params)
-        updates, state = optimizer.update(grads, state, params, lr, objective)
 
-        def shrink(path: str, u: Any, narrow: Any) -> Any:
-            return u / jnp.asarray(more_inputs(path, narrow.shape, u.shape), u.dtype)
+        def leaf(path: str, u: Array, narrow: Any) -> Array:
+            return u / jnp.asarray(_inputs_ratio(path, narrow.shape, u.shape), u.dtype)
 
-        return tree.map_with_path(shrink, updates, base), state
+        return tree.map_with_path(leaf, updates, base)
 
-    return optimizer._replace(update=update)
+    return map_updates(optimizer, shrink)
 
 
-def more_inputs(path: str, base: tuple[int, ...], shape: tuple[int, ...]) -> float:
-    """How many times more inputs a leaf has than in the base; 1 for what is no kernel.
-
-    The first axes of a kernel that differ are its inputs and the last its outputs, as in
-    (window, in, out), (in, heads, features) and (heads, features, out).
-
-    Raises: ValueError where that leaves it open.
-
-    >>> more_inputs('out/kernel', (2, 8, 16), (4, 16, 64)), more_inputs('bias', (2,), (8,))
-    (4.0, 1.0)
-    """
+def _inputs_ratio(path: str, base: tuple[int, ...], shape: tuple[int, ...]) -> float:
+    """The ratio of a kernel's inputs to those in the base; 1 for other leaves."""
+    # The first axes that differ are inputs and the last ones outputs, as in (window, in, out),
+    # (in, heads, features) and (heads, features, out).
     if path.rpartition("/")[2] != "kernel" or len(base) != len(shape):
         return 1.0
     ratios = [n / m for n, m in zip(shape, base, strict=True)]
@@ -147,10 +136,10 @@ def more_inputs(path: str, base: tuple[int, ...], shape: tuple[int, ...]) -> flo
         return 1.0
     if len(grown) == 1:
         return grown[0]
-    for cut in range(1, len(grown)):
-        # A model that is wider in the same proportion everywhere has as many times more of both.
-        if math.isclose(math.prod(grown[:cut]), math.prod(grown[cut:])):
-            return math.prod(grown[:cut])
+    for split in range(1, len(grown)):
+        # A model that is wider everywhere by one factor has inputs and outputs of equal ratios.
+        if math.isclose(math.prod(grown[:split]), math.prod(grown[split:])):
+            return math.prod(grown[:split])
     if len(grown) == 2:
         return grown[0]
     raise ValueError(

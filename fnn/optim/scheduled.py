@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from fnn import dtypes, schedules
 from fnn.expect import within
 from fnn.optim._base import expect_objective, expect_unscaled
-from fnn.optim._wrap import choose, wrapping
+from fnn.optim._wrap import tree_where, wrap
 from fnn.schedules import PlateauState
 from fnn.schedules.plateau import INTERVALS
 from fnn.types import Objective, Optimizer, Params, Scalar, Schedule
@@ -20,10 +20,10 @@ from fnn.types import Objective, Optimizer, Params, Scalar, Schedule
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class ScheduledState:
-    """What a schedule needs, beside the state of the optimizer."""
+    """The number of steps, and the state of the optimizer."""
 
     step: Int[Array, ""]  # steps so far, int32
-    inner: Any  # the optimizer's state
+    inner: Any
 
 
 def scheduled(make: Callable[..., Optimizer], **schedules: Schedule) -> Optimizer:
@@ -31,19 +31,18 @@ def scheduled(make: Callable[..., Optimizer], **schedules: Schedule) -> Optimize
 
     Args:
       make: called at each update as `make(name=schedule(step), ...)`.
-      schedules: by the name of the argument. The lr has its own, in the recipe.
+      schedules: by the name of the argument. The lr has its own schedule, in the recipe.
 
     State: ScheduledState. The optimizer's own must have the same shapes at every step.
-
     Raises: ValueError for an optimizer with a loss scale; put the loss scale around this one.
 
-    >>> from fnn.optim import momentum
-    >>> opt = scheduled(momentum, momentum=lambda step: jnp.where(step < 1, 0.5, 0.0))
+    >>> from fnn.optim import sgd
+    >>> opt = scheduled(sgd, momentum=lambda step: jnp.where(step < 1, 0.5, 0.0))
     >>> params, one = {'w': jnp.zeros(1)}, {'w': jnp.ones(1)}
     >>> state = opt.init(params)
     >>> for _ in range(3):
     ...     updates, state = opt.update(one, state, params, 1.0)
-    >>> updates['w'].tolist()   # the velocity is forgotten
+    >>> updates['w'].tolist()   # momentum is 0 in the third step
     [-1.0]
     """
 
@@ -68,7 +67,7 @@ def scheduled(make: Callable[..., Optimizer], **schedules: Schedule) -> Optimize
         return updates, ScheduledState(step=state.step + 1, inner=inner)
 
     def weights(state: ScheduledState, params: Params) -> Params:
-        # The state has seen step - 1 last, and what it averages was made with that step's values.
+        # The state is that of step - 1, and its averages used the values of that step.
         last = jnp.maximum(state.step - 1, 0) // first.steps_per_update
         return at(last).weights(state.inner, params)
 
@@ -79,12 +78,12 @@ def scheduled(make: Callable[..., Optimizer], **schedules: Schedule) -> Optimize
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class ReduceOnPlateauState:
-    """What the batches' losses have shown so far, beside the state of the optimizer."""
+    """The state of the plateau rule, the current mean loss, and the state of the optimizer."""
 
     plateau: PlateauState
     total: Float[Array, ""]  # of the losses since the last mean
-    seen: Int[Array, ""]  # how many they are, int32
-    inner: Any  # the optimizer's state
+    seen: Int[Array, ""]  # number of these losses, int32
+    inner: Any
 
 
 @within(every_steps="[1, inf)", **INTERVALS)
@@ -99,18 +98,18 @@ def reduce_on_plateau(
     cooldown: Scalar = 0,
     least: Scalar = 0.0,
 ) -> Optimizer:
-    """An optimizer whose lr is cut when the loss of the training batches stops falling.
+    """Reduces the lr of an optimizer when the training loss stops falling.
 
-    The losses of `every_steps` steps are averaged; `schedules.reduce_on_plateau` reads the means.
-    The step that completes a mean already uses the new factor.
+    `schedules.reduce_on_plateau` reads the mean losses of `every_steps` steps each. The step that
+    completes a mean already uses the new factor.
 
     Args:
-      every_steps: steps to a mean, at least 1: an epoch, or as many as make the noise of the mean
+      every_steps: steps per mean, at least 1: an epoch, or enough for the noise of the mean to be
         smaller than the progress. `patience` and `cooldown` count means.
       factor, patience, rtol, atol, cooldown, least: as in `schedules.reduce_on_plateau`.
 
     State: ReduceOnPlateauState.
-    Raises: ValueError, in update, without an objective: it holds the loss.
+    Raises: ValueError, in update, without an objective, which has the loss.
     Compat: Optax's contrib.reduce_on_plateau, last in a chain, does the same by scaling the
       updates, with accumulation_size for every_steps, and patience + 1 for patience.
 
@@ -139,18 +138,18 @@ def reduce_on_plateau(
         state: ReduceOnPlateauState,
         params: Params,
         lr: Any,
-        objective: Objective | None = None,
+        objective: Objective | None,
     ) -> tuple[Params, ReduceOnPlateauState]:
         objective = expect_objective("reduce_on_plateau", objective, "the loss")
         total = state.total + objective.value.astype(state.total.dtype)
         seen = state.seen + 1
         full = seen >= jnp.asarray(every_steps, seen.dtype)
         after = plateau.update(total / seen.astype(total.dtype), state.plateau)
-        new = choose(full, after, state.plateau)
+        new = tree_where(full, after, state.plateau)
         wide = dtypes.at_least_float32(lr)
         lr = jnp.asarray(lr, wide) * new.factor.astype(wide)
         updates, inner = optimizer.update(grads, state.inner, params, lr, objective)
         total, seen = jnp.where(full, 0, total), jnp.where(full, 0, seen)
         return updates, ReduceOnPlateauState(plateau=new, total=total, seen=seen, inner=inner)
 
-    return wrapping("reduce_on_plateau", optimizer, init, update)
+    return wrap("reduce_on_plateau", optimizer, init, update)

@@ -1,11 +1,12 @@
-"""Stochastic gradient descent, with momentum or Nesterov momentum."""
+"""Stochastic gradient descent, optionally with momentum or Nesterov momentum."""
 
 from dataclasses import dataclass
 
 import jax
+from jaxtyping import Array
 
 from fnn.expect import within
-from fnn.optim._base import elementwise, from_direction
+from fnn.optim._base import elementwise, from_direction, is_zero
 from fnn.types import Optimizer, Params, Scalar
 
 
@@ -17,71 +18,47 @@ class Velocity:
     v: Params  # in at least float32
 
 
-def sgd() -> Optimizer:
-    """Gradient descent.
-
-        update = -lr g
-
-    State: ().
-    Source: Robbins & Monro 1951.
-    Measured: digits 98.5 % at lr 1; Rosenbrock in ten dimensions 0.92 at lr 0.001.
-
-    >>> sgd().update({'w': jnp.array([2.0])}, (), {'w': jnp.array([0.0])}, 0.1)[0]['w'].tolist()
-    [-0.20000000298023224]
-    """
-    return from_direction("sgd", lambda params: (), lambda grads, state, params: (grads, state))
-
-
 @within(momentum="[0, 1)")
-def momentum(*, momentum: Scalar = 0.9) -> Optimizer:
-    """The heavy ball.
+def sgd(*, momentum: Scalar = 0.0, nesterov: bool = False) -> Optimizer:
+    """Stochastic gradient descent, optionally with momentum or Nesterov momentum.
 
-        v <- momentum v + g
-        update = -lr v
+        update = -lr g                                  without momentum
+        update = -lr v,                 v <- momentum v + g
+        update = -lr (g + momentum v)                   with nesterov=True
 
     Args:
-      momentum: share of the velocity that a step keeps, in [0, 1).
+      momentum: decay rate of the velocity, in [0, 1). The Python number 0 means no momentum and no
+        state; an array, which may be traced, always has a velocity.
+      nesterov: use Nesterov momentum.
 
-    State: Velocity.
-    Source: Polyak 1964; the form of Sutskever et al. 2013 with lr outside of v, so that changing
-      the lr acts at once (as Optax and PyTorch; Keras keeps lr inside).
-    Measured: digits 98.5 % at lr 0.1; Rosenbrock in ten dimensions 1.7e-09 at lr 0.001.
+    State: () without momentum, else Velocity.
+    Raises: ValueError for nesterov=True without momentum.
+    Source: Robbins & Monro 1951; Polyak 1964; Nesterov 1983; in the form of Sutskever et al. 2013,
+      section 2. Compat: Optax and PyTorch. lr is outside of v, so that a new lr acts at once; Keras
+      keeps it inside. For weight decay see `add_l2` (PyTorch's) and `decoupled_decay`.
 
-    >>> opt, params = momentum(momentum=0.5), {'w': jnp.array([0.0])}
+    >>> opt, params = sgd(momentum=0.5), {'w': jnp.array([0.0])}
     >>> state = opt.init(params)
     >>> for _ in range(2):
     ...     updates, state = opt.update({'w': jnp.array([1.0])}, state, params, 1.0)
     >>> updates['w'].tolist()
     [-1.5]
     """
+    if is_zero(momentum):
+        if nesterov:
+            raise ValueError(
+                "sgd: expected momentum above 0 with nesterov=True, got 0; pass momentum=0.9"
+            )
+        return from_direction("sgd", lambda params: (), lambda grads, state, params: (grads, state))
+    rule = _nesterov_rule if nesterov else _momentum_rule
+    return elementwise("sgd", Velocity, rule, momentum=momentum)
 
-    return elementwise("momentum", Velocity, _momentum_rule, momentum=momentum)
 
-
-def _momentum_rule(g, v, *, momentum):
+def _momentum_rule(g: Array, v: Array, *, momentum: Scalar) -> tuple[Array, ...]:
     v = momentum * v + g
     return v, v
 
 
-@within(momentum="[0, 1)")
-def nesterov(*, momentum: Scalar = 0.9) -> Optimizer:
-    """Momentum that looks ahead.
-
-        v <- momentum v + g
-        update = -lr (g + momentum v)
-
-    State: Velocity.
-    Source: Nesterov 1983; the form of Sutskever et al. 2013, section 2, as Optax and PyTorch.
-    Measured: digits 98.6 % at lr 0.32; Rosenbrock in ten dimensions 0.0008 at lr 0.00032.
-
-    >>> opt, params = nesterov(momentum=0.5), {'w': jnp.array([0.0])}
-    >>> opt.update({'w': jnp.array([1.0])}, opt.init(params), params, 1.0)[0]['w'].tolist()
-    [-1.5]
-    """
-
-    return elementwise("nesterov", Velocity, _nesterov_rule, momentum=momentum)
-
-
-def _nesterov_rule(g, v, *, momentum):
+def _nesterov_rule(g: Array, v: Array, *, momentum: Scalar) -> tuple[Array, ...]:
     v = momentum * v + g
     return g + momentum * v, v

@@ -1,4 +1,4 @@
-"""Transforms of gradients and updates: chains, centralization, noise, cautious masks."""
+"""Transforms of gradients and updates: chain, centralization, noise, cautious masks."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.advice import advice, refuse
+from fnn._messages import advice, refuse
 from fnn.autodiff import safe_sqrt
 from fnn.dtypes import at_least_float32, wide
 from fnn.expect import within
 from fnn.keys import fold_name
-from fnn.optim._wrap import wrapping
+from fnn.optim._wrap import map_updates
 from fnn.types import Optimizer, Params, PRNGKey, Scalar, Transform, unscaled
 
 
 def chain(*parts: Transform | Optimizer) -> Any:
-    """Transforms one after another, with an optimizer as the last part or none.
+    """Applies transforms in order, then at most one optimizer.
 
     Returns: an Optimizer if the last part is one, else a Transform.
     State: a tuple with the state of each part.
@@ -37,14 +37,16 @@ def chain(*parts: Transform | Optimizer) -> Any:
         words = "transforms, then at most one optimizer"
         refuse("chain", words, parts[-1], advice(parts[-1], Optimizer))
 
-    def init(params):
+    def init(params: Params) -> tuple[Any, ...]:
         return tuple(part.init(params) for part in parts)
 
-    def through(grads, state, params, last_arguments):
+    def through(
+        grads: Params, state: tuple[Any, ...], params: Params, *lr_and_objective: Any
+    ) -> tuple[Params, tuple[Any, ...]]:
         states = []
-        for i, part in enumerate(parts):
-            extra = last_arguments if i == len(parts) - 1 else ()
-            grads, part_state = part.update(grads, state[i], params, *extra)
+        for part, part_state in zip(parts, state, strict=True):
+            extra = lr_and_objective if part is last else ()
+            grads, part_state = part.update(grads, part_state, params, *extra)
             states.append(part_state)
         return grads, tuple(states)
 
@@ -53,25 +55,27 @@ def chain(*parts: Transform | Optimizer) -> Any:
         scale = last.loss_scale
         return last._replace(
             init=init,
-            update=lambda g, s, p, lr, objective=None: through(g, s, p, (lr, objective)),
+            update=lambda grads, state, params, lr, objective=None: through(
+                grads, state, params, lr, objective
+            ),
             weights=lambda state, params: last.weights(state[-1], params),
             loss_scale=unscaled if scale is unscaled else lambda state: scale(state[-1]),
         )
-    return Transform(init, lambda g, s, p: through(g, s, p, ()))
+    return Transform(init, through)
 
 
 def centralize() -> Transform:
-    """Take the mean out of the gradient of each unit of a kernel.
+    """Gradient centralization: subtract the mean from the gradient of each unit of a kernel.
 
         g_i <- g_i - mean(g_i)   over all axes but the last, for leaves of two axes and more
 
-    The mean of each unit's weights then stays what it was at the start (under gradient descent):
-    a regularizer that costs nothing. Put it last, just before the optimizer.
+    Under gradient descent, the mean of each unit's weights stays constant: a regularizer without
+    cost. Put it last, just before the optimizer.
 
-    State: (). Vectors and scalars pass as they are.
+    State: (). Vectors and scalars are unchanged.
     Source: Yong et al. 2020, arXiv:2004.01461, equation 1.
-    Compat: Optax's centralize averages over all axes but the first, which is the same for kernels
-      (out, in), and another thing for kernels (in, out) as Flax and fnn have them.
+    Compat: Optax's centralize averages over all axes but the first: the same for kernels (out, in),
+      different for kernels (in, out) as in Flax and fnn.
 
     >>> grads = {'kernel': jnp.array([[1.0, 5.0], [3.0, 5.0]]), 'bias': jnp.array([1.0, 2.0])}
     >>> centered, _ = centralize().update(grads, (), {})
@@ -90,18 +94,18 @@ def centralize() -> Transform:
 
 @within(eta="[0, inf)", gamma="[0, inf)")
 def add_noise(key: PRNGKey, *, eta: Scalar = 0.01, gamma: Scalar = 0.55) -> Transform:
-    """Normal noise on the gradient, with a variance that falls with the steps.
+    """Adds normal noise to the gradient, with a variance that decays with the step.
 
         g <- g + sqrt(eta / (1 + t)^gamma) N(0, 1),   t = 0, 1, ...
 
     Clip before it, not after it.
 
     Args:
-      key: of the whole run; a leaf draws from its own stream, found by its name and the step, so
-        another leaf more or less changes no other noise. Runs that are mapped over seeds share
-        it, unless each has a key of its own, as `jax.random.key(hyper['noise_seed'])`.
-      eta: variance of the first step, at least 0; the paper takes the best of 0.01, 0.3 and 1.
-      gamma: how fast it falls, at least 0.
+      key: base key of the run; a leaf draws from its own stream, by path and step, so adding or
+        removing a leaf does not change the noise of others. Runs that are mapped over seeds share
+        it, unless each has its own key, as `jax.random.key(hyper['noise_seed'])`.
+      eta: variance at the first step, at least 0; the paper takes the best of 0.01, 0.3 and 1.
+      gamma: decay exponent, at least 0.
 
     Returns: a transform whose gradients are in at least float32.
     State: the step, int32.
@@ -130,37 +134,33 @@ def add_noise(key: PRNGKey, *, eta: Scalar = 0.01, gamma: Scalar = 0.55) -> Tran
 
 
 def cautious(optimizer: Optimizer) -> Optimizer:
-    """Cautious: leave out the parts of an update that go uphill on this batch.
+    """Cautious optimizer: masks the elements of an update that go uphill on this batch.
 
         mask = [update * g < 0]
         update <- update * mask * size / (sum(mask) + 1),   leaf by leaf
 
     Args:
-      optimizer: one whose state does not follow its own updates; the averages of `ema`, `swa`,
-        `lookahead` and the schedule-free methods, and `master_weights`, go around it, not inside.
+      optimizer: one whose state does not depend on its own updates; `ema`, `swa`, `lookahead`,
+        `master_weights` and the schedule-free methods go around it, not inside.
 
     State: the optimizer's.
     Source: Liang et al. 2024, arXiv:2411.16085, Algorithm 1 with the scale of its section on
-      implementation (xi = 1). Deviates: the mask falls on the whole update, decay of weights
-      included; the authors' AdamW decays before it. Compat: neither Optax nor PyTorch has it; timm
-      divides by max(mean(mask), 1e-3).
-    Measured around adam: digits 98.8 % at lr 0.032; Rosenbrock in ten dimensions 3.1e-07 at lr
-      0.1.
+      implementation (xi = 1). Deviates: the mask applies to the whole update, with its weight
+      decay; the authors' AdamW decays before it. Compat: not in Optax or PyTorch; timm divides by
+      max(mean(mask), 1e-3).
 
-    >>> from fnn.optim import momentum
-    >>> opt, params = cautious(momentum()), {'w': jnp.zeros(2)}
+    >>> from fnn.optim import sgd
+    >>> opt, params = cautious(sgd(momentum=0.9)), {'w': jnp.zeros(2)}
     >>> _, state = opt.update({'w': jnp.array([1.0, 1.0])}, opt.init(params), params, 1.0)
     >>> opt.update({'w': jnp.array([0.1, -0.1])}, state, params, 1.0)[0]['w'].tolist()
     [-1.0, -0.0]
     """
 
-    def update(grads, state, params, lr, objective):
-        updates, state = optimizer.update(grads, state, params, lr, objective)
+    def leaf(u: Array, g: Array) -> Array:
+        mask = (u * g.astype(u.dtype) < 0).astype(u.dtype)
+        return u * mask * (u.size / (mask.sum() + 1))
 
-        def leaf(u, g):
-            mask = (u * g.astype(u.dtype) < 0).astype(u.dtype)
-            return u * mask * (u.size / (mask.sum() + 1))
+    def masked(updates: Params, grads: Params, params: Params, lr: Any) -> Params:
+        return jax.tree.map(leaf, wide(updates), grads)
 
-        return jax.tree.map(leaf, wide(updates), grads), state
-
-    return wrapping("cautious", optimizer, optimizer.init, update, inner=lambda state: state)
+    return map_updates(optimizer, masked)

@@ -6,26 +6,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn import dtypes
 from fnn.dtypes import wide
 from fnn.expect import expect_alike, within
-from fnn.optim._base import decay_weights
-from fnn.optim._wrap import wrapping
+from fnn.optim._base import decay_weights, marked
+from fnn.optim._wrap import map_updates
 from fnn.tree import Mask
-from fnn.types import Objective, Optimizer, Params, Scalar, Transform
+from fnn.types import Optimizer, Params, Scalar, Transform
 
 
 @within(l2="[0, inf)")
 def add_l2(l2: Scalar, *, mask: Mask | None = None) -> Transform:
-    """The gradient of an L2 penalty, l2 ||p||^2 / 2, added to the gradient.
+    """Adds the gradient of an L2 penalty, l2 ||p||^2 / 2.
 
         g <- g + l2 p
 
-    What follows treats it as part of the gradient: Adam divides it by the size of the gradient, so
-    that weights with large gradients decay less. For decay that does not, see `decoupled_decay`.
+    An optimizer that follows treats it as part of the gradient: Adam divides it by the size of the
+    gradient, so that weights with large gradients decay less. For the alternative see
+    `decoupled_decay`.
 
     Args:
-      l2: at least 0. Called weight_decay by torch's SGD and Adam.
+      l2: at least 0; the weight_decay of PyTorch's SGD and Adam.
       mask: which leaves, e.g. `tree.matching('*kernel')`; None is all of them.
 
     Returns: a transform whose gradients are in at least float32.
@@ -40,8 +40,7 @@ def add_l2(l2: Scalar, *, mask: Mask | None = None) -> Transform:
 
     def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
         expect_alike("add_l2: params and grads", params, grads)
-        wide = jax.tree.map(lambda g: g.astype(dtypes.at_least_float32(g)), grads)
-        return decay_weights(wide, params, l2, mask), state
+        return decay_weights(wide(grads), params, l2, mask), state
 
     return Transform(init=lambda params: (), update=update)
 
@@ -50,7 +49,7 @@ def add_l2(l2: Scalar, *, mask: Mask | None = None) -> Transform:
 def decoupled_decay(
     optimizer: Optimizer, weight_decay: Scalar, *, mask: Mask | None = None
 ) -> Optimizer:
-    """Any optimizer, with weights that shrink by themselves.
+    """Adds decoupled weight decay to any optimizer.
 
         update <- update - lr weight_decay p
 
@@ -68,28 +67,25 @@ def decoupled_decay(
     [-2.5]
     """
 
-    def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
-    ) -> tuple[Params, Any]:
-        updates, state = optimizer.update(grads, state, params, lr, objective)
+    def decayed(updates: Params, grads: Params, params: Params, lr: Any) -> Params:
         shrink = -jnp.asarray(lr) * jnp.asarray(weight_decay, jnp.result_type(lr))
-        return decay_weights(updates, params, shrink, mask), state
+        return decay_weights(updates, params, shrink, mask)
 
-    return optimizer._replace(update=update)
+    return map_updates(optimizer, decayed)
 
 
 @within(l1="[0, inf)")
 def proximal_l1(optimizer: Optimizer, l1: Scalar, *, mask: Mask | None = None) -> Optimizer:
-    """Minimize the loss plus l1 ||p||_1, with parameters that become exactly 0.
+    """Minimizes the loss plus l1 ||p||_1, with parameters that become exactly 0.
 
         q = p + the optimizer's update
         p <- sign(q) max(|q| - lr l1, 0)
 
-    With gradient descent this is ISTA, which comes to rest where the penalized loss is least. The
-    gradient of `losses.l1_penalty` instead crosses 0 back and forth, and no parameter stays there.
-    The threshold does not know how the optimizer scales a gradient: with momentum m, the minimum is
-    that of (1 - m) l1, and beside the steps of Adam, of about lr each, l1 must be near 1 or above.
-    Accumulate inside it, not around.
+    With gradient descent this is ISTA, which converges to the minimum of the penalized loss. With
+    the gradient of `losses.l1_penalty` instead, parameters oscillate around 0. The threshold
+    ignores how the optimizer scales a gradient: with momentum m, the minimum is that of (1 - m) l1,
+    and with Adam, whose steps are about lr, l1 must be near 1 or above. Accumulate inside it, not
+    around.
 
     Args:
       optimizer: with all its wrappers.
@@ -108,22 +104,16 @@ def proximal_l1(optimizer: Optimizer, l1: Scalar, *, mask: Mask | None = None) -
     [1.5, 0.0]
     """
 
-    def update(
-        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None = None
-    ) -> tuple[Params, Any]:
-        updates, state = optimizer.update(grads, state, params, lr, objective)
-        marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
-
-        def leaf(p: Array, u: Array, is_drawn: bool) -> Array:
-            if not is_drawn:
+    def shrunk(updates: Params, grads: Params, params: Params, lr: Any) -> Params:
+        def leaf(p: Array, u: Array, is_penalized: bool) -> Array:
+            if not is_penalized:
                 return u
             p = wide(p)
             threshold = jnp.asarray(lr, p.dtype) * jnp.asarray(l1, p.dtype)
             moved = p + u.astype(p.dtype)
             # Exactly -p where the result is 0, so that p + update is.
-            drawn = moved - jnp.clip(moved, -threshold, threshold)
-            return drawn - p
+            return moved - jnp.clip(moved, -threshold, threshold) - p
 
-        return jax.tree.map(leaf, params, updates, marked), state
+        return jax.tree.map(leaf, params, updates, marked(mask, params))
 
-    return wrapping("proximal_l1", optimizer, optimizer.init, update, inner=lambda state: state)
+    return map_updates(optimizer, shrunk)

@@ -1,6 +1,6 @@
-"""The order of the data as a pure function of a key and a step: no iterator and no state."""
+"""Order of the data as a pure function of a key and a step: no iterator, no state."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.order.base import order, order_block
 from fnn.order.mixture import mixture
 

@@ -1,4 +1,4 @@
-"""Numbers of 64 bits as pairs of uint32, which exist whether or not JAX has 64-bit integers."""
+"""64-bit integers as pairs of uint32, which need no jax_enable_x64."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,7 @@ Wide = tuple[Word, Word]  # high and low word
 
 
 def multiply(a: Word, b: Word) -> Wide:
-    """The whole product of two words.
-
-    >>> [word.item() for word in multiply(jnp.uint32(2**31), jnp.uint32(6))]
-    [3, 0]
-    """
+    """The 64-bit product of two words."""
     half, mask = np.uint32(16), np.uint32(0xFFFF)
     a1, a0, b1, b0 = a >> half, a & mask, b >> half, b & mask
     middle = a1 * b0 + (a0 * b0 >> half)  # at most 2^32 - 2^17 + 2^16: it fits
@@ -23,36 +19,20 @@ def multiply(a: Word, b: Word) -> Wide:
 
 
 def add(a: Wide, b: Word) -> Wide:
-    """The sum of a pair and a word, modulo 2^64.
-
-    >>> [word.item() for word in add((jnp.uint32(0), jnp.uint32(2**32 - 1)), jnp.uint32(3))]
-    [1, 2]
-    """
+    """a + b modulo 2^64."""
     low = a[1] + b
     return a[0] + (low < b).astype(jnp.uint32), low
 
 
 def subtract(a: Wide, b: Wide) -> Wide:
-    """The difference of two pairs, modulo 2^64.
-
-    >>> two = jnp.uint32(0), jnp.uint32(2)
-    >>> [word.item() for word in subtract((jnp.uint32(1), jnp.uint32(0)), two)]
-    [0, 4294967294]
-    """
+    """a - b modulo 2^64."""
     return a[0] - b[0] - (a[1] < b[1]).astype(jnp.uint32), a[1] - b[1]
 
 
 def divide(a: Wide, n: Word) -> Wide:
-    """The low word of the quotient of a pair by n, and the remainder.
+    """The low word of a // n, and a % n, for n from 1 to 2^31."""
 
-    Args:
-      n: 1 to 2^31.
-
-    >>> [word.item() for word in divide((jnp.uint32(1), jnp.uint32(5)), jnp.uint32(10))]
-    [429496730, 1]
-    """
-
-    def next_bit(carry, bit):
+    def next_bit(carry: tuple[Array, Array], bit: Array) -> tuple[tuple[Array, Array], None]:
         quotient, remainder = carry
         remainder = remainder * np.uint32(2) + (a[1] >> bit & np.uint32(1))
         over = remainder >= n

@@ -1,6 +1,16 @@
-"""What a run looks like: images of its history, and one page that tells all of it."""
+"""Reports of runs: figures, self-contained HTML pages, and TensorBoard event files."""
 
 from fnn.report import confusion, curves, html, lr_find, misclassified, sweep
+from fnn.report.classification import classification
 from fnn.report.tensorboard import TensorBoard
 
-__all__ = ["TensorBoard", "confusion", "curves", "html", "lr_find", "misclassified", "sweep"]
+__all__ = [
+    "TensorBoard",
+    "classification",
+    "confusion",
+    "curves",
+    "html",
+    "lr_find",
+    "misclassified",
+    "sweep",
+]

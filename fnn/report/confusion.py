@@ -1,4 +1,4 @@
-"""The confusion matrix: what was taken for what."""
+"""The confusion matrix of a classifier, and its HTML table."""
 
 from collections.abc import Sequence
 from html import escape
@@ -16,13 +16,13 @@ def matrix(
     *,
     ignore_index: int | None = None,
 ) -> Matrix:
-    """How often each label (row) was given each prediction (column).
+    """Counts of each label (row) and prediction (column).
 
     Args:
       labels, predictions: integers in [0, classes), of one shape.
-      ignore_index: a label that does not count, such as -100.
+      ignore_index: a label that is not counted, such as -100.
 
-    Raises: ValueError for lengths that differ, and for numbers out of range.
+    Raises: ValueError for shapes that differ, and for values out of range.
 
     >>> matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
     [[1, 0], [1, 1]]
@@ -43,20 +43,21 @@ def matrix(
                 "give as many classes as there are"
             )
     rows, columns = labels.astype(np.int64).ravel(), predictions.astype(np.int64).ravel()
-    cells = np.bincount(rows * classes + columns, minlength=classes**2)
-    return cells.reshape(classes, classes)
+    counts = np.bincount(rows * classes + columns, minlength=classes**2)
+    return counts.reshape(classes, classes)
 
 
 def table(matrix: Matrix, class_names: Sequence[str] | None = None) -> str:
-    """The matrix as a table for a page, with the recall of each row and the precision of each
-    column; a cell is the darker the larger its share of the row.
+    """The matrix as an HTML table, with the recall of each row and the precision of each column.
+
+    A cell is shaded by its fraction of the row.
 
     Args:
-      class_names: in the order of the labels; None for their numbers.
+      class_names: in the order of the labels; None for their indices.
 
     Raises: ValueError for too few or too many class names.
 
-    >>> '<td class="miss" style="--share:0.500">1</td>' in table(np.array([[2, 0], [1, 1]]))
+    >>> '<td class="miss" style="--fraction:0.500">1</td>' in table(np.array([[2, 0], [1, 1]]))
     True
     """
     names = _names(class_names, len(matrix))
@@ -65,13 +66,13 @@ def table(matrix: Matrix, class_names: Sequence[str] | None = None) -> str:
     lines = []
     for i, row in enumerate(matrix.tolist()):
         cells = "".join(_cell(n, of_row[i], hit=i == j) for j, n in enumerate(row))
-        recall = f'<td class="side">{_share(row[i], of_row[i])}</td>'
+        recall = f'<td class="side">{_percent(row[i], of_row[i])}</td>'
         lines.append(f'<tr><th scope="row">{names[i]}</th>{cells}{recall}</tr>')
     hits = zip(matrix.diagonal().tolist(), of_column, strict=True)
-    precision = "".join(f'<td class="side">{_share(hit, of)}</td>' for hit, of in hits)
+    precision = "".join(f'<td class="side">{_percent(hit, of)}</td>' for hit, of in hits)
     return (
         '<div class="wide"><table class="confusion">'
-        "<caption>Rows: the truth. Columns: the prediction.</caption>"
+        "<caption>Rows: labels. Columns: predictions.</caption>"
         f'<thead><tr><td></td>{head}<th scope="col" class="side">recall</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody><tfoot><tr>"
         f'<th scope="row" class="side">precision</th>{precision}<td></td></tr></tfoot>'
@@ -91,8 +92,8 @@ def _names(class_names: Sequence[str] | None, classes: int) -> list[str]:
 def _cell(n: int, of_row: int, *, hit: bool) -> str:
     if n == 0:
         return "<td></td>"
-    return f'<td class="{"hit" if hit else "miss"}" style="--share:{n / of_row:.3f}">{n}</td>'
+    return f'<td class="{"hit" if hit else "miss"}" style="--fraction:{n / of_row:.3f}">{n}</td>'
 
 
-def _share(n: int, of: int) -> str:
+def _percent(n: int, of: int) -> str:
     return f"{100 * n / of:.0f} %" if of else "–"

@@ -1,4 +1,4 @@
-"""The curves of a run: loss, validation metrics, learning rate and measures over the steps."""
+"""Curves of a run over its steps: loss, validation metrics, learning rate and measures."""
 
 import math
 from collections.abc import Callable
@@ -23,8 +23,8 @@ Points = tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]  # steps, values
 
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 3.6, 2.4  # of a panel, in inches
-_MOST = 1000  # points of a curve; more would not be seen
-_MOST_LINES = 64  # of a vector
+_MOST = 1000  # points of a curve
+_MOST_LINES = 64  # elements of a vector
 _TITLES = {
     "lr": "learning rate",
     "penalty": "penalty",
@@ -36,14 +36,13 @@ _LOG = ("penalty", "grad_norm", "update_norm")
 
 
 def draw(history: History, *, best_step: int | None = None) -> "Figure":
-    """One figure of a run, with a panel for each curve.
+    """A figure of a run with a panel for each curve.
 
-    Steps are drawn as they came (faint) and smoothed over a fiftieth of the run; evaluations as
-    dots.
+    Training curves are drawn raw (faint) and smoothed over 2 % of the run; evaluations as dots.
 
     Args:
       history: of one run.
-      best_step: where to put the line that marks the best evaluation; None for no line.
+      best_step: step of the best evaluation, marked by a line; None for no line.
 
     Raises: ValueError for a history of many runs; ModuleNotFoundError without matplotlib.
 
@@ -56,18 +55,18 @@ def draw(history: History, *, best_step: int | None = None) -> "Figure":
     drawn = panels(history, best_step=best_step)
     rows = -(-len(drawn) // _COLUMNS)
     whole = figure(_COLUMNS * _WIDTH, rows * _HEIGHT)
-    for place, panel in enumerate(drawn.values(), start=1):
-        panel(whole.add_subplot(rows, _COLUMNS, place))
+    for position, panel in enumerate(drawn.values(), start=1):
+        panel(whole.add_subplot(rows, _COLUMNS, position))
     return whole
 
 
 def save(history: History, path: str | Path, *, best_step: int | None = None) -> None:
-    """Write the figure of `draw` to a file; its ending says in which format."""
+    """Writes the figure of `draw` to a file, in the format of its extension."""
     draw(history, best_step=best_step).savefig(path, dpi=100)
 
 
 def panels(history: History, *, best_step: int | None = None) -> dict[str, Panel]:
-    """The parts of `draw` by name, each a function that draws itself on axes.
+    """The panels of `draw` by name, as functions that draw on given axes.
 
     Raises: ValueError for a history of many runs.
     """
@@ -102,12 +101,12 @@ def _panel(name: str, part: Panel, best_step: int | None, axes: "Axes") -> None:
 
 
 def _metric(history: History, name: str, axes: "Axes") -> None:
-    """What is evaluated, and the same of the training steps where they measure it."""
+    """An evaluated metric, and the same of the training steps if they measure it."""
     if name in history.train:
         _noisy(history.steps(name), gaps(history.train[name]), axes, log=name == "loss")
     if name in history.valid:
         steps, values = np.asarray(history.eval_steps), gaps(history.valid[name])
-        size = 3 if len(steps) <= 60 else 0  # more dots would hide the line
+        size = 3 if len(steps) <= 60 else 0  # many dots would hide the line
         axes.plot(
             steps, values, "o-", markersize=size, linewidth=1.2, color=VALID, label="validation"
         )
@@ -131,14 +130,14 @@ def _measure(history: History, name: str, axes: "Axes") -> None:
 def _noisy(steps: Any, values: Values, axes: "Axes", *, log: bool) -> None:
     if log and (values > 0).any():
         axes.set_yscale("log")
-        values = np.where(values > 0, values, np.nan)  # the update at lr 0, say
+        values = np.where(values > 0, values, np.nan)  # such as the update at lr 0
     steps = np.asarray(steps)
     axes.plot(*extremes(steps, values), linewidth=0.7, color=TRAIN, alpha=0.3)
     axes.plot(*smoothed(steps, values), linewidth=1.6, color=TRAIN, label="training")
 
 
 def extremes(steps: Steps, values: Values, most: int = _MOST) -> Points:
-    """Points that look like the whole curve: the least and the greatest of each of m/2 parts.
+    """Downsamples a curve to the minimum and maximum of each of most/2 segments.
 
     >>> x, y = extremes(np.arange(6), np.array([0.0, 3.0, 1.0, 2.0, 9.0, 8.0]), most=4)
     >>> x.tolist(), y.tolist()
@@ -153,9 +152,9 @@ def extremes(steps: Steps, values: Values, most: int = _MOST) -> Points:
 
 
 def smoothed(steps: Steps, values: Values, most: int = _MOST) -> Points:
-    """Steps and means over the 2 r + 1 values around them, where r is a hundredth of their number.
+    """Centered moving average over 2 r + 1 values, where r is 1 % of their number.
 
-    Centered, so that nothing comes late; at the ends, and at gaps, over the values there are.
+    At the ends and at gaps, it is over the available values.
 
     >>> x, y = smoothed(np.arange(300), np.array([0.0, 3.0, 1.0] * 100))   # r = 3
     >>> x[150].item(), y[150].round(3).item(), y[0].item()

@@ -1,4 +1,4 @@
-"""Figures without pyplot's global state, and the way of a figure into a page."""
+"""Figures without the global state of pyplot, and their embedding in HTML pages."""
 
 import html
 import io
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, TRAIN, VALID = "#1f2328", "#d8dee4", "#2563eb", "#ea580c"
-# In a page the colors are the page's own, which follow the reader's choice of light or dark.
+# In a page, colors are CSS variables, which follow the reader's choice of light or dark.
 _IN_PAGE = {INK: "var(--ink)", GRID: "var(--line)", TRAIN: "var(--train)", VALID: "var(--valid)"}
 
 
 def matplotlib() -> ModuleType:
-    """The package, imported here and not before.
+    """The package matplotlib, imported on first use.
 
-    Raises: ModuleNotFoundError, which says what to install.
+    Raises: ModuleNotFoundError with the extra to install.
 
     >>> matplotlib().__name__
     'matplotlib'
@@ -46,7 +46,7 @@ def figure(width: float, height: float) -> "Figure":
 
 
 def tidy(axes: "Axes", title: str) -> None:
-    """The look that all plots share: a title on the left, a faint grid, no box.
+    """Applies the common style: a title on the left, a faint grid, no box.
 
     >>> axes = figure(1, 1).subplots()
     >>> tidy(axes, 'loss')
@@ -63,7 +63,7 @@ def tidy(axes: "Axes", title: str) -> None:
 
 
 def gaps(values: Any) -> np.ndarray:
-    """In float64, with NaN, which is drawn as a gap, where a value is not finite.
+    """`values` in float64 with NaN, which is drawn as a gap, for non-finite ones.
 
     >>> gaps([1.0, np.inf]).tolist()
     [1.0, nan]
@@ -73,11 +73,11 @@ def gaps(values: Any) -> np.ndarray:
 
 
 def svg(figure: "Figure", name: str, *, label: str) -> str:
-    """A figure as an <svg> element for a page, in the page's colors and font.
+    """A figure as an <svg> element, in the colors and font of the page.
 
     Args:
-      name: unique in the page; the ids inside the element begin with it.
-      label: what the image shows, for those who cannot see it.
+      name: prefix of the ids in the element, unique in the page.
+      label: alternative text.
 
     >>> text = svg(figure(1, 1), 'empty', label='nothing')
     >>> text.startswith('<svg role="img" aria-label="nothing"'), text.endswith('</svg>')
@@ -85,7 +85,7 @@ def svg(figure: "Figure", name: str, *, label: str) -> str:
     """
     out = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # Text stays text: small, sharp, and found by a search in the page.
+    # Text is kept as text: small, sharp and searchable.
     with matplotlib().rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)
     text = out.getvalue()

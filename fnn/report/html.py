@@ -1,4 +1,4 @@
-"""One page about a run that needs nothing beside itself: it opens offline, prints, and mails."""
+"""Self-contained HTML report of a run."""
 
 import os
 import platform
@@ -25,15 +25,15 @@ def write(
     best_step: int | None = None,
     sections: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the report of a run to the file `path`.
+    """Writes the report of a run to the file `path`.
 
     Args:
-      title: of the page, as text.
-      headline: the few figures that matter, by name, as text.
-      config: what the run was made with; each value is shown by `str`.
+      title: of the page.
+      headline: the main results, name -> text.
+      config: of the run; each value is shown by `str`.
       history: of one run; drawn as in `curves.draw`, with `best_step` marked.
       sections: heading -> HTML, between the curves and the config, e.g. of `confusion.table` and
-        `misclassified.gallery`. The HTML is taken as it is, so escape what you put into it.
+        `misclassified.gallery`. The HTML is not escaped.
 
     Raises: ValueError for a history of many runs; ModuleNotFoundError without matplotlib.
 

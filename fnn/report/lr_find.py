@@ -1,4 +1,4 @@
-"""The figure of a learning-rate range test: loss over the rate, and the rate it suggests."""
+"""Figure of a learning-rate range test: loss over learning rate, with the suggestion."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def draw(curve: RangeCurve) -> "Figure":
-    """The smoothed loss over the learning rate, mean and range of the seeds, and the suggestion.
+    """The smoothed loss over the learning rate, as mean and range of the seeds, and the suggestion.
 
-    It ends where the loss has blown up; the losses of single batches are faint.
+    The curve ends where the loss diverged; the losses of single batches are faint.
 
     Raises: ValueError for curves of many tests; ModuleNotFoundError without matplotlib.
 
@@ -32,8 +32,8 @@ def draw(curve: RangeCurve) -> "Figure":
     axes = whole.subplots()
     tidy(axes, "loss in the range test")
     axes.set_xscale("log")
-    shown = _until_blow_up(np.asarray(curve.kept))
-    _losses(curve, shown, axes)
+    kept = np.asarray(curve.kept)
+    _losses(curve, kept | np.append(True, kept[:-1]), axes)  # with the first step that diverged
     _mark(curve, axes)
     axes.set_xlabel("learning rate", loc="right", fontsize=8, color=INK)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
@@ -41,7 +41,7 @@ def draw(curve: RangeCurve) -> "Figure":
 
 
 def save(curve: RangeCurve, path: str | Path) -> None:
-    """Write the figure of `draw` to a file; its ending says in which format."""
+    """Writes the figure of `draw` to a file, in the format of its extension."""
     draw(curve).savefig(path, dpi=120)
 
 
@@ -51,11 +51,6 @@ def _expect_one_test(curve: RangeCurve) -> None:
             "report.lr_find: expected the curve of one test, with losses of shape (seeds, steps), "
             f"got {curve.losses.shape}; take one of many by jax.tree.map(lambda a: a[0], curve)"
         )
-
-
-def _until_blow_up(kept: Bool[np.ndarray, " steps"]) -> Bool[np.ndarray, " steps"]:
-    """What is kept, and the step that is too much, so that the image shows how it ends."""
-    return kept | np.append(True, kept[:-1])
 
 
 def _losses(curve: RangeCurve, shown: Bool[np.ndarray, " steps"], axes: "Axes") -> None:
@@ -68,7 +63,7 @@ def _losses(curve: RangeCurve, shown: Bool[np.ndarray, " steps"], axes: "Axes") 
         axes.fill_between(lrs, lowest, highest, color=TRAIN, alpha=0.2, linewidth=0)
     seeds = f"mean of {len(smoothed)} seeds" if len(smoothed) > 1 else "smoothed"
     axes.plot(lrs, mean, linewidth=1.8, color=TRAIN, label=seeds)
-    if np.isfinite(mean).any():  # a single batch after the blow-up would make all else flat
+    if np.isfinite(mean).any():  # a diverged batch would flatten the rest of the curve
         low, high = np.nanmin(raw), np.nanmax(mean)
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 

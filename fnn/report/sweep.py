@@ -1,4 +1,4 @@
-"""What a sweep looks like: curves with bands, a map of two hyperparameters, and a file of rows."""
+"""Reports of a sweep: curves with bands, a map of two hyperparameters, and a CSV file."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-_MOST_NUMBERS = 100  # cells of a map that have their number written into them
-_MOST_LABELS = 9  # of an axis of a map
+_MOST_NUMBERS = 100  # cells of a map that are annotated with their values
+_MOST_LABELS = 9  # of an axis
 
 
 def save_csv(table: SweepTable, path: str | Path) -> None:
-    """Write a table as comma-separated values, with all digits; NaN as an empty cell.
+    """Writes a table as comma-separated values in full precision; NaN is an empty cell.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / 'sweep.csv'
@@ -49,16 +49,15 @@ def draw_curves(
     settings: Sequence[int] | None = None,
     most: int = 8,
 ) -> "Figure":
-    """A validation metric over the steps: a line for the mean of each setting, and a band of one
-    standard deviation over its keys to both sides.
+    """Each setting's validation metric over the steps: mean and standard deviation over keys.
 
     Args:
-      metric: the name of a column of `result.history.valid`.
-      settings: which to draw, by number; None for the first, the last and others evenly between in
-        the order of their final mean, `most` in all.
+      metric: a name in `result.history.valid`.
+      settings: indices of those to draw; None for `most` of them, evenly spaced in the order of
+        their final mean.
       most: at least 2.
 
-    Raises: ValueError for a metric that is not there; ModuleNotFoundError without matplotlib.
+    Raises: ValueError for an unknown metric; ModuleNotFoundError without matplotlib.
 
     >>> from fnn.types import History
     >>> history = History(train={'loss': np.zeros((2, 3, 20))},
@@ -103,11 +102,11 @@ def _expect_metric(where: str, name: str, names: list[str]) -> None:
 
 
 def _spread(result: SweepResult, metric: str, most: int) -> list[int]:
-    """Settings from the least to the greatest final mean, without those that came to none."""
+    """Evenly spaced settings in the order of their final mean, without diverged ones."""
     means = np.array([row[f"{metric} mean"] for row in result.table().rows])
     order = np.argsort(means)[: np.isfinite(means).sum()]
-    places = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)
-    return order[places].tolist()
+    ranks = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)
+    return order[ranks].tolist()
 
 
 def _short(value: Any) -> str:
@@ -115,7 +114,7 @@ def _short(value: Any) -> str:
 
 
 def _band(axes: "Axes", steps: Any, values: np.ndarray, color: Any, label: str) -> None:
-    """`values` (keys, evaluations); NaN where a member had ended."""
+    """`values` (keys, evaluations); NaN after the end of a run."""
     known = np.isfinite(values)
     n = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, values, 0).sum(axis=0, dtype=np.float64) / n
@@ -136,20 +135,19 @@ def draw_map(
     norm: "Normalize | None" = None,
     title: str | None = None,
 ) -> "Figure":
-    """Two hyperparameters against each other: each cell is colored by a column of the table.
+    """A heat map of a column of the table over two hyperparameters.
 
-    Rows of the table that share a cell (a third hyperparameter) are averaged. A cell without a
-    finite value is crossed out; the best one is framed, and its value is in the title. The light
-    end of the colors is that of the best.
+    Rows of the table in one cell (of a third hyperparameter) are averaged. Cells without a finite
+    value are crossed out; the best one is framed, has the lightest color, and is in the title.
 
     Args:
-      x, y: columns of numbers; their values stand side by side in rising order.
+      x, y: columns of numbers, shown in rising order.
       value: a column of numbers, such as 'loss mean'.
-      best: finds the best cell, e.g. `np.nanargmax` for an accuracy.
-      norm: from values to colors, e.g. `matplotlib.colors.LogNorm()`; None for even steps.
-      title: what the colors mean; None for `value`.
+      best: the index of the best cell, e.g. `np.nanargmax` for an accuracy.
+      norm: of the colors, e.g. `matplotlib.colors.LogNorm()`; None for a linear one.
+      title: of the colors; None for `value`.
 
-    Raises: ValueError for a column that is not there; ModuleNotFoundError without matplotlib.
+    Raises: ValueError for an unknown column; ModuleNotFoundError without matplotlib.
 
     >>> rows = [{'lr': lr, 'decay': d, 'loss mean': lr + d} for lr in (0.1, 0.2) for d in (0, 1)]
     >>> axes = draw_map(SweepTable(rows), x='lr', y='decay', value='loss mean').axes[0]
@@ -189,20 +187,20 @@ def draw_map(
 def _cells(
     table: SweepTable, x: str, y: str, value: str
 ) -> tuple[list[Any], list[Any], np.ndarray]:
-    """The values of both axes, and the mean of `value` in each cell (y, x); NaN for none."""
+    """The values of both axes, and the mean of `value` in each cell (y, x); NaN for empty ones."""
     xs, ys = (sorted({row[name] for row in table.rows}) for name in (x, y))
     found: dict[tuple[int, int], list[float]] = {}
     for row in table.rows:
         if np.isfinite(row[value]):
             found.setdefault((ys.index(row[y]), xs.index(row[x])), []).append(row[value])
     cells = np.full((len(ys), len(xs)), np.nan)
-    for place, values in found.items():
-        cells[place] = np.mean(values)
+    for index, values in found.items():
+        cells[index] = np.mean(values)
     return xs, ys, cells
 
 
 def _ticks(axis: Any, values: list[Any]) -> None:
-    """A label for each value, or for every second, third, ... where they are many."""
+    """A label for each value, or for every second, third, ... of many."""
     every = -(-len(values) // _MOST_LABELS)
     axis.set_ticks(range(0, len(values), every), [_short(v) for v in values[::every]])
 

@@ -1,4 +1,4 @@
-"""The rows of a fit as TensorBoard's event files."""
+"""TensorBoard event files of a fit."""
 
 import functools
 import itertools
@@ -12,23 +12,21 @@ from jaxtyping import PyTree
 
 from fnn.train._log import Store
 
-_FLUSH_SECONDS = 1.0  # a flush waits for the disk
-_files = itertools.count()  # two files that are opened within a second need two names
+_FLUSH_SECONDS = 1.0  # between flushes, which wait for the disk
+_files = itertools.count()  # makes names of files opened within one second unique
 
 
 class TensorBoard:
-    """A store for `fit` that writes the scalars to event files, and passes all on to another store.
+    """A store for `fit` that writes scalars to event files and wraps another store.
 
-    `train/loss`, `train/lr` and the norms are those of single steps, `valid/...` those of each
-    evaluation. A kill loses at most the last second. At a resume TensorBoard drops what comes after
-    the checkpoint.
+    `train/loss`, `train/lr` and the norms are of single steps, `valid/...` of evaluations. A killed
+    process loses at most the last second. On resume, TensorBoard drops later steps.
 
     Args:
-      path: the directory for the event files; show it by `tensorboard --logdir PATH`.
-      store: what keeps checkpoints and rows, e.g. a `RunDir`; None keeps none, and nothing can be
-        resumed.
-      most_points: of the steps between two reports of a fit (1 s) so many are written, the last
-        one always; the event files of quick steps would become large.
+      path: the directory of the event files; show it with `tensorboard --logdir PATH`.
+      store: of checkpoints and rows, e.g. a `RunDir`; None for none, without resumption.
+      most_points: number of steps written between two reports of a fit (1 s), the last one always
+        among them; bounds the size of the files.
 
     Raises: ModuleNotFoundError without tensorboardX, which is in the extra `tensorboard`.
 
@@ -49,22 +47,22 @@ class TensorBoard:
         self._flushed = 0.0
 
     def has(self, name: str) -> bool:
-        """Whether the other store has a tree under `name`."""
+        """Whether the wrapped store has a tree under `name`."""
         return self._store is not None and self._store.has(name)
 
     def save(self, name: str, tree: PyTree, meta: dict[str, Any]) -> None:
-        """Keep `tree` and `meta` in the other store."""
+        """Saves `tree` and `meta` in the wrapped store."""
         if self._store is not None:
             self._store.save(name, tree, meta)
 
     def load(self, name: str, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """What the other store has under `name`."""
+        """The tree and its meta data in the wrapped store."""
         if self._store is None:
             raise ValueError("TensorBoard: expected a store to load from, got none; give store=")
         return self._store.load(name, like)
 
     def rows(self, up_to_step: int) -> list[dict[str, Any]]:
-        """The rows of the other store; TensorBoard drops the later ones of its own."""
+        """The rows of the wrapped store up to a step; TensorBoard drops later ones."""
         self.close()
         package = _package()
         start = package.SessionLog(status=package.SessionLog.START)
@@ -72,11 +70,11 @@ class TensorBoard:
         return [] if self._store is None else self._store.rows(up_to_step)
 
     def log(self, rows: list[dict[str, Any]]) -> None:
-        """Write the scalars of `rows`, thinned, and pass all of them on."""
+        """Writes a subset of the rows, and logs all of them in the wrapped store."""
         if self._store is not None:
             self._store.log(rows)
-        made = [row for row in rows if "valid" not in row]
-        for row in (made[i] for i in _thinned(len(made), self._most)):
+        trained = [row for row in rows if "valid" not in row]
+        for row in (trained[i] for i in _thinned(len(trained), self._most)):
             values = dict(row)
             self._scalars("train", values.pop("step"), values)
         evaluated = [row for row in rows if "valid" in row]
@@ -87,7 +85,7 @@ class TensorBoard:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """End the event file; the next row begins another one."""
+        """Closes the event file; the next row opens another one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -117,16 +115,12 @@ class TensorBoard:
 
 
 def _thinned(n: int, most: int) -> list[int]:
-    """At most `most` of the numbers below n, evenly, the last one among them.
-
-    >>> _thinned(10, 3), _thinned(2, 3)
-    ([2, 5, 9], [0, 1])
-    """
+    """At most `most` evenly spaced indices below n, with the last one."""
     return [(i + 1) * n // min(n, most) - 1 for i in range(min(n, most))]
 
 
 class _Package(NamedTuple):
-    """What is used of tensorboardX: not its SummaryWriter, whose thread flushes when it likes."""
+    """The classes of tensorboardX; its SummaryWriter flushes in a thread of its own."""
 
     EventsWriter: Any
     Event: Any

@@ -1,10 +1,10 @@
 """Learning-rate schedules: `schedule(step) -> lr`, a float32 scalar; step counts from 0.
 
-Every argument may be a tracer, so lengths and heights can be swept and differentiated; float64
-arguments give float64. A schedule of anything else than the lr goes to `optim.scheduled`.
+Every argument may be traced, so step counts and learning rates can be swept and differentiated;
+float64 arguments give float64. Schedules of other hyperparameters: `optim.scheduled`.
 """
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.schedules.cooldowns import warmup_stable_decay, warmup_stable_sqrt_decay
 from fnn.schedules.cosines import cosine, cosine_restarts
 from fnn.schedules.cycles import (

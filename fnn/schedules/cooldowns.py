@@ -1,4 +1,4 @@
-"""Schedules with a level stretch, so that the end of training can be chosen late."""
+"""Warmup-stable-decay schedules: the length of training can be chosen late."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from fnn.autodiff import safe_sqrt
 from fnn.expect import expect_rising, within
-from fnn.schedules._base import blend, scalars, share
+from fnn.schedules._base import blend, fraction, scalars
 from fnn.types import Scalar, Schedule
 
 
@@ -21,17 +21,16 @@ def warmup_stable_decay(
     start: Scalar = 0.0,
     end: Scalar = 0.0,
 ) -> Schedule:
-    """A line up to `peak`, a level stretch, and a line down to `end`: a trapezoid.
+    """Linear warm-up to `peak`, constant, then linear decay to `end`: a trapezoid.
 
     Args:
-      peak: lr of the level stretch.
+      peak: lr of the constant phase.
       warmup_steps: in steps; 0 for no warm-up.
-      total_steps: length of all three parts together.
-      cooldown_steps: length of the last part, a tenth to a fifth of all; with the warm-up at most
-        `total_steps`.
-      start, end: lr at step 0, and at `total_steps` and after.
+      total_steps: length of all three phases.
+      cooldown_steps: length of the decay, usually 10 to 20 % of `total_steps`.
+      start, end: lr at step 0, and from `total_steps` on.
 
-    Raises: ValueError for a warm-up and a cooldown longer than the whole, where all are known.
+    Raises: ValueError if known warm-up and cooldown are together longer than `total_steps`.
     Source: Zhai et al. 2022, arXiv:2106.04560, section 3.5; the name is from Hu et al. 2024,
       arXiv:2404.06395.
 
@@ -53,13 +52,12 @@ def warmup_stable_sqrt_decay(
     start: Scalar = 0.0,
     end: Scalar = 0.0,
 ) -> Schedule:
-    """A line up to `peak`, a level stretch, and a cooldown that falls fast at first.
+    """Linear warm-up to `peak`, constant, then 1-sqrt decay to `end`, which falls fast at first.
 
-        at share s of the cooldown:   end + (peak - end) (1 - sqrt(s))
+        at fraction s of the cooldown:   end + (peak - end) (1 - sqrt(s))
 
-    Args: as in `warmup_stable_decay`.
-
-    Source: Hägele et al. 2024, arXiv:2405.18392, section 3 (1-sqrt), where it beats the line.
+    Args, Raises: as in `warmup_stable_decay`.
+    Source: Hägele et al. 2024, arXiv:2405.18392, section 3 (1-sqrt), where it beats linear decay.
 
     >>> lr = warmup_stable_sqrt_decay(1.0, warmup_steps=10, total_steps=100, cooldown_steps=20)
     >>> [lr(step).item() for step in (0, 10, 80, 85, 100)]
@@ -71,7 +69,7 @@ def warmup_stable_sqrt_decay(
 
 def _trapezoid(
     where: str,
-    heights: tuple[Scalar, Scalar, Scalar],
+    lrs: tuple[Scalar, Scalar, Scalar],
     lengths: tuple[Scalar, Scalar, Scalar],
     ease: Callable[[Array], Array],
 ) -> Schedule:
@@ -80,9 +78,9 @@ def _trapezoid(
     expect_rising(where, both, ("total_steps", total))
 
     def schedule(step: Scalar) -> Float[Array, ""]:
-        t, first, top, last, w, total, down = scalars(step, *heights, *lengths)
-        rise = blend(first, top, share(t, w))
-        fall = blend(top, last, ease(share(t - (total - down), down)))
+        t, first, top, last, w, total, down = scalars(step, *lrs, *lengths)
+        rise = blend(first, top, fraction(t, w))
+        fall = blend(top, last, ease(fraction(t - (total - down), down)))
         return jnp.where(t < w, rise, fall)
 
     return schedule

@@ -1,4 +1,4 @@
-"""Schedules that fall by factors, and never arrive."""
+"""Step, exponential and inverse square root decay."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from fnn.types import Scalar, Schedule
 
 @within(factor="(0, inf)", every_steps="[1, inf)")
 def step_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedule:
-    """`start * factor^floor(step / every_steps)`: a staircase.
+    """`start * factor^floor(step / every_steps)`: multiplies the lr at regular intervals.
 
     Args:
-      start: lr of the first stair.
-      factor: what each stair multiplies the lr by, above 0.
-      every_steps: length of a stair, in steps, at least 1.
+      start: initial lr.
+      factor: above 0.
+      every_steps: length of an interval, in steps, at least 1.
 
     >>> lr = step_decay(1.0, factor=0.5, every_steps=10)
     >>> [lr(step).item() for step in (0, 9, 10, 25)]
@@ -33,13 +33,12 @@ def step_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedul
 
 @within(factor="(0, inf)")
 def multi_step(start: Scalar, *, factor: Scalar, boundaries: Sequence[Scalar]) -> Schedule:
-    """A staircase with stairs of any length: each boundary multiplies the lr by `factor`.
+    """Multiplies the lr by `factor` at each boundary.
 
     Args:
       start: lr before the first boundary.
       factor: above 0.
-      boundaries: the steps with which new stairs begin, in any order; their number is fixed, their
-        values may be traced.
+      boundaries: steps, in any order; their number is static, their values may be traced.
 
     >>> lr = multi_step(1.0, factor=0.5, boundaries=[10, 15])
     >>> [lr(step).item() for step in (0, 9, 10, 14, 15)]
@@ -57,7 +56,7 @@ def multi_step(start: Scalar, *, factor: Scalar, boundaries: Sequence[Scalar]) -
 
 @within(factor="(0, inf)", every_steps="[1, inf)")
 def exponential_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> Schedule:
-    """`start * factor^(step / every_steps)`: the staircase of `step_decay`, smoothed.
+    """`start * factor^(step / every_steps)`: the smooth form of `step_decay`.
 
     >>> lr = exponential_decay(1.0, factor=0.25, every_steps=10)
     >>> [lr(step).item() for step in (0, 5, 10)]
@@ -73,23 +72,23 @@ def exponential_decay(start: Scalar, *, factor: Scalar, every_steps: Scalar) -> 
 
 @within(warmup_steps="[0, inf)")
 def inverse_sqrt(peak: Scalar, *, warmup_steps: Scalar) -> Schedule:
-    """A line from 0 to `peak`, then a fall with the square root of the step.
+    """Linear warm-up from 0 to `peak`, then decay with the inverse square root of the step.
 
         t < W:   peak t / W
         t >= W:  peak sqrt(W / t)
 
-    It does not need to know when training ends.
+    It does not depend on the length of training.
 
     Args:
       peak: the highest lr, reached at step W exactly.
       warmup_steps: W, in steps, at least 0.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 5.3, where peak is (width W)^-0.5.
-      Deviates: steps count from 0, and the peak is named.
+      Deviates: steps count from 0, and the peak is an argument.
 
     >>> lr = inverse_sqrt(1.0, warmup_steps=10)
-    >>> [lr(step).item() for step in (0, 5, 10, 40, 1000)]
-    [0.0, 0.5, 1.0, 0.5, 0.10000000149011612]
+    >>> [lr(step).item() for step in (0, 5, 10, 40)]
+    [0.0, 0.5, 1.0, 0.5]
     """
 
     def schedule(step: Scalar) -> Float[Array, ""]:

@@ -1,24 +1,24 @@
-"""Schedules made of pieces: values, points, other schedules."""
+"""Piecewise schedules: constant, linear, cosine, and sequences of schedules."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.expect import expect_rising
-from fnn.schedules._base import blend, half_cosine, scalars, share
+from fnn.schedules._base import blend, fraction, half_cosine, scalars
 from fnn.types import Scalar, Schedule
 
 
 def piecewise_constant(values: Sequence[Scalar], *, boundaries: Sequence[Scalar]) -> Schedule:
-    """The first value until the first boundary, the second from there on, and so on.
+    """A constant between boundaries: values[i + 1] from step boundaries[i] on.
 
     Args:
       values: one more than boundaries.
-      boundaries: the steps with which the next values begin, ascending; their number is fixed,
-        their values may be traced.
+      boundaries: steps in ascending order; their number is static, their values may be traced.
 
-    Raises: ValueError if the numbers do not fit, or known boundaries do not ascend.
+    Raises: ValueError for the wrong number of boundaries, or known ones that do not ascend.
 
     >>> lr = piecewise_constant([1.0, 0.5, 2.0], boundaries=[10, 20])
     >>> [lr(step).item() for step in (0, 9, 10, 20, 99)]
@@ -37,13 +37,12 @@ def piecewise_constant(values: Sequence[Scalar], *, boundaries: Sequence[Scalar]
 
 
 def piecewise_linear(values: Sequence[Scalar], *, steps: Sequence[Scalar]) -> Schedule:
-    """Lines through the points (steps[i], values[i]); level before the first and after the last.
+    """Linear interpolation of the points (steps[i], values[i]), constant outside of them.
 
     Args:
-      values, steps: one of each for a point, at least one; steps ascending.
+      values, steps: of the same length, at least 1; steps in ascending order.
 
-    Raises: ValueError if there is no point, not as many values as steps, or known steps do not
-      ascend.
+    Raises: ValueError for no points, unequal lengths, or known steps that do not ascend.
 
     >>> lr = piecewise_linear([0.0, 1.0, 0.5], steps=[0, 10, 30])
     >>> [lr(step).item() for step in (0, 5, 10, 20, 30, 99)]
@@ -53,7 +52,7 @@ def piecewise_linear(values: Sequence[Scalar], *, steps: Sequence[Scalar]) -> Sc
 
 
 def piecewise_cosine(values: Sequence[Scalar], *, steps: Sequence[Scalar]) -> Schedule:
-    """Half cosines through the points (steps[i], values[i]), level at each of them.
+    """Cosine interpolation of the points (steps[i], values[i]), with slope 0 at each.
 
     Args: as in `piecewise_linear`.
 
@@ -65,13 +64,13 @@ def piecewise_cosine(values: Sequence[Scalar], *, steps: Sequence[Scalar]) -> Sc
 
 
 def join(schedules: Sequence[Schedule], *, boundaries: Sequence[Scalar]) -> Schedule:
-    """Schedules one after another; each counts its steps from its own beginning.
+    """A sequence of schedules, each of which counts its steps from its own start.
 
     Args:
       schedules: one more than boundaries.
-      boundaries: the steps with which the next schedules begin, ascending.
+      boundaries: steps at which the next schedules start, in ascending order.
 
-    Raises: ValueError if the numbers do not fit, or known boundaries do not ascend.
+    Raises: ValueError for the wrong number of boundaries, or known ones that do not ascend.
 
     >>> from fnn.schedules import constant, linear
     >>> lr = join([constant(1.0), linear(1.0, total_steps=10)], boundaries=[100])
@@ -82,7 +81,7 @@ def join(schedules: Sequence[Schedule], *, boundaries: Sequence[Scalar]) -> Sche
 
     def schedule(step: Scalar) -> Float[Array, ""]:
         t, *begins = scalars(step, *boundaries)
-        # Never a step below 0: what a schedule gives there might be NaN.
+        # A schedule may be NaN at negative steps.
         lrs = [s(jnp.maximum(t - b, 0)) for s, b in zip(schedules, [0 * t, *begins], strict=True)]
         t, lr, *rest = scalars(t, *lrs)
         for value, begin in zip(rest, begins, strict=True):
@@ -101,28 +100,28 @@ def _through(
     if not values or len(values) != len(steps):
         raise ValueError(
             f"{where}: expected as many values as steps, at least one, got {len(values)} values "
-            f"and {len(steps)} steps; give one of each for a point"
+            f"and {len(steps)} steps; give one of each per point"
         )
 
     _expect_rising(where, "steps", steps)
 
     def schedule(step: Scalar) -> Float[Array, ""]:
         t, *rest = scalars(step, *values, *steps)
-        heights, places = rest[: len(values)], rest[len(values) :]
-        lr = heights[0]
-        for i in range(len(values) - 1):
-            part = ease(share(t - places[i], places[i + 1] - places[i]))
-            lr = jnp.where(t >= places[i], blend(heights[i], heights[i + 1], part), lr)
+        points = list(zip(rest[len(values) :], rest[: len(values)], strict=True))
+        lr = rest[0]
+        for (begin, first), (end, last) in itertools.pairwise(points):
+            part = ease(fraction(t - begin, end - begin))
+            lr = jnp.where(t >= begin, blend(first, last, part), lr)
         return lr
 
     return schedule
 
 
-def _expect_one_less(where: str, what: str, things: Sequence, boundaries: Sequence) -> None:
-    if len(boundaries) != len(things) - 1:
+def _expect_one_less(where: str, what: str, pieces: Sequence, boundaries: Sequence) -> None:
+    if len(boundaries) != len(pieces) - 1:
         raise ValueError(
             f"{where}: expected one boundary less than {what}, got {len(boundaries)} for "
-            f"{len(things)} {what}; a boundary is where the next begins"
+            f"{len(pieces)} {what}; a boundary is where the next begins"
         )
     _expect_rising(where, "boundaries", boundaries)
 

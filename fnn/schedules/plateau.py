@@ -1,4 +1,4 @@
-"""A learning rate that falls when the loss does not: a state, because it depends on the past."""
+"""Reduction of the learning rate on plateaus of the loss, as a state transition."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from fnn.types import Scalar
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class PlateauState:
-    """What has been seen so far."""
+    """State of `reduce_on_plateau`."""
 
-    factor: Float[Array, ""]  # what to multiply the lr by
-    best: Float[Array, ""]  # the lowest value that counted as better; infinity at the start
-    since_best: Int[Array, ""]  # values without a better one, int32
-    cooldown: Int[Array, ""]  # values that will not be counted, int32
+    factor: Float[Array, ""]  # multiplies the lr
+    best: Float[Array, ""]  # the best value so far; infinity at the start
+    since_best: Int[Array, ""]  # number of values since the best, int32
+    cooldown: Int[Array, ""]  # number of values that will not be counted, int32
 
 
 class Plateau(NamedTuple):
@@ -38,7 +38,7 @@ INTERVALS = {
     "atol": "[0, inf)",
     "cooldown": "[0, inf)",
     "least": "[0, 1]",
-}  # of the arguments of `reduce_on_plateau`, also of the optimizer's
+}  # arguments of `reduce_on_plateau` here and in optim
 
 
 @within(**INTERVALS)
@@ -51,27 +51,26 @@ def reduce_on_plateau(
     cooldown: Scalar = 0,
     least: Scalar = 0.0,
 ) -> Plateau:
-    """Multiply the lr by `factor` after more than `patience` values in a row without a better one.
+    """Multiplies the lr by `factor` after more than `patience` values without improvement.
 
-    A value is better if it is below best - rtol |best| - atol. NaN never is.
+    A value improves if it is below best - rtol |best| - atol; NaN does not.
 
     Args:
       factor: in (0, 1).
-      patience: in values, at least 0; the value after them brings the cut.
-      rtol, atol: how much better a value must be to count, relative and absolute.
-      cooldown: how many values after a cut are not counted against it.
-      least: the factor stops there.
+      patience: number of values without improvement that are tolerated, at least 0.
+      rtol, atol: relative and absolute improvement that is required.
+      cooldown: number of values after a reduction that are not counted.
+      least: lower bound of the product of all factors.
 
-    Compat: as PyTorch's ReduceLROnPlateau; but that takes best - rtol best, where a negative value
-      may get worse and count as better. Optax cuts one value earlier: its patience is this one
-      plus 1.
+    Compat: PyTorch's ReduceLROnPlateau, except that it compares with best - rtol best, so that a
+      negative value may improve by getting worse. Optax's patience is this one plus 1.
 
     >>> plateau = reduce_on_plateau(factor=0.5, patience=1)
     >>> state = plateau.init()
     >>> for loss in (1.0, 0.9, 0.95, 0.9, 0.8):
     ...     state = plateau.update(loss, state)
-    >>> state.factor.item(), state.best.round(3).item()
-    (0.5, 0.800000011920929)
+    >>> f"{state.factor:.3g} {state.best:.3g}"
+    '0.5 0.8'
     """
 
     def init() -> PlateauState:
@@ -85,16 +84,15 @@ def reduce_on_plateau(
     def update(value: Scalar, state: PlateauState) -> PlateauState:
         value = jnp.asarray(value, state.best.dtype)
         better = _better(value, state.best, rtol, atol)
-        resting = state.cooldown > 0
-        since = jnp.where(better | resting, 0, state.since_best + 1)
-        cut = since > jnp.asarray(patience, since.dtype)
+        since = jnp.where(better | (state.cooldown > 0), 0, state.since_best + 1)
+        reduce = since > jnp.asarray(patience, since.dtype)
         lower = jnp.maximum(state.factor * wide(factor), wide(least))
-        rest = jnp.asarray(cooldown, jnp.int32)
+        wait = jnp.asarray(cooldown, jnp.int32)
         return PlateauState(
-            factor=jnp.where(cut, lower.astype(state.factor.dtype), state.factor),
+            factor=jnp.where(reduce, lower.astype(state.factor.dtype), state.factor),
             best=jnp.where(better, value, state.best),
-            since_best=jnp.where(cut, 0, since),
-            cooldown=jnp.where(cut, rest, jnp.maximum(state.cooldown - 1, 0)),
+            since_best=jnp.where(reduce, 0, since),
+            cooldown=jnp.where(reduce, wait, jnp.maximum(state.cooldown - 1, 0)),
         )
 
     return Plateau(init, update)

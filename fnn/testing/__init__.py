@@ -1,7 +1,7 @@
-"""Laws to run over functions, models, optimizers, losses, schedules and metrics of your own.
+"""Laws: property tests for your own functions, models, optimizers, losses, schedules and metrics.
 
-A law is a function that raises AssertionError where it is broken, with the leaf, both values and
-what to look for. In a test, call `check_model`, `check_optimizer`, ... for all laws of a kind:
+A law is a function that raises AssertionError with the leaf, both values and a hint. In a test,
+call `check_model`, `check_optimizer`, ... for all laws of a kind:
 
     def test_the_laws_hold_for_my_model():
         check_model(my_model, x, noisy=True)

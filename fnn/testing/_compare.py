@@ -1,42 +1,25 @@
-"""How the laws compare: leaf by leaf, with a message that names the leaf and shows both values."""
+"""Comparisons of pytrees, with messages that name the leaf and show both values."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fnn._messages import is_key
 from fnn.dtypes import is_float
 from fnn.expect import spec
 from fnn.tree import path_of
 
 
 def fresh(args: PyTree) -> PyTree:
-    """The same values, with keys that count as unused where JAX checks for their reuse.
-
-    >>> fresh({'w': 1.0})
-    {'w': 1.0}
-    """
+    """The same values, with keys cloned for JAX's check of key reuse."""
     return jax.tree.map(lambda leaf: jax.random.clone(leaf) if is_key(leaf) else leaf, args)
 
 
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf is an array of typed random keys.
-
-    >>> is_key(jax.random.key(0)), is_key(1.0)
-    (True, False)
-    """
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def rows(tree: PyTree, index: Any) -> PyTree:
-    """The given rows of every leaf, or one row of it; in NumPy, which compiles nothing.
-
-    >>> rows({'x': jnp.arange(3)}, [2, 0])['x'].tolist()
-    [2, 0]
-    """
+    """Indexes every leaf, in NumPy, which needs no compilation."""
     return jax.tree.map(lambda leaf: leaf[index] if is_key(leaf) else np.asarray(leaf)[index], tree)
 
 
@@ -49,15 +32,13 @@ def expect_same(
     hint: str,
     rtol: float = 0.0,
 ) -> None:
-    """Check that two trees agree in structure, shapes, dtypes and values.
+    """Checks that two trees agree in structure, shapes, dtypes and values.
 
     Args:
-      law: how the message begins.
-      names: what the two trees are, such as ("eager", "jit").
-      hint: how the message ends: what usually causes the difference.
-      rtol: largest difference allowed, as a share of the largest entry of a leaf; 0 is equality.
-
-    Raises: AssertionError that names the leaf, where it differs most, and both values.
+      law: prefix of the message.
+      names: of the two trees, such as ("eager", "jit").
+      hint: end of the message: the usual cause of a difference.
+      rtol: tolerance relative to the largest entry of a leaf; 0 is equality.
 
     >>> expect_same('law', [1.0], [2.0], names=('first', 'second'), hint='see there')
     Traceback (most recent call last):
@@ -67,10 +48,10 @@ def expect_same(
     expect_same_specs(law, expected, got, names=names, hint=hint)
     wanted, found = jax.tree.leaves_with_path(expected), jax.tree.leaves(got)
     for (keys, a), b in zip(wanted, found, strict=True):
-        _expect_close(f"{law}: leaf '{path_of(keys)}'", _numbers(a), _numbers(b), rtol, names, hint)
+        _expect_close(f"{law}: leaf '{path_of(keys)}'", _entries(a), _entries(b), rtol, names, hint)
 
 
-def _numbers(leaf: Any) -> np.ndarray:
+def _entries(leaf: Any) -> np.ndarray:
     array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     return array.astype(np.float64) if is_float(array) else array
 
@@ -87,10 +68,8 @@ def _expect_close(
     wrong = ~(error <= allowed)
     if not wrong.any():
         return
-    place = np.unravel_index(
-        np.where(wrong, np.nan_to_num(error, nan=np.inf), -1).argmax(), a.shape
-    )
-    index = tuple(int(i) for i in place)
+    worst = np.where(wrong, np.nan_to_num(error, nan=np.inf), -1).argmax()
+    index = tuple(int(i) for i in np.unravel_index(worst, a.shape))
     rule = f"at most {allowed:.1e} apart" if rtol else "equal"
     raise AssertionError(
         f"{where} at {index}: {names[0]} is {a[index]}, {names[1]} is {b[index]}; "
@@ -107,19 +86,7 @@ def expect_same_specs(
     hint: str,
     weak: bool = False,
 ) -> None:
-    """Check that two trees agree in structure, and their leaves in shape and dtype.
-
-    Args:
-      weak: also compare weak types, which make a compiled function trace anew.
-
-    Raises: AssertionError that names the first leaf that differs.
-
-    >>> three, two = {'w': jnp.zeros(3)}, {'w': jnp.zeros(2)}
-    >>> expect_same_specs('law', three, two, names=('before', 'after'), hint='see there')
-    Traceback (most recent call last):
-        ...
-    AssertionError: law: leaf 'w': before is float32[3], after is float32[2]; see there
-    """
+    """Checks that two trees agree in structure, shapes, dtypes and, with `weak`, weak types."""
     structures: list[Any] = [jax.tree.structure(tree) for tree in (expected, got)]
     if structures[0] != structures[1]:
         raise AssertionError(
@@ -144,21 +111,12 @@ def _spec(leaf: Any, weak: bool) -> str:
 def expect_all(
     law: str, tree: PyTree, holds: Callable[[np.ndarray], np.ndarray], *, rule: str, hint: str
 ) -> None:
-    """Check a condition on every number of every leaf.
-
-    Raises: AssertionError that names the first number that breaks it.
-
-    >>> positive = dict(rule='must be above 0', hint='see there')
-    >>> expect_all('law', {'w': jnp.array([1.0, -2.0])}, lambda x: x > 0, **positive)
-    Traceback (most recent call last):
-        ...
-    AssertionError: law: leaf 'w' at (1,) is -2.0, and must be above 0; see there
-    """
+    """Checks a condition on every entry of every leaf."""
     for keys, leaf in jax.tree.leaves_with_path(tree):
-        numbers = _numbers(leaf)
-        wrong = ~np.asarray(holds(numbers))
+        entries = _entries(leaf)
+        wrong = ~np.asarray(holds(entries))
         if wrong.any():
             index = tuple(int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
             raise AssertionError(
-                f"{law}: leaf '{path_of(keys)}' at {index} is {numbers[index]}, and {rule}; {hint}"
+                f"{law}: leaf '{path_of(keys)}' at {index} is {entries[index]}, and {rule}; {hint}"
             )

@@ -1,4 +1,4 @@
-"""The convex problem that the laws of optimizers train on."""
+"""The convex quadratic of the laws of optimizers."""
 
 from typing import Any
 
@@ -14,11 +14,7 @@ MINIMUM = 0.1
 
 
 def example_params() -> Params:
-    """Two matrices of one shape in a list, and a vector, with normal values.
-
-    >>> jax.tree.map(jnp.shape, example_params())
-    {'bias': (3,), 'body': [{'kernel': (4, 3)}, {'kernel': (4, 3)}]}
-    """
+    """Two matrices of one shape in a list, and a vector, normally distributed."""
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
@@ -28,11 +24,7 @@ def example_params() -> Params:
 
 
 def gradient(params: Params) -> Params:
-    """c (p - 0.1) for each parameter p, with curvatures c from 0.5 to 2 in every leaf.
-
-    >>> gradient({'w': jnp.full(2, 1.1)})['w'].tolist()
-    [0.5, 2.0]
-    """
+    """c (p - 0.1) for each parameter p, with curvatures c from 0.5 to 2 in every leaf."""
 
     def leaf(p: Any) -> Any:
         curvature = np.linspace(0.5, 2.0, p.size).reshape(p.shape)
@@ -42,22 +34,13 @@ def gradient(params: Params) -> Params:
 
 
 def loss(params: Params) -> Float[Array, ""]:
-    """What `gradient` is the gradient of: the sum of c (p - 0.1)^2 / 2.
-
-    >>> loss({'w': jnp.full(2, 1.1)}).round(3).item()
-    1.25
-    """
+    """The sum of c (p - 0.1)^2 / 2, whose gradient is `gradient`."""
     away = jax.tree.map(lambda p: p - jnp.asarray(MINIMUM, p.dtype), params)
     return dot(away, gradient(params)) / 2
 
 
 def objective(params: Params, shift: Params) -> Objective:
-    """The loss plus the sum of shift * p, whose gradient is `gradient` plus the shift.
-
-    >>> params, shift = {'w': jnp.full(2, 1.1)}, {'w': jnp.ones(2)}
-    >>> objective(params, shift).at(params)[1]['w'].tolist()
-    [1.5, 3.0]
-    """
+    """The loss plus the sum of shift * p, whose gradient is `gradient` plus the shift."""
 
     def at(params: Params) -> tuple[Array, Params]:
         value = loss(params) + dot(params, shift)
@@ -67,16 +50,12 @@ def objective(params: Params, shift: Params) -> Objective:
 
 
 def noise(params: Params, noisy_steps: int, steps: int) -> Params:
-    """Numbers to add to the gradient at each step: normal first, so that signs and moments change.
-
-    >>> noise({'w': jnp.zeros(2)}, 5, 20)['w'].shape
-    (20, 2)
-    """
+    """Gradient noise of each step: normal in the first steps, to vary signs and moments, then 0."""
     generator = np.random.default_rng(1)
 
     def leaf(p: Any) -> Any:
-        numbers = generator.normal(size=(steps, *p.shape))
-        numbers[noisy_steps:] = 0
-        return jnp.asarray(numbers, p.dtype)
+        draws = generator.normal(size=(steps, *p.shape))
+        draws[noisy_steps:] = 0
+        return jnp.asarray(draws, p.dtype)
 
     return jax.tree.map(leaf, params)

@@ -1,4 +1,4 @@
-"""The law that derivatives are what they claim to be."""
+"""The law that reverse-mode derivatives agree with finite differences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from fnn.dtypes import is_float
 from fnn.testing._compare import fresh
 from fnn.tree import path_of
 
-# In float64 a central difference at this step is right to about 1e-10 (the step squared, and
-# 2^-53 over the step), so RTOL has room for steep functions and none for a wrong formula.
+# In float64 a central difference at this step has an error of about 1e-10 (the step squared, and
+# 2^-53 over the step), so RTOL admits steep functions but no wrong formula.
 STEP = 1e-5
 RTOL = 1e-6
 
@@ -29,10 +29,10 @@ def gradients_match_finite_differences(
     the outputs with random weights.
 
     Args:
-      function: differentiable at `args`; whatever it holds besides must be plain Python numbers,
-        or the cast to float64 does not reach it.
-      args: pytrees; their floating-point leaves are cast to float64, all others stay.
-      rtol: largest difference, as a share of the gradient's length times the direction's.
+      function: differentiable at `args`; values it closes over must be Python numbers, because the
+        cast to float64 does not reach arrays.
+      args: pytrees; their floating-point leaves are cast to float64.
+      rtol: tolerance relative to the norm of the gradient times that of the direction.
 
     >>> gradients_match_finite_differences(lambda x: jnp.sin(x) * x, jnp.arange(3.0))
     """
@@ -44,22 +44,22 @@ def gradients_match_finite_differences(
         moving = [i for i, (_, leaf) in enumerate(leaves) if is_float(leaf)]
 
         def weighted(floats: list[Any], values: list[Any]) -> Any:
+            values = list(values)
             for i, leaf in zip(moving, floats, strict=True):
-                values = [*values[:i], leaf, *values[i + 1 :]]
+                values[i] = leaf
             return _weighted_sum(function(*jax.tree.unflatten(structure, values)))
 
         slope = jax.jit(jax.value_and_grad(weighted))
         points = [values[i] for i in moving]
         value, gradients = slope(points, fresh(values))
-        for place, i in enumerate(moving):
-            point, d = points[place], _direction(points[place], seed=i)
-
-            def along(h: float, place: int = place, point: Any = point, d: Any = d) -> float:
-                moved = [*points[:place], point + h * d, *points[place + 1 :]]
-                return float(slope(moved, fresh(values))[0])
-
-            numeric = (along(STEP) - along(-STEP)) / (2 * STEP)
-            _expect_slope(paths[i], np.asarray(gradients[place]), d, numeric, float(value), rtol)
+        for j, (i, point) in enumerate(zip(moving, points, strict=True)):
+            d = _direction(point, seed=i)
+            ahead, behind = (
+                float(slope([*points[:j], point + h * d, *points[j + 1 :]], fresh(values))[0])
+                for h in (STEP, -STEP)
+            )
+            numeric = (ahead - behind) / (2 * STEP)
+            _expect_slope(paths[i], np.asarray(gradients[j]), d, numeric, float(value), rtol)
 
 
 def _weighted_sum(outputs: PyTree) -> Any:
@@ -70,7 +70,7 @@ def _weighted_sum(outputs: PyTree) -> Any:
         if leaf.dtype != jnp.float64:
             raise AssertionError(
                 f"gradients_match_finite_differences: output {i} is {leaf.dtype} for float64 "
-                "arguments; derive every dtype from the input, and fix none at float32"
+                "arguments; derive every dtype from the input, none fixed at float32"
             )
         weights = np.random.default_rng(i).uniform(0.5, 1.5, size=leaf.shape)
         total += jnp.vdot(weights, leaf)
@@ -94,5 +94,5 @@ def _expect_slope(
             f"gradients_match_finite_differences: argument '{path}': the derivative along a random "
             f"direction is {analytic}, the central difference is {numeric}; they must be at most "
             f"{allowed:.1e} apart; look for a custom derivative, stop_gradient, a kink near the "
-            "point, or a value from outside that is not float64"
+            "point, or a constant that is not float64"
         )

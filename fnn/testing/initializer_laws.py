@@ -19,9 +19,9 @@ def check_initializer(
     """All laws of an initializer.
 
     Args:
-      shape: one that suits it, with a thousand numbers or more if they are random.
-      std: the standard deviation that it must have there.
-      random: it draws from its key.
+      shape: a suitable one, with a thousand elements or more if they are random.
+      std: the standard deviation that it must have at that shape.
+      random: whether it draws from its key.
 
     >>> check_initializer(jax.random.normal, (30, 40), std=1.0)
     """
@@ -32,7 +32,7 @@ def check_initializer(
 
 
 def initializer_gives_shape_and_dtype(initializer: Initializer, shape: Shape) -> None:
-    """The shape and dtype asked for, float32 by default; nothing is computed.
+    """The result has the requested shape and dtype, float32 by default; nothing is computed.
 
     >>> initializer_gives_shape_and_dtype(jax.random.normal, (2, 3))
     """
@@ -48,7 +48,7 @@ def initializer_gives_shape_and_dtype(initializer: Initializer, shape: Shape) ->
 
 
 def initializer_follows_the_key(initializer: Initializer, shape: Shape) -> None:
-    """The same key gives the same bits, another key other values.
+    """The result is a function of the key: bitwise for the same key, different for another.
 
     >>> initializer_follows_the_key(jax.random.normal, (2, 3))
     """
@@ -63,8 +63,8 @@ def initializer_follows_the_key(initializer: Initializer, shape: Shape) -> None:
 def initializer_has_moments(initializer: Initializer, shape: Shape, *, std: float) -> None:
     """Mean 0 and the given standard deviation, within four of their own standard errors.
 
-    The errors are those of independent draws: std / sqrt(n) for the mean, and the sample's own
-    fourth moment for the variance.
+    The standard errors are those of independent draws: std / sqrt(n) for the mean, and from the
+    fourth moment of the sample for the variance.
 
     >>> initializer_has_moments(jax.random.normal, (30, 40), std=1.0)
     """

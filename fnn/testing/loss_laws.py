@@ -1,7 +1,4 @@
-"""Laws of losses: `loss(outputs, targets)` -> a value per example, or a `Weighted` of them.
-
-`check_loss` runs all.
-"""
+"""Laws of losses: `loss(outputs, targets) -> values per example` or a `Weighted` of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +16,7 @@ from fnn.types import Weighted
 
 Loss = Callable[[Any, Any], Any]
 
-EXTREME = 1e4  # larger logits than training gives, and their squares are finite in float32
+EXTREME = 1e4  # larger than logits in training, with squares that are finite in float32
 
 
 def check_loss(
@@ -28,9 +25,9 @@ def check_loss(
     """All laws of a loss.
 
     Args:
-      predictions, targets: for a batch of at least 3, small, with random values.
-      rowwise: an example's loss depends on that example alone.
-      at_least_zero: it has no negative values.
+      predictions, targets: a small batch of at least 3, with random values.
+      rowwise: whether the loss of an example depends on that example alone.
+      at_least_zero: whether the loss is non-negative.
 
     >>> from fnn.losses import mean_squared_error
     >>> check_loss(mean_squared_error, jnp.arange(3.0), jnp.ones(3))
@@ -49,7 +46,7 @@ def check_loss(
 
 
 def loss_has_a_value_per_example(loss: Loss, predictions: Any, targets: Any) -> None:
-    """The first axis of the loss is the batch, and its dtype at least float32.
+    """The first axis of the loss is the batch axis, and its dtype is float32.
 
     >>> from fnn.losses import mean_squared_error
     >>> loss_has_a_value_per_example(mean_squared_error, jnp.ones(3), jnp.zeros(3))
@@ -67,7 +64,7 @@ def loss_has_a_value_per_example(loss: Loss, predictions: Any, targets: Any) -> 
 
 
 def loss_is_at_least_zero(loss: Loss, predictions: Any, targets: Any) -> None:
-    """No value is negative, for predictions of any size.
+    """The loss is non-negative for predictions of any size.
 
     >>> loss_is_at_least_zero(lambda y, t: jnp.square(y - t), jnp.ones(3), jnp.zeros(3))
     """
@@ -77,12 +74,12 @@ def loss_is_at_least_zero(loss: Loss, predictions: Any, targets: Any) -> None:
             _products(loss(_times(predictions, size), targets)),
             lambda values: values >= 0,
             rule="must be at least 0",
-            hint="a difference of nearly equal numbers may have been rounded below zero",
+            hint="a difference of nearly equal values may have been rounded below zero",
         )
 
 
 def loss_is_finite(loss: Loss, predictions: Any, targets: Any) -> None:
-    """Values and gradients are finite for predictions of up to +-1e4 and more.
+    """Values and gradients are finite for predictions scaled by +-1e4.
 
     >>> loss_is_finite(lambda y, t: jnp.square(y - t), jnp.ones(3), jnp.zeros(3))
     """
@@ -103,7 +100,7 @@ def loss_is_finite(loss: Loss, predictions: Any, targets: Any) -> None:
 
 
 def loss_is_rowwise(loss: Loss, predictions: Any, targets: Any, *, rtol: float = RTOL) -> None:
-    """An example's loss depends on that example alone.
+    """The loss of an example depends on that example alone.
 
     >>> loss_is_rowwise(lambda y, t: jnp.square(y - t), jnp.arange(3.0), jnp.zeros(3))
     """

@@ -1,4 +1,4 @@
-"""Laws of metrics: monoids of sums, `measure(predictions, targets)` and `value(sums)`."""
+"""Laws of metrics, monoids of sums: `measure(predictions, targets)` and `value(sums)`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from fnn.testing._compare import expect_same, rows
 from fnn.testing.laws import jit_equals_eager
 from fnn.types import Metric
 
-# Sums of a few float32 numbers in another order: a few roundings of 6e-8.
+# Reordered sums of a few float32 values: a few roundings of 6e-8.
 RTOL = 1e-6
 
 
@@ -17,7 +17,7 @@ def check_metric(metric: Metric, predictions: Any, targets: Any) -> None:
     """All laws of a metric.
 
     Args:
-      predictions, targets: for a batch of at least 3.
+      predictions, targets: a batch of at least 3.
 
     >>> from fnn.metrics import accuracy
     >>> check_metric(accuracy(), jnp.eye(3), jnp.array([0, 1, 1]))
@@ -29,7 +29,7 @@ def check_metric(metric: Metric, predictions: Any, targets: Any) -> None:
 
 
 def value_is_a_scalar(metric: Metric, predictions: Any, targets: Any) -> None:
-    """The value is a float32 scalar, also where nothing has been measured.
+    """The value is a finite float32 scalar, also for sums of 0.
 
     >>> from fnn.metrics import accuracy
     >>> value_is_a_scalar(accuracy(), jnp.eye(3), jnp.array([0, 1, 1]))
@@ -45,7 +45,7 @@ def value_is_a_scalar(metric: Metric, predictions: Any, targets: Any) -> None:
 
 
 def parts_equal_the_whole(metric: Metric, predictions: Any, targets: Any) -> None:
-    """Measured in three parts of any size and added up in any grouping, it is that of the whole.
+    """The value does not depend on how a batch is cut into parts, nor on the order of the sums.
 
     >>> from fnn.metrics import accuracy
     >>> parts_equal_the_whole(accuracy(), jnp.eye(3), jnp.array([0, 1, 1]))

@@ -1,7 +1,7 @@
-"""Laws of models: pairs (init, apply), or layers as models.
+"""Laws of models. `check_model` runs all of them.
 
-`check_model` runs them all. They share compiled programs, because they jit the same functions of
-the model at the same shapes: pass one model to all of them, not one made anew for each.
+They share compiled programs by compiling the same functions of the model at the same shapes: pass
+one model to all of them.
 """
 
 from functools import partial
@@ -14,13 +14,7 @@ from jaxtyping import PyTree
 
 from fnn import tree
 from fnn.dtypes import cast_floats, is_float
-from fnn.testing._compare import (
-    expect_same,
-    expect_same_specs,
-    fresh,
-    is_key,
-    rows,
-)
+from fnn.testing._compare import expect_same, expect_same_specs, fresh, rows
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL
 from fnn.tree import path_of
@@ -33,11 +27,11 @@ def check_model(
     """All laws of a model.
 
     Args:
-      model: with plain numbers for its rates and the like, not tracers.
-      x: an example batch of at least 3, small; an array or a pytree, batch axis first.
-      noisy: it draws from its key when train=True.
-      rowwise: with train=False, examples do not influence each other.
-      smooth: it is differentiable, with no kink at x.
+      model: built with Python numbers, not tracers.
+      x: a small batch of at least 3; an array or a pytree, batch axis first.
+      noisy: whether it draws from its key with train=True.
+      rowwise: whether examples are independent with train=False.
+      smooth: whether it is differentiable, with no kink at x.
 
     >>> from fnn.nn import linear
     >>> check_model(linear(2), jnp.array([[1.0], [2.0], [4.0]]))
@@ -58,7 +52,7 @@ def check_model(
 
 
 def init_accepts_shapes(model: Model, x: Any) -> None:
-    """`init` reads shapes and dtypes off x, and no values: a ShapeDtypeStruct serves as well.
+    """`init` depends only on the shapes and dtypes of x: it accepts ShapeDtypeStructs.
 
     >>> from fnn.nn import linear
     >>> init_accepts_shapes(linear(2), jnp.ones((3, 1)))
@@ -74,10 +68,10 @@ def init_accepts_shapes(model: Model, x: Any) -> None:
 
 
 def init_follows_the_key(model: Model, x: Any) -> None:
-    """The same key gives the same bits; another key, and another leaf, other values.
+    """Parameters are a function of the key, bitwise; no two leaves or keys have the same draws.
 
-    Leaves of one value, or of two that repeat (zeros, ones, an LSTM's bias of both), are no draws
-    and are left out.
+    Leaves with at most two distinct values (zeros, ones, the bias of an LSTM) are ignored as
+    constants.
 
     >>> from fnn.nn import linear
     >>> init_follows_the_key(linear(2), jnp.ones((3, 1)))
@@ -89,14 +83,14 @@ def init_follows_the_key(model: Model, x: Any) -> None:
     other = jax.tree.leaves(init(_key(1), x)[0])
     seen: dict[tuple[Any, bytes], str] = {}
     for (keys, leaf), elsewhere in zip(jax.tree.leaves_with_path(params), other, strict=True):
-        if not _looks_drawn(numbers := np.asarray(leaf)):
+        if not _looks_drawn(entries := np.asarray(leaf)):
             continue
         path = path_of(keys)
-        if (numbers == np.asarray(elsewhere)).all():
+        if (entries == np.asarray(elsewhere)).all():
             raise AssertionError(
                 f"{law}: leaf '{path}' is the same for two keys; initialize it from the key"
             )
-        twin = seen.setdefault((numbers.shape, numbers.tobytes()), path)
+        twin = seen.setdefault((entries.shape, entries.tobytes()), path)
         if twin != path:
             raise AssertionError(
                 f"{law}: leaves '{twin}' and '{path}' are equal; give each its own key, by "
@@ -104,16 +98,16 @@ def init_follows_the_key(model: Model, x: Any) -> None:
             )
 
 
-def _looks_drawn(numbers: np.ndarray) -> bool:
-    return len(np.unique(numbers)) > min(2, numbers.size - 1) and bool(numbers.any())
+def _looks_drawn(entries: np.ndarray) -> bool:
+    return len(np.unique(entries)) > min(2, entries.size - 1) and bool(entries.any())
 
 
 def model_jit_equals_eager(
     model: Model, x: Any, *, train: bool = False, rtol: float = RTOL
 ) -> None:
-    """`jit(apply)` gives what `apply` gives.
+    """`jit(apply)` agrees with `apply`.
 
-    `check_model` calls it with train=False only: op by op, a model takes longest of all laws.
+    `check_model` calls it with train=False only: eager execution is the slowest of all laws.
 
     >>> from fnn.nn import lift
     >>> model_jit_equals_eager(lift(jnp.sin), jnp.ones((3, 1)))
@@ -131,10 +125,10 @@ def model_jit_equals_eager(
 
 
 def model_keeps_structures_and_dtypes(model: Model, x: Any) -> None:
-    """Gradients look like the parameters, the new state like the old, the output like the input.
+    """Gradients match the parameters, the new state the old, and output dtypes those of x.
 
-    Float32 inputs and parameters give float32, bfloat16 gives bfloat16, and any size of the batch
-    is accepted. Nothing is computed: the shapes follow from a trace.
+    Float32 inputs and parameters give float32, bfloat16 gives bfloat16, and any batch size is
+    accepted. Nothing is computed: the shapes are traced.
 
     >>> from fnn.nn import lift
     >>> model_keeps_structures_and_dtypes(lift(jnp.sin), jnp.ones((3, 1)))
@@ -180,7 +174,7 @@ def _expect_dtype_kept(model: Model, params: Params, state: ModelState, x: Any, 
 
 
 def evaluation_keeps_the_state(model: Model, x: Any) -> None:
-    """With train=False no key is needed, and the model state comes back as it was.
+    """With train=False no key is needed, and the model state is unchanged.
 
     >>> from fnn.nn import batch_norm
     >>> evaluation_keeps_the_state(batch_norm(), jnp.ones((3, 1)))
@@ -196,9 +190,7 @@ def evaluation_keeps_the_state(model: Model, x: Any) -> None:
 
 
 def model_vmap_equals_loop(model: Model, x: Any, *, rtol: float = RTOL) -> None:
-    """Two sets of parameters under vmap give what they give one after the other.
-
-    This is what a sweep over seeds or hyperparameters rests on.
+    """vmap over two sets of parameters agrees with a loop, as sweeps require.
 
     >>> from fnn.nn import lift
     >>> model_vmap_equals_loop(lift(jnp.sin), jnp.ones((3, 1)))
@@ -218,10 +210,9 @@ def model_vmap_equals_loop(model: Model, x: Any, *, rtol: float = RTOL) -> None:
 
 
 def examples_are_independent(model: Model, x: Any, *, rtol: float = RTOL) -> None:
-    """With train=False, an example's output depends on that example alone.
+    """With train=False, the output of an example depends on that example alone.
 
-    Permuting the batch permutes the outputs, and a batch of copies of one example gives copies of
-    that example's output.
+    Permuting the batch permutes the outputs, and copies of an example have equal outputs.
 
     >>> from fnn.nn import lift
     >>> examples_are_independent(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))
@@ -246,9 +237,9 @@ def examples_are_independent(model: Model, x: Any, *, rtol: float = RTOL) -> Non
 
 
 def noise_follows_the_key(model: Model, x: Any) -> None:
-    """With train=True the same key gives the same bits, another key other ones, and none an error.
+    """With train=True the output is a function of the key, bitwise, and a key is required.
 
-    With train=False a key changes nothing.
+    With train=False a key has no effect.
 
     >>> from fnn.nn import dropout
     >>> noise_follows_the_key(dropout(0.5), jnp.ones((3, 8)))
@@ -281,7 +272,7 @@ def noise_follows_the_key(model: Model, x: Any) -> None:
 
 
 def model_gradients_are_right(model: Model, x: Any) -> None:
-    """Derivatives by parameters and inputs agree with central differences, in float64.
+    """Gradients of parameters and inputs agree with central differences, in float64.
 
     >>> from fnn.nn import lift
     >>> model_gradients_are_right(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))
@@ -289,7 +280,7 @@ def model_gradients_are_right(model: Model, x: Any) -> None:
     params, state = _start(model, x)
 
     def outputs(params: Params, x: Any, key: Any) -> Any:
-        # The state is no argument of the law: models may stop the gradient there.
+        # The state is a constant here: models may stop its gradient.
         return model.apply(params, cast_floats(state, jnp.float64), x, key=key, train=True)[0]
 
     gradients_match_finite_differences(outputs, params, x, _key(2))
@@ -300,7 +291,7 @@ def _key(seed: int = 0) -> Any:
 
 
 def _compiled(model: Model) -> Any:
-    # Every law wraps the same function, so JAX compiles it once for all of them.
+    # All laws wrap the same function, so JAX compiles it once.
     return jax.jit(model.apply, static_argnames="train")
 
 
@@ -310,7 +301,7 @@ def _start(model: Model, x: Any) -> tuple[Params, ModelState]:
 
 
 def _perturbed(params: Params, seed: int) -> Params:
-    # Zeros and ones would hide a bias or a scale that is not used.
+    # Zeros and ones would hide an unused bias or scale.
     generator = np.random.default_rng(seed)
 
     def leaf(p: Any) -> Any:
@@ -322,8 +313,7 @@ def _perturbed(params: Params, seed: int) -> Params:
 
 def _as(tree: PyTree, dtype: Any) -> PyTree:
     def leaf(x: Any) -> Any:
-        if is_key(x) or not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        return jax.ShapeDtypeStruct(x.shape, dtype)
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(x.shape, dtype) if floating else x
 
     return jax.tree.map(leaf, tree)

@@ -1,8 +1,8 @@
-"""Laws of optimizers and of gradient transforms. `check_optimizer` runs them all.
+"""Laws of optimizers and of gradient transforms. `check_optimizer` runs all of them.
 
-A law takes the constructor and its scalar hyperparameters, because they may be traced: a sweep is
-a vmap over them, and a learned hyperparameter is a gradient through training. An optimizer that
-exists already is `lambda: optimizer` with the scalars `{}`.
+A law takes the constructor and its scalar hyperparameters, because they may be traced, by the vmap
+of a sweep or the gradient of a hyperparameter. For an existing optimizer pass `lambda: optimizer`
+and the scalars `{}`.
 """
 
 import functools
@@ -15,12 +15,7 @@ from jaxtyping import PyTree
 
 from fnn import dtypes, tree
 from fnn.dtypes import cast_floats
-from fnn.testing._compare import (
-    expect_all,
-    expect_same,
-    expect_same_specs,
-    rows,
-)
+from fnn.testing._compare import expect_all, expect_same, expect_same_specs, rows
 from fnn.testing._quadratic import example_params, gradient, loss, noise, objective
 from fnn.testing.gradients import gradients_match_finite_differences
 from fnn.testing.laws import RTOL, donation_is_safe
@@ -49,10 +44,10 @@ def check_optimizer(
     Args:
       make: called as `make(**scalars)`, also with tracers for the values.
       scalars: hyperparameters that may be traced, at values where training works.
-      lr: a learning rate that suits it.
-      leafwise: a leaf's update does not depend on the other leaves.
-      decays: it moves parameters even where the gradient is zero.
-      draws: it adds noise to each leaf, found by the leaf's path.
+      lr: a suitable learning rate.
+      leafwise: whether the update of a leaf is independent of the other leaves.
+      decays: whether it updates parameters with a gradient of zero.
+      draws: whether it adds noise to each leaf, with a key folded from the path of the leaf.
 
     >>> from fnn.optim import sgd
     >>> check_optimizer(sgd)
@@ -80,9 +75,7 @@ def check_transform(
     leafwise: bool = False,
     draws: bool = False,
 ) -> None:
-    """All laws of a transform of gradients, as a part of gradient descent.
-
-    The arguments are those of `check_optimizer`.
+    """All laws of a gradient transform, followed by gradient descent; see `check_optimizer`.
 
     >>> from fnn.optim import clip_by_value
     >>> check_transform(clip_by_value, {'max_value': 0.3})
@@ -93,7 +86,7 @@ def check_transform(
 
 
 def descend_by(transform: Transform) -> Optimizer:
-    """Gradient descent along what a transform makes of the gradient.
+    """Gradient descent with transformed gradients.
 
     >>> from fnn.optim import clip_by_value
     >>> descend_by(clip_by_value(1.0)).update({'w': jnp.array([3.0])}, (), {}, 0.5)[0]['w'].tolist()
@@ -110,9 +103,9 @@ def descend_by(transform: Transform) -> Optimizer:
 
 
 def state_is_stable(make: Make, scalars: Scalars) -> None:
-    """An update keeps structure, shapes and types of the state; updates look like parameters.
+    """An update keeps structure, shapes and dtypes of the state; updates match the parameters.
 
-    So a compiled loop is traced once, and a scan accepts the state. The state of bfloat16
+    A compiled loop is then traced once, and a scan accepts the state. The state of bfloat16
     parameters is in float32. Nothing is computed.
 
     >>> from fnn.optim import sgd
@@ -125,10 +118,13 @@ def state_is_stable(make: Make, scalars: Scalars) -> None:
         state = jax.eval_shape(optimizer.init, params)
         step = functools.partial(_step, optimizer, lr=0.1)
         updates, new = jax.eval_shape(step, params, state, params)
-        hint = "make it of arrays with a dtype, as jnp.int32(0), and keep that"
+        hint = "use arrays with a dtype, as jnp.int32(0), and keep it"
         names = ("the old state", "the new")
         expect_same_specs(law, state, new, names=names, hint=hint, weak=True)
-        names, hint = ("the parameters", "with the updates added"), "give one update a parameter"
+        names, hint = (
+            ("the parameters", "with the updates added"),
+            "return one update per parameter",
+        )
         added = jax.eval_shape(tree.add, params, updates)
         expect_same_specs(law, params, added, names=names, hint=hint)
         for keys, leaf in jax.tree.leaves_with_path(state):
@@ -140,9 +136,7 @@ def state_is_stable(make: Make, scalars: Scalars) -> None:
 
 
 def traced_equals_plain(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Under jit, with traced hyperparameters, it gives what it gives op by op, with plain numbers.
-
-    For three updates, with a state that builds up.
+    """The compiled update with traced hyperparameters agrees with the eager one, for three steps.
 
     >>> from fnn.optim import sgd
     >>> traced_equals_plain(sgd, {})
@@ -164,7 +158,7 @@ def traced_equals_plain(make: Make, scalars: Scalars, *, lr: float = LR) -> None
 
 
 def training_is_a_scan(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """A scan over updates gives what a loop gives, and descends a quadratic.
+    """A scan over updates agrees with a loop, and descends a quadratic.
 
     >>> from fnn.optim import sgd
     >>> training_is_a_scan(sgd, {})
@@ -187,7 +181,7 @@ def training_is_a_scan(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
 
 
 def scalars_may_be_swept(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Each scalar has an effect, and training under vmap over them gives what a loop gives.
+    """Each scalar has an effect, and training under vmap over them agrees with a loop.
 
     >>> from fnn.optim import sgd
     >>> scalars_may_be_swept(sgd, {})
@@ -198,20 +192,20 @@ def scalars_may_be_swept(make: Make, scalars: Scalars, *, lr: float = LR) -> Non
     loop = [_compiled_training(make)(hyper)[0] for hyper in settings]
     for name, result in zip(base, loop[1:], strict=True):
         if jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), loop[0], result)):
-            raise AssertionError(f"{law}: a tenth less of '{name}' changes nothing; put it to use")
+            raise AssertionError(f"{law}: a tenth less of '{name}' changes nothing; use it")
     names, hint = ("the loop", "vmap"), "look for a choice by value, or a sum over all axes"
     under = jax.jit(jax.vmap(_training(make)))(tree.stack(settings))[0]
     expect_same(law, tree.stack(loop), under, names=names, rtol=RTOL, hint=hint)
 
 
 def scalars_have_gradients(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Gradients through 20 updates, by every scalar, agree with central differences, in float64.
+    """Gradients of every scalar through 20 updates agree with central differences, in float64.
 
     >>> from fnn.optim import sgd
     >>> scalars_have_gradients(sgd, {})
     """
     params = example_params()
-    params["body"].pop()  # the gradient of a loop takes longest to compile of all laws
+    params["body"].pop()  # the gradient of a loop is the slowest law to compile
 
     def trained(hyper: PyTree) -> Params:
         return _train(make, hyper, params, GRADIENT_STEPS)[1]
@@ -220,7 +214,7 @@ def scalars_have_gradients(make: Make, scalars: Scalars, *, lr: float = LR) -> N
 
 
 def zero_gradient_changes_nothing(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """From a fresh state, a gradient of zero gives an update of zero, and no NaN.
+    """From the initial state, a gradient of zero gives an update of zero, without NaN.
 
     >>> from fnn.optim import sgd
     >>> zero_gradient_changes_nothing(sgd, {})
@@ -240,7 +234,7 @@ def zero_gradient_changes_nothing(make: Make, scalars: Scalars, *, lr: float = L
 
 
 def leaves_may_be_permuted(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Which of two leaves comes first makes no difference.
+    """The order of two leaves has no effect.
 
     >>> from fnn.optim import sgd
     >>> leaves_may_be_permuted(sgd, {})
@@ -253,21 +247,21 @@ def leaves_may_be_permuted(make: Make, scalars: Scalars, *, lr: float = LR) -> N
     one, other = (
         _first_update(_compiled(make), make, scalars, lr, p) for p in (params, swapped(params))
     )
-    names, hint = ("in order", "swapped"), "treat leaves by shape and path pattern, not by place"
+    names, hint = ("in order", "swapped"), "treat leaves by shape and path pattern, not by index"
     expect_same("leaves_may_be_permuted", one, swapped(other), names=names, rtol=RTOL, hint=hint)
 
 
 def leaves_are_independent(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Another gradient in one part leaves the updates of the other parts as they are, to the bit.
+    """Another gradient of one leaf leaves the updates of the others bitwise unchanged.
 
     >>> from fnn.optim import sgd
     >>> leaves_are_independent(sgd, {})
     """
     hyper = _traceable({"lr": lr, **scalars})
     params, state = _start(make, scalars)
-    quiet = gradient(params)
-    loud = {**quiet, "bias": 3 * quiet["bias"]}
-    one, other = (_compiled(make)((params, state), hyper, g)[0]["body"] for g in (quiet, loud))
+    grads = gradient(params)
+    changed = {**grads, "bias": 3 * grads["bias"]}
+    one, other = (_compiled(make)((params, state), hyper, g)[0]["body"] for g in (grads, changed))
     names, hint = ("the update", "with another gradient elsewhere"), "look for a sum over leaves"
     expect_same("leaves_are_independent", one, other, names=names, hint=hint)
 
@@ -278,7 +272,7 @@ class _Parts(NamedTuple):
 
 
 def containers_do_not_matter(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Named tuples and tuples in place of dicts and lists give the same updates.
+    """Named tuples and tuples have the same updates as dicts and lists.
 
     >>> from fnn.optim import sgd
     >>> containers_do_not_matter(sgd, {})
@@ -295,7 +289,7 @@ def containers_do_not_matter(make: Make, scalars: Scalars, *, lr: float = LR) ->
 
 
 def update_may_be_donated(make: Make, scalars: Scalars, *, lr: float = LR) -> None:
-    """Parameters and state may be given to the update: no two leaves share a buffer.
+    """Parameters and state may be donated: no two leaves share a buffer.
 
     >>> from fnn.optim import sgd
     >>> update_may_be_donated(sgd, {})
@@ -311,7 +305,7 @@ def update_may_be_donated(make: Make, scalars: Scalars, *, lr: float = LR) -> No
 
 @functools.lru_cache(maxsize=4)
 def _update(make: Make) -> Callable[..., tuple[Params, Any]]:
-    """The update with hyperparameters as an argument; one function for all laws of an optimizer."""
+    """The update with hyperparameters as an argument, one function object for all laws."""
 
     def update(carry: tuple[Params, Any], hyper: PyTree, grads: Params) -> tuple[Params, Any]:
         params, state = carry
@@ -321,13 +315,13 @@ def _update(make: Make) -> Callable[..., tuple[Params, Any]]:
 
 
 def _step(optimizer: Optimizer, grads: Params, state: Any, params: Params, lr: Any) -> Any:
-    """An update on the quadratic, tilted so that its gradient at `params` is `grads`."""
+    """An update on the quadratic plus a linear term, whose gradient at `params` is `grads`."""
     shift = jax.tree.map(jnp.subtract, grads, gradient(params))
     return optimizer.update(grads, state, params, lr, objective(params, shift))
 
 
 def _compiled(make: Make) -> Callable[..., tuple[Params, Any]]:
-    return jax.jit(_update(make))  # JAX compiles one function once, however often it is wrapped
+    return jax.jit(_update(make))  # JAX caches the compilation by the function
 
 
 def _built(make: Make, hyper: PyTree) -> Optimizer:
@@ -340,7 +334,7 @@ def _start(make: Make, scalars: Scalars) -> tuple[Params, Any]:
 
 
 def _train(make: Make, hyper: PyTree, params: Params, steps: int) -> tuple[Params, Params]:
-    """Parameters after each of the first updates, which are noisy, and after the last."""
+    """Parameters after each of the first, noisy updates, and after the last."""
     params = cast_floats(params, dtypes.at_least_float32(hyper["lr"]))
 
     def step(carry: Any, shift: Params) -> tuple[Any, Params]:
@@ -371,5 +365,5 @@ def _first_update(
     return update((params, state), hyper, gradient(params))[0]
 
 
-def _traceable(numbers: Mapping[str, float]) -> dict[str, Any]:
-    return {name: jnp.float32(number) for name, number in numbers.items()}
+def _traceable(scalars: Mapping[str, float]) -> dict[str, Any]:
+    return {name: jnp.float32(value) for name, value in scalars.items()}

@@ -12,7 +12,7 @@ from fnn.testing._compare import expect_same
 from fnn.train import make_evaluate, make_init, make_step, microbatches
 from fnn.types import Hyper, Pair, PRNGKey
 
-# Sums of some dozens of float32 numbers in another order, carried through a backward pass.
+# Reordered sums of dozens of float32 values, carried through a backward pass.
 RTOL = 1e-5
 
 HINT = "return a Weighted from the loss, or add sums and weights and divide once"
@@ -28,14 +28,13 @@ def accumulation_equals_whole_batch(
     gradient: Callable[[int], Any] = microbatches,
     rtol: float = RTOL,
 ) -> None:
-    """A step in parts gives the loss, penalty, metrics and new parameters of the whole batch.
+    """A step in parts has the loss, penalty, metrics and new parameters of the whole batch.
 
-    For recipes without noise and without statistics of the batch. Give it a batch in which the
-    parts count unequal numbers of tokens.
+    For recipes without noise and batch statistics, and a batch whose parts have unequal weights.
 
     Args:
       parts: a divisor of the batch size.
-      gradient: of the number of parts, to `Recipe.gradient`.
+      gradient: from the number of parts to a `Recipe.gradient`.
 
     >>> from fnn import losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(
@@ -67,9 +66,9 @@ def devices_equal_whole_batch(
     devices: Sequence[jax.Device],
     rtol: float = RTOL,
 ) -> None:
-    """A step and an evaluation shared by several devices are those of one device.
+    """A step and an evaluation on several devices agree with those on one.
 
-    For recipes without noise and without statistics of the batch.
+    For recipes without noise and batch statistics.
 
     >>> from fnn import losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
@@ -99,7 +98,7 @@ def evaluation_does_not_depend_on_the_batch_size(
     batch_sizes: Sequence[int] = (1, 3),
     rtol: float = RTOL,
 ) -> None:
-    """Loss and metrics over batches of any size, the last one smaller, are those of one batch.
+    """Loss and metrics do not depend on the batch size, also with a smaller last batch.
 
     >>> from fnn import losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(nn.linear(1), losses.mean_squared_error, optim.sgd(),
@@ -128,7 +127,7 @@ def padding_changes_nothing(
     hyper: Hyper,
     rtol: float = RTOL,
 ) -> None:
-    """A step on a batch with more padding gives the same loss, metrics and new parameters.
+    """Padding changes neither the loss, nor the metrics, nor the new parameters of a step.
 
     Args:
       padded: the batch with more examples or longer sequences, which the loss masks.
@@ -158,7 +157,7 @@ def _step(
     hyper: Hyper,
     devices: Sequence[jax.Device] = (),
 ) -> Any:
-    """What a step reports, and how it changes the parameters."""
+    """The metrics of a step, and its change of the parameters."""
     key, batch = jax.random.clone(key), jax.tree.map(jnp.asarray, tuple(batch))
     start = jax.jit(make_init(recipe))(key, hyper, batch[0])
     after, metrics = jax.jit(make_step(recipe, devices=devices))(start, batch, key, hyper)

@@ -16,7 +16,7 @@ Make = Callable[..., Schedule]
 LAST_STEP = 2**31 - 1  # the largest int32
 STEPS = (0, 1, 3, 17, 64, 1000, LAST_STEP)
 
-# One float32 rounding is 6e-8; a cosine near its ends takes a few of them.
+# One float32 rounding is 6e-8; a cosine near its ends has a few of them.
 RTOL = 1e-6
 
 
@@ -26,7 +26,7 @@ def check_schedule(make: Make, scalars: Mapping[str, float], values: Mapping[int
     Args:
       make: called as `make(**scalars)`, also with tracers for the values.
       scalars: its arguments.
-      values: the learning rate that it must give at some steps.
+      values: step -> the expected learning rate.
 
     >>> from fnn.schedules import cosine
     >>> check_schedule(cosine, {'start': 1.0, 'total_steps': 10.0}, {0: 1.0, 5: 0.5, 10: 0.0})
@@ -37,7 +37,7 @@ def check_schedule(make: Make, scalars: Mapping[str, float], values: Mapping[int
 
 
 def schedule_takes_any_step(schedule: Schedule) -> None:
-    """A Python int, an array and a tracer give the same finite float32 scalar.
+    """The learning rate is the same finite float32 scalar for an int, an array and a tracer.
 
     >>> from fnn.schedules import constant
     >>> schedule_takes_any_step(constant(0.1))
@@ -58,7 +58,7 @@ def schedule_takes_any_step(schedule: Schedule) -> None:
 
 
 def schedule_has_values(schedule: Schedule, values: Mapping[int, float]) -> None:
-    """The learning rates at the given steps.
+    """The schedule has the given learning rates.
 
     >>> from fnn.schedules import constant
     >>> schedule_has_values(constant(0.1), {0: 0.1, 100: 0.1})
@@ -77,7 +77,7 @@ def _expect_lr(where: str, expected: Any, got: Any, scale: Any) -> None:
 
 
 def schedule_may_be_traced(make: Make, scalars: Mapping[str, float]) -> None:
-    """Its arguments may be tracers: vmap over them is a loop, and they have gradients.
+    """The arguments may be traced: vmap agrees with a loop, and they have gradients.
 
     >>> from fnn.schedules import cosine
     >>> schedule_may_be_traced(cosine, {'start': 1.0, 'total_steps': 100.0})
@@ -99,7 +99,7 @@ def schedule_may_be_traced(make: Make, scalars: Mapping[str, float]) -> None:
         "schedule_may_be_traced",
         jnp.stack(loop),
         jax.jit(jax.vmap(lrs))(swept),
-        names=("plain numbers", "traced ones"),
+        names=("Python numbers", "traced ones"),
         rtol=RTOL,
         hint="use jnp.where where a choice depends on an argument or the step",
     )

@@ -1,4 +1,4 @@
-"""The law that a function has every transform of JAX, and that their results agree."""
+"""The law that a function supports all transforms of JAX, with results that agree."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from fnn.testing._compare import fresh
 from fnn.testing.gradients import RTOL, STEP
 from fnn.tree import path_of
 
-# Sums in another order, as a share of the largest entry, by the size of a float. What cancels in a
-# second derivative was measured 1e5 times as large as what is left: in the norm of two numbers.
+# By the size of a float: the error of reordered sums relative to the largest entry. In a second
+# derivative, terms 1e5 times as large as the result may cancel, as in the norm of two values.
 SAME = {8: 1e-9, 4: 1e-3}
 
 Leaves = list[Any]
@@ -22,7 +22,7 @@ Leaves = list[Any]
 def supports_all_transforms(
     function: Callable[..., Any], *args: Any, smooth: bool = True, dtype: Any = jnp.float64
 ) -> None:
-    """`function` has every transform of JAX, and what they give agrees.
+    """`function` supports all transforms of JAX, and their results agree.
 
         <w, jvp(v)> = <vjp(w), v> = <w, f(x + h v) - f(x - h v)> / 2h
         H v forward over reverse = H v reverse over reverse, with H the Hessian of <w, f>
@@ -32,11 +32,11 @@ def supports_all_transforms(
     other leaf of x is the same for both points, and has no batch axis under vmap.
 
     Args:
-      function: of pytrees. Leaves of `args` and of its outputs that hold no floats are left out.
-      smooth: there is no kink at `args`, so that finite differences make sense.
-      dtype: what the floats of `args` are cast to; there are differences in float64 only.
+      function: of pytrees; leaves of `args` and of its outputs other than floats are ignored.
+      smooth: whether it has no kink at `args`, so that finite differences are meaningful.
+      dtype: of the floats of `args`; finite differences are taken in float64 only.
 
-    Raises: AssertionError if they disagree; what JAX raises if a transform is missing.
+    Raises: AssertionError if they disagree, and the error of JAX if a transform is unsupported.
 
     >>> supports_all_transforms(lambda x: jnp.sin(x) * x, jnp.arange(3.0))
     """
@@ -68,7 +68,7 @@ def _draws(x: Any, seed: int) -> Any:
 def _derivatives(
     function: Callable[..., Any], points: Leaves, directions: Leaves, args: Any
 ) -> tuple[Any, Any, Any]:
-    """At both points: in reverse mode in a loop, forwards in a batch, and by differences."""
+    """At both points: reverse mode in a scan, forward mode under vmap, and finite differences."""
     weighted = _weighted(function, args)
     slope = jax.grad(weighted)
     axes = [None if i % 2 else 0 for i in range(len(points))]
@@ -102,7 +102,7 @@ def _derivatives(
 
 
 def _weighted(function: Callable[..., Any], args: Any) -> Callable[[Leaves], Any]:
-    """Of the floats among `args`: the sum of the outputs with random weights."""
+    """The randomly weighted sum of the outputs, as a function of the floats among `args`."""
     leaves, structure = jax.tree.flatten(args)
 
     def weighted(floats: Leaves) -> Any:
@@ -124,7 +124,7 @@ def _dot(a: Leaves, b: Leaves) -> Any:
 def _expect_agreement(
     paths: list[str], directions: Leaves, looped: Any, batched: Any, slopes: Any | None
 ) -> None:
-    """Compare what `_derivatives` returns, `slopes` where there are some."""
+    """Compares the results of `_derivatives`."""
     gradient, second = looped["gradient"], looped["second"]
     rtol, size = max(SAME[leaf.itemsize] for leaf in gradient), _largest(gradient)
     for i, path in enumerate(paths):
@@ -150,7 +150,7 @@ def _expect_agreement(
         "the first derivative",
         {"in reverse mode": along, "in forward mode": batched["first"]},
         rtol * typical,
-        "look for a linear map whose transpose by hand is not its transpose",
+        "look for a hand-written transpose of a linear map",
     )
     if slopes is not None:
         _expect_close(

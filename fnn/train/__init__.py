@@ -1,19 +1,17 @@
-"""Training as pure functions: a step, a run, and the host's loop around the same step."""
+"""Training as pure functions: a step, a run, and a loop on the host around the same step."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
+from fnn.train._scan import checkpointed_scan
 from fnn.train.callbacks import Callback, Event, Fold
 from fnn.train.check import check
-from fnn.train.checkpointed_scan import checkpointed_scan
+from fnn.train.dp_sgd import private_gradient
 from fnn.train.evaluate import make_evaluate
-from fnn.train.fit import fit
+from fnn.train.fit import FitResult, NonFiniteError, Stop, fit
 from fnn.train.gan import GANRecipe, GANState, Player, make_gan_init, make_gan_step
 from fnn.train.gradient import microbatches
-from fnn.train.interrupt import exit_code, resume_command
 from fnn.train.predict import predict
-from fnn.train.private import private_gradient
-from fnn.train.process import compile_cache, keep_memory
+from fnn.train.process import compile_cache, exit_code, keep_memory, resume_command
 from fnn.train.progress import silent
-from fnn.train.result import FitResult, NonFiniteError, Stop
 from fnn.train.run import make_run
 from fnn.train.state import make_init, trained_params
 from fnn.train.statistics import update_statistics

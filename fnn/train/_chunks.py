@@ -9,29 +9,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from fnn.keys import RunKeys
 from fnn.measures import Recorded
 from fnn.recipe import RecipeFunction
 from fnn.train import _compiled as compiled
-from fnn.train._blocks import block_indices, block_length, rows
 from fnn.train._job import Job
+from fnn.train._scan import block_indices, block_length, gather
 from fnn.train._source import Source
 from fnn.train.devices import Devices
 from fnn.types import Hyper, Pair, TrainState
 
-# (state, steps) -> state, recorded; `recorded` has at least so many rows
+# (state, steps) -> state, recorded; `recorded` has at least that many rows
 Advance = Callable[[TrainState, int], tuple[TrainState, Recorded]]
 
-_MOST_STEPS, _MOST_BYTES = 4096, 2**26  # of what a chunk records
+_MOST_STEPS, _MOST_BYTES = 4096, 2**26  # of the record of a chunk
 
 
 @contextmanager
 def chunks(job: Job, start_step: int) -> Iterator[Advance]:
-    """A context that gives `advance(state, steps)`, from step `start_step` on.
+    """A context whose value is `advance(state, steps)`, from step `start_step` on.
 
-    Its steps are at most `most_steps(job)`. Where a source fails, the steps before are returned,
+    `steps` is at most `most_steps(job)`. Where a source fails, the steps before it are returned,
     and the next call raises before it uses the state.
     """
     if isinstance(job.data.train, Source):
@@ -40,16 +40,16 @@ def chunks(job: Job, start_step: int) -> Iterator[Advance]:
     else:
         most = most_steps(job)
 
-        def advance(state, steps):
-            loop = (job.recipe, job.devices, job.batch_size, most)
-            # int32 also where Python's numbers become int64: those of the loop's counters.
-            return _indexed(*loop, state, job.keys, job.hyper, job.data.train, np.int32(steps))
+        def advance(state: TrainState, steps: int) -> tuple[TrainState, Recorded]:
+            static = (job.recipe, job.devices, job.batch_size, most)
+            # int32 like the loop's counters, also where x64 would make Python ints int64.
+            return _indexed(*static, state, job.keys, job.hyper, job.data.train, np.int32(steps))
 
         yield advance
 
 
 def most_steps(job: Job) -> int:
-    """How many steps a chunk has at most: the rows that it records must fit into memory."""
+    """The longest chunk whose record fits into memory."""
     leaves = jax.tree.leaves(job.recorded_shapes())
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return max(1, min(_MOST_STEPS, _MOST_BYTES // row))
@@ -71,7 +71,7 @@ def _indexed(
     in_block = block_length(train, batch_size)
 
     def one(state: TrainState, indices: Array) -> tuple[TrainState, Recorded]:
-        batch = rows(train, indices)
+        batch = gather(train, indices)
         return compiled.step(recipe, devices, state, batch, keys.noise, hyper)
 
     def block(b: Array, carry: tuple[TrainState, Recorded]) -> tuple[TrainState, Recorded]:
@@ -94,7 +94,7 @@ def _indexed(
 
 def _fetched(
     job: Job, batches: Iterator[Pair], failure: list[Exception], state: TrainState, steps: int
-) -> tuple[TrainState, PyTree]:
+) -> tuple[TrainState, Recorded]:
     recorded: list[Any] = []
     for _ in range(steps):  # the device works on one batch while the next is fetched
         try:
@@ -106,43 +106,20 @@ def _fetched(
             if not recorded:
                 raise
             break
-        state, row = _one(job.recipe, job.devices, state, batch, job.keys, job.hyper)
+        static, key = (job.recipe, job.devices), job.keys.noise
+        state, row = _donating_step(*static, state, batch, key, job.hyper)
         recorded.append(row)
     return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(recorded))
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _one(
-    recipe: RecipeFunction,
-    devices: Devices,
-    state: TrainState,
-    batch: Pair,
-    keys: RunKeys,
-    hyper: Hyper,
-) -> tuple[TrainState, Recorded]:
-    return compiled.step(recipe, devices, state, batch, keys.noise, hyper)
+_donating_step = jax.jit(compiled.step, static_argnums=(0, 1), donate_argnums=2)
 
 
 class Pace:
-    """Adapts the chunk length so that each chunk takes about `seconds`.
+    """Adapts the chunk length so that each chunk takes about `seconds`, in at most `most` steps.
 
-    The first chunk is a single step, whose time is the compiler's and tells nothing. From the
-    second on, a chunk is at most 16 times as long as the one before. A step that takes longer than
-    `seconds` makes a chunk by itself.
-
-    Args:
-      seconds: to aim at.
-      most: steps of a chunk.
-
-    >>> pace = Pace(seconds=0.2, most=100)
-    >>> lengths = []
-    >>> def advance(state, steps):
-    ...     lengths.append(steps)
-    ...     return state, {1: {'loss': jnp.zeros(steps)}}
-    >>> state = TrainState(step=jnp.int32(0), params={}, model_state=(), opt_state={})
-    >>> _ = [pace.time(advance, state, 100) for _ in range(2)]
-    >>> lengths, pace.rate > 0
-    ([1, 1], True)
+    The first chunk is a single step, whose time is that of the compilation and is ignored. From the
+    second on, a chunk has at most 16 times the steps of the previous one.
     """
 
     def __init__(
@@ -152,8 +129,8 @@ class Pace:
         self._length, self._compiled = 1, False
         self.rate = 0.0  # steps per second; 0 until it is known
 
-    def time(self, advance: Advance, state: TrainState, most: int) -> tuple[TrainState, Recorded]:
-        """The state after a chunk of at most `most` steps, and what these recorded, in NumPy."""
+    def run(self, advance: Advance, state: TrainState, most: int) -> tuple[TrainState, Recorded]:
+        """Runs a chunk of at most `most` steps; its record is in NumPy arrays."""
         length = min(self._length, most)
         start = self._clock()
         state, recorded = advance(state, length)

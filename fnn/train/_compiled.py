@@ -1,7 +1,7 @@
-"""The pure functions of a recipe, jitted once: what fit, sweep, check, lr_find and fork share.
+"""The pure functions of a recipe, jitted once for fit, sweep, check, lr_find and fork.
 
-JAX finds a trace by the recipe function and the shapes of the arguments, so a step that was checked
-is not traced again when it is trained, nor for the next seed.
+JAX caches a trace by the recipe function and the shapes of the arguments: a step that was checked
+is not traced again in training, nor for the next seed.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ from fnn.types import Hyper, Pair, PRNGKey, TrainState
 def init(
     recipe: RecipeFunction, key: PRNGKey, hyper: Hyper, x: Any, start: Start = None
 ) -> TrainState:
-    """See `make_init`; `x` is an array, since ShapeDtypeStructs do not cross jit."""
+    """See `make_init`; x are arrays, since ShapeDtypeStructs do not cross jit."""
     return make_init(recipe)(key, hyper, x, start)
 
 
@@ -36,7 +36,7 @@ def step(
     key: PRNGKey,
     hyper: Hyper,
 ) -> tuple[TrainState, Recorded]:
-    """See `make_step`; its metrics are grouped by how often they are measured."""
+    """See `make_recording_step`."""
     return make_recording_step(recipe, devices=devices)(state, batch, key, hyper)
 
 
@@ -55,7 +55,7 @@ def evaluate(
 
 @partial(jax.jit, static_argnums=0)
 def outputs(recipe: RecipeFunction, state: TrainState, hyper: Hyper, x: Any) -> Any:
-    """Of the model with train=False and the weights to evaluate with."""
+    """The model's outputs with train=False and the optimizer's `weights`."""
     r = build(recipe, hyper)
     params = r.optimizer.weights(state.opt_state, state.params)
     return r.model.apply(params, state.model_state, x)[0]

@@ -1,17 +1,18 @@
-"""What the host's loops receive, prepared once: the arguments of a run, checked and placed."""
+"""The arguments of a run, checked and placed once, for the loops on the host."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
-from fnn.keys import RunKeys, run_keys
+from fnn.keys import RunKeys, fold_name, run_keys
 from fnn.measures import Recorded
 from fnn.recipe import RecipeFunction
 from fnn.train import _compiled as compiled
-from fnn.train._blocks import struct_of
-from fnn.train._given import expect_data
+from fnn.train._inputs import expect_data
+from fnn.train._scan import struct_of
 from fnn.train._source import Source
 from fnn.train.check import check
 from fnn.train.devices import Devices, everywhere
@@ -33,34 +34,35 @@ class Job:
     start: Start = None
 
     def init(self) -> TrainState:
-        """The state before the first step, in buffers of its own."""
+        """The first state, in buffers of its own."""
         x = jax.tree.map(lambda a: a[: self.batch_size], self.data.train[0])
         state = compiled.init(self.recipe, self.keys.init, self.hyper, x, self.start)
-        # What passes through a jit is not copied by it, and the first step donates the state.
+        # A jit does not copy arguments that it returns, and the first step donates the state.
         return everywhere(self.devices, state if self.start is None else copied(state))
 
     def evaluate(self, state: TrainState, batch_size: int) -> dict[str, float]:
         """The validation metrics, the loss first."""
-        valid = self.data.valid
         settings = (self.recipe, batch_size, self.devices)
-        values = compiled.evaluate(*settings, state, valid, self.hyper)
+        values = compiled.evaluate(*settings, state, self.data.valid, self.hyper)
         return {
             name: values[name].item() for name in sorted(values, key=lambda n: (n != "loss", n))
         }
 
     def metric_names(self, batch_size: int) -> list[str]:
-        """What an evaluation measures."""
-        x = jax.tree.map(lambda a: a[: self.batch_size], self.data.train[0])
-        state = compiled.init.eval_shape(self.recipe, self.keys.init, self.hyper, x)
+        """Names of the validation metrics."""
         settings = (self.recipe, batch_size, self.devices)
-        return list(compiled.evaluate.eval_shape(*settings, state, self.data.valid, self.hyper))
+        state, valid = self._state_shapes(), self.data.valid
+        return list(compiled.evaluate.eval_shape(*settings, state, valid, self.hyper))
 
     def recorded_shapes(self) -> Recorded:
-        """Shapes and dtypes of what a step records."""
+        """Shapes and dtypes of the record of a step."""
         batch = struct_of(self.data.train, self.batch_size)
-        state = compiled.init.eval_shape(self.recipe, self.keys.init, self.hyper, batch[0])
-        step = compiled.step.eval_shape
-        return step(self.recipe, self.devices, state, batch, self.keys.noise, self.hyper)[1]
+        arguments = (self._state_shapes(), batch, self.keys.noise, self.hyper)
+        return compiled.step.eval_shape(self.recipe, self.devices, *arguments)[1]
+
+    def _state_shapes(self) -> TrainState:
+        x = struct_of(self.data.train, self.batch_size)[0]
+        return compiled.init.eval_shape(self.recipe, self.keys.init, self.hyper, x)
 
 
 def make_job(
@@ -73,10 +75,10 @@ def make_job(
     devices: Devices = (),
     start: Start = None,
 ) -> Job:
-    """The arguments of a run, checked, with the data on the device or devices.
+    """The arguments of a run, checked, with the data on the devices.
 
-    A source stays on the host; of its examples the first batch is checked, since to read all of
-    them may take as long as to train.
+    A source stays on the host. Only its first batch is checked: reading all of its examples may
+    take as much time as the training.
 
     Raises: ValueError for what `check` finds.
     """
@@ -102,3 +104,12 @@ def make_job(
         devices=devices,
         start=start,
     )
+
+
+def seed_keys(key: PRNGKey, n: int) -> Key[Array, " n"]:
+    """The key itself, and n - 1 others."""
+    others = fold_name(key, "other seeds")
+    members = [key, *(jax.random.fold_in(others, i) for i in range(1, n))]
+    # By their bits: stacking keys counts as consuming them, and the run of `key` uses it as well.
+    bits = jnp.stack([jax.random.key_data(member) for member in members])
+    return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))

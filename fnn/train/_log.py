@@ -1,6 +1,7 @@
-"""The record of a run in memory, and where it is stored."""
+"""The record of a run in memory, and the store that keeps it."""
 
 import math
+from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,22 +20,22 @@ Values = dict[str, np.ndarray]
 
 
 class Store(Protocol):
-    """Named trees of arrays with a little JSON beside them, and a log of rows."""
+    """Trees of arrays by name, each with JSON metadata, and a log of rows."""
 
     def has(self, name: str) -> bool:
-        """Whether a tree is kept under `name`."""
+        """Whether there is a tree under `name`."""
         ...
 
     def save(self, name: str, tree: PyTree, meta: dict[str, Any]) -> None:
-        """Keep `tree` and `meta` under `name`, in place of what was there; all or nothing."""
+        """Saves `tree` and `meta` under `name`, replacing the former ones; all or nothing."""
         ...
 
     def load(self, name: str, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The tree kept under `name`; it must have the structure, shapes, dtypes of `like`."""
+        """The tree under `name`, whose structure, shapes and dtypes must be those of `like`."""
         ...
 
     def log(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows, each with its 'step'."""
+        """Appends rows, each with its 'step'."""
         ...
 
     def rows(self, up_to_step: int) -> list[dict[str, Any]]:
@@ -43,7 +44,7 @@ class Store(Protocol):
 
 
 def fingerprint(job: Job, **numbers: int) -> dict[str, Any]:
-    """What must be the same for a resumed run to be the run that was interrupted."""
+    """The arguments in which a resumed run must agree with the interrupted one."""
     leaves = zip(tree.paths(job.hyper), jax.tree.leaves(job.hyper), strict=True)
     return {
         "key": np.asarray(jax.random.key_data(job.key)).tolist(),
@@ -55,22 +56,32 @@ def fingerprint(job: Job, **numbers: int) -> dict[str, Any]:
     }
 
 
+class Checkpoint(NamedTuple):
+    """What a store holds of an interrupted run."""
+
+    last: TrainState
+    best: TrainState
+    stopping: EarlyStopping
+    carries: Carries
+    position: Any  # of an iterable of batches
+
+
 class _Chunk(NamedTuple):
-    """What some consecutive steps recorded, by name, and at which steps."""
+    """The metrics of some consecutive steps by name, and the steps at which they were measured."""
 
     train: Values
     steps: Values
 
 
 class Record:
-    """Collects what a fit sees, and passes it on to the store, if there is one.
+    """The history of a fit so far, which it also writes to the store, if there is one.
 
     Args:
       made_by: see `fingerprint`.
-      shapes: of what a step records.
+      shapes: of the record of a step.
     """
 
-    def __init__(self, store: Store | None, made_by: dict[str, Any], shapes: Recorded):
+    def __init__(self, store: Store | None, made_by: dict[str, Any], shapes: Recorded) -> None:
         self._store, self._made_by, self._shapes = store, made_by, flat(shapes)
         self._steps = 0  # recorded so far
         self._chunks: list[_Chunk] = []
@@ -83,7 +94,7 @@ class Record:
         return self._valid[-1] if self._valid else {}
 
     def steps(self, first: int, recorded: Recorded) -> Event:
-        """The steps from `first` on; returns the event that callbacks see."""
+        """Adds the steps from `first` on; returns the event for the callbacks."""
         n = len(recorded[1]["loss"])
         train, train_steps = measured(recorded, first, n)
         every = np.arange(first, first + n, dtype=np.int32)
@@ -102,7 +113,7 @@ class Record:
         )
 
     def evaluation(self, step: int, valid: dict[str, float]) -> None:
-        """The validation metrics after `step` updates."""
+        """Adds the validation metrics after `step` updates."""
         self._eval_steps.append(step)
         self._valid.append(valid)
         if self._store is not None:
@@ -116,13 +127,13 @@ class Record:
         carries: Carries,
         position: Any = None,
     ) -> None:
-        """Keep `state`, and beside it what a resume needs to go on, in the store."""
+        """Saves a checkpoint in the store."""
         if self._store is not None:
             expect_json(carries)
             meta = {
                 "step": int(state.step),
                 "made_by": self._made_by,
-                "early_stopping": stopping.as_json(),
+                "early_stopping": asdict(stopping),
                 "callbacks": carries,
                 "position": position,
             }
@@ -134,25 +145,20 @@ class Record:
         return self._store is not None
 
     def holds_a_run(self) -> bool:
-        """Whether the store has something to resume."""
+        """Whether the store has a run to resume."""
         return self._store is not None and self._store.has("last")
 
     def begin(self, carries: Carries) -> None:
-        """Make the store ready for a new run.
-
-        Raises: ValueError for carries that it cannot keep.
-        """
+        """Prepares the store for a new run; raises for carries that it cannot save."""
         if self._store is not None:
             expect_json(carries)
-            # Rows without a checkpoint: their run was killed before its first one.
+            # Drops rows without a checkpoint, of a run that was killed before its first one.
             self._store.rows(up_to_step=-1)
 
-    def resume(
-        self, like: TrainState
-    ) -> tuple[TrainState, TrainState, EarlyStopping, Carries, Any]:
-        """What the store holds: the last state and the best one, early stopping, carries, position.
+    def resume(self, like: TrainState) -> Checkpoint:
+        """Reads the history and the checkpoint of the run in the store.
 
-        Raises: ValueError if the run in the store was made with other arguments.
+        Raises: ValueError if that run was made with other arguments.
         """
         assert self._store is not None
         last, meta = self._store.load("last", like)
@@ -168,7 +174,7 @@ class Record:
         self._read(self._store.rows(up_to_step=meta["step"] - 1), meta["step"])
         best = self._store.load("best", like)[0] if self._store.has("best") else like
         stopping = EarlyStopping(**meta["early_stopping"])
-        return last, best, stopping, meta.get("callbacks", {}), meta.get("position")
+        return Checkpoint(last, best, stopping, meta.get("callbacks", {}), meta.get("position"))
 
     def _read(self, rows: list[dict[str, Any]], steps: int) -> None:
         chunk, evaluations = _Chunk({}, {}), [row for row in rows if "valid" in row]
@@ -176,7 +182,7 @@ class Record:
         for name in dict.fromkeys(name for row in trained for name in row if name != "step"):
             having = [row for row in trained if name in row]
             dtype = self._shapes[name].dtype if name in self._shapes else np.float32
-            # What was not finite is null in JSON; NumPy reads that as NaN.
+            # JSON has null for values that were not finite; NumPy reads it as NaN.
             chunk.train[name] = np.array([row[name] for row in having], dtype)
             chunk.steps[name] = np.array([row["step"] for row in having], np.int32)
         self._chunks, self._steps = [chunk], steps
@@ -187,7 +193,7 @@ class Record:
         ]
 
     def history(self) -> History:
-        """All that was seen, as `run` returns it."""
+        """The history so far, as `run` returns it."""
         empty = {name: np.zeros((0, *a.shape), a.dtype) for name, a in self._shapes.items()}
         chunks = [_Chunk(empty, dict.fromkeys(empty, np.zeros(0, np.int32))), *self._chunks]
         names = dict.fromkeys(name for chunk in chunks for name in chunk.train)

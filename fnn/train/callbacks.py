@@ -2,55 +2,55 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fnn.advice import refuse
+from fnn._messages import refuse
 from fnn.expect import expect_alike
-from fnn.train._given import expect_state
+from fnn.train._inputs import expect_state
 from fnn.train.state import copied
 from fnn.types import History, TrainState
 
 
 class Event(NamedTuple):
-    """What a fit has seen since the event before.
+    """The progress of a fit since the previous event.
 
-    There is one after each chunk of steps, and each evaluation ends a chunk. Where the evaluations
-    are follows from the arguments of the fit; where the other chunks end, from the machine's speed.
+    There is one after each chunk of steps; each evaluation ends a chunk. The positions of the
+    evaluations follow from the arguments of the fit, those of other chunks from the speed.
     """
 
     step: int  # updates made so far
     steps: int  # updates to make in all
-    train: dict[str, np.ndarray]  # metrics of the steps since the event before, by name: (n, ...)
-    train_steps: dict[str, np.ndarray]  # the steps of what is not measured at each, as in History
-    valid: dict[str, float]  # of the evaluation at this step, the loss first; {} if there was none
+    train: dict[str, np.ndarray]  # metrics of the steps since the previous event: (n, ...)
+    train_steps: dict[str, np.ndarray]  # steps of metrics with an interval, as in History
+    valid: dict[str, float]  # of the evaluation at this step, the loss first; {} without one
     read_history: Callable[[], History]
 
     @property
     def history(self) -> History:
-        """All so far, as `fit` returns it; put together when it is asked for."""
+        """The history so far, as `fit` returns it; built on access."""
         return self.read_history()
 
 
 class Fold(NamedTuple):
     """Input and output of a callback."""
 
-    state: TrainState  # of the fit, which goes on with the one that comes back
+    state: TrainState  # of the fit, which continues with the returned one
     carry: Any  # the callback's own
     stop: bool = False  # True ends the fit here
 
 
 class Callback(NamedTuple):
-    """A fold `update(fold, event) -> fold` with its first carry.
+    """A fold `update(fold, event) -> fold` with its initial carry.
 
-    What it returns says all that it does: another carry, another state of the training (units
-    pruned, weights averaged), or `stop=True`. A callback that must give the same on every machine
-    acts only `if event.valid`, or collects from `event.train`, however that is cut.
+    The returned fold is its only effect: another carry, another training state (pruned units,
+    averaged weights), or `stop=True`. A callback whose result must not depend on the speed of the
+    machine acts only `if event.valid`, or accumulates `event.train` regardless of the chunks.
 
-    The state is overwritten by the next step: what is to be kept of it has to be copied.
+    The next step overwrites the state: copy the parts to keep.
 
     >>> def update(fold, event):                      # ends the fit at a validation loss below 0.1
     ...     return fold._replace(carry=event.valid, stop=event.valid.get('loss', 1.0) < 0.1)
@@ -62,25 +62,21 @@ class Callback(NamedTuple):
     """
 
     update: Callable[[Fold, Event], Fold]
-    init: Any = None  # JSON, where the fit has a store: it is kept there, and read at a resume
+    init: Any = None  # JSON, where the fit has a store, which saves the carry for a resume
 
 
-Callbacks = Mapping[str, Callback]  # in the order in which they see each event
+Callbacks = Mapping[str, Callback]  # called in this order
 Carries = dict[str, Any]
 NO_CALLBACKS: Callbacks = MappingProxyType({})
 
 
-def see(
+def run_callbacks(
     callbacks: Callbacks, carries: Carries, state: TrainState, event: Event
 ) -> tuple[TrainState, Carries, bool]:
-    """The state, the carries, and whether to stop, after all callbacks have seen `event`.
-
-    Raises: ValueError for a state that the fit cannot go on with.
-    """
+    """Runs all callbacks on `event`: the new state, the carries, and whether to stop."""
     carries, stops = dict(carries), False
     for name, callback in callbacks.items():
-        given = Fold(state, carries[name])
-        folded = callback.update(given, event)
+        folded = callback.update(Fold(state, carries[name]), event)
         if not isinstance(folded, Fold):
             raise ValueError(
                 f"callbacks[{name!r}]: expected a Fold from update(fold, event), got "
@@ -94,7 +90,7 @@ def see(
 
 
 def _accepted(name: str, before: TrainState, after: TrainState) -> TrainState:
-    """The changed state, checked, in buffers that no two of its leaves share."""
+    """The state that a callback changed, checked, in new buffers."""
     where = f"callbacks[{name!r}]: the states before and after it"
     expect_alike(where, before, after, dtypes=True)
     if int(after.step) != int(before.step):
@@ -106,7 +102,7 @@ def _accepted(name: str, before: TrainState, after: TrainState) -> TrainState:
 
 
 def expect_callbacks(callbacks: Any) -> None:
-    """Raise for what is not a mapping of names to callbacks."""
+    """Raises unless `callbacks` maps names to callbacks."""
     if not isinstance(callbacks, Mapping):
         hint = "give each a name and wrap its function in Callback"
         refuse("fit", "callbacks={name: Callback(...)}", callbacks, hint)
@@ -119,7 +115,7 @@ def expect_callbacks(callbacks: Any) -> None:
 
 
 def expect_json(carries: Carries) -> None:
-    """Raise for a carry that a store cannot keep."""
+    """Raises for a carry that a store cannot save."""
     for name, carry in carries.items():
         try:
             json.dumps(carry)
@@ -132,11 +128,11 @@ def expect_json(carries: Carries) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """What has been seen so far: the best score, when, and the evaluations without a better one.
+    """The best score so far, its step, and the number of evaluations without a better one.
 
     >>> state = EarlyStopping()
     >>> for step, loss in [(10, 1.0), (20, 0.5), (30, 0.6), (40, 0.49)]:
-    ...     state = state.see(step, loss, min_delta=0.05)
+    ...     state = state.update(step, loss, min_delta=0.05)
     >>> state.best, state.best_step, state.since_best
     (0.5, 20, 2)
     """
@@ -145,18 +141,12 @@ class EarlyStopping:
     best_step: int = 0  # 0 before the first evaluation
     since_best: int = 0  # evaluations
 
-    def see(self, step: int, score: float, *, min_delta: float = 0.0) -> "EarlyStopping":
+    def update(self, step: int, score: float, *, min_delta: float = 0.0) -> "EarlyStopping":
         """The state after one more evaluation; lower is better, and NaN never is."""
         if score < self.best - min_delta or (self.best_step == 0 and score == score):
             return EarlyStopping(best=score, best_step=step, since_best=0)
-        return EarlyStopping(
-            best=self.best, best_step=self.best_step, since_best=self.since_best + 1
-        )
+        return replace(self, since_best=self.since_best + 1)
 
     def exhausted(self, patience: int | None) -> bool:
-        """Whether there were `patience` evaluations without a better score; never for None."""
+        """Whether `patience` evaluations had no better score; False for None."""
         return patience is not None and self.since_best >= patience
-
-    def as_json(self) -> dict[str, Any]:
-        """For the meta data of a checkpoint; `EarlyStopping(**...)` reads it back."""
-        return asdict(self)

@@ -10,14 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import tree
+from fnn._recipe_check import expect_hyper
 from fnn.expect import expect_alike, expect_positive, expect_real, spec
 from fnn.keys import run_keys
 from fnn.recipe import RecipeFunction, build, expect_recipe
-from fnn.recipe_check import expect_hyper
 from fnn.train import _compiled as compiled
-from fnn.train._blocks import struct_of
-from fnn.train._given import expect_arrays, expect_data, expect_key, expect_state
-from fnn.train._weighted import weighted_losses
+from fnn.train._inputs import (
+    expect_arrays,
+    expect_data,
+    expect_key,
+    expect_one_length,
+    expect_state,
+    weighted_losses,
+)
+from fnn.train._scan import struct_of
 from fnn.train.devices import Devices
 from fnn.types import Data, Hyper, Loss, Pair, PRNGKey, TrainState
 
@@ -31,17 +37,16 @@ def check(
     batch_size: int,
     devices: Devices = (),
 ) -> None:
-    """Refuse bad input before any training; `run` and `fit` call this themselves.
+    """Refuses bad input before any training; `run` and `fit` call it themselves.
 
     Shapes are checked by tracing the step without computing it. Values (NaN in the data, labels
-    out of range) are checked where they are known: inside a jit or a vmap they are not, so call
-    `check` yourself before `jax.jit(run)` on data that you do not trust.
+    out of range) are checked where they are known. Inside a jit or a vmap they are not: call
+    `check` before `jax.jit(run)` on untrusted data.
 
     Raises: ValueError for a key that is not typed, an empty dataset, mismatched lengths, complex
-      numbers, a batch larger than the data, NaN or infinity in it, hyperparameters that are no
-      numbers or that the recipe does not know, a learning rate that is no scalar, shapes that
-      the model or the loss refuses, a loss that is not per example, integer labels outside
-      [0, classes).
+      numbers, a batch larger than the data, NaN or infinity in it, hyperparameters that are not
+      numbers or unknown to the recipe, a learning rate that is not a scalar, shapes that the model
+      or the loss refuses, a loss that is not per example, integer labels outside [0, classes).
 
     >>> from fnn import losses, models, nn, optim, schedules
     >>> from fnn.recipe import Recipe
@@ -56,12 +61,10 @@ def check(
     ValueError: data.train.y: expected labels in [0, 3), got 3 at index 3; ...
     """
     expect_recipe(recipe)
-    expect_key(key)
+    expect_key("key", key)
     expect_hyper(hyper)
     expect_data(data)
-    sizes = {
-        name: _check_examples(f"data.{name}", getattr(data, name)) for name in ("train", "valid")
-    }
+    sizes = {name: _check_examples(f"data.{name}", pair) for name, pair in vars(data).items()}
     expect_positive("batch_size", batch_size=batch_size)
     if batch_size > sizes["train"]:
         raise ValueError(
@@ -75,10 +78,7 @@ def check(
 def check_state(
     where: str, recipe: RecipeFunction, state: TrainState, *, hyper: Hyper, x: Any
 ) -> None:
-    """Refuse a state that is not one of `recipe` for inputs like `x`.
-
-    Raises: ValueError, which begins with `where` and lists the leaves that differ.
-    """
+    """Refuses a state that is not one of `recipe` for inputs like `x`."""
     expect_state(where, state)
     one = struct_of((x, ()), 1)[0]
     like = compiled.init.eval_shape(recipe, jax.random.key(0), hyper, one)
@@ -86,28 +86,21 @@ def check_state(
 
 
 def _check_examples(where: str, examples: Pair) -> int:
-    """Lengths, and values where they are known; returns the number of examples."""
+    """Checks lengths, and values where they are known; returns the number of examples."""
     parts = zip("xy", examples, strict=True)
     x, y = (expect_arrays(f"{where}.{part}", value) for part, value in parts)
     leaves = {**x, **y}
     for name, leaf in leaves.items():
         expect_real(name, leaf)
-    lengths = {name: leaf.shape[0] for name, leaf in leaves.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"{where}: expected one length for all arrays, got {lengths}; check the split"
-        )
-    if 0 in lengths.values():
+    length = expect_one_length(where, leaves)
+    if length == 0:
         raise ValueError(
             f"{where}: expected at least one example, got an empty dataset; check the split"
         )
     for name, leaf in x.items():
         if len(bad := _not_finite(leaf)):
-            raise ValueError(
-                f"{name}: expected finite numbers, got {np.asarray(leaf)[tuple(bad[0])]} at index "
-                f"{tuple(bad[0].tolist())} ({len(bad)} in all); clean the data first"
-            )
-    return next(iter(lengths.values()))
+            _refuse_not_finite(name, leaf, bad, "clean the data first")
+    return length
 
 
 def _known(leaf: Any) -> bool:
@@ -115,11 +108,18 @@ def _known(leaf: Any) -> bool:
 
 
 def _not_finite(leaf: Any) -> np.ndarray:
-    """The indices of the elements that are NaN or infinite, (n, axes), as far as they are known."""
+    """Indices (n, axes) of the NaN and infinite elements; none where values are unknown."""
     if not _known(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return np.zeros((0, 1), int)
     finite = np.isfinite(np.asarray(leaf))
     return np.zeros((0, 1), int) if finite.all() else np.argwhere(~finite)
+
+
+def _refuse_not_finite(name: str, leaf: Any, bad: np.ndarray, hint: str) -> None:
+    raise ValueError(
+        f"{name}: expected finite numbers, got {np.asarray(leaf)[tuple(bad[0])]} at index "
+        f"{tuple(bad[0].tolist())} ({len(bad)} in all); {hint}"
+    )
 
 
 def _check_devices(devices: Any) -> None:
@@ -150,16 +150,15 @@ def _check_shapes(
     state = compiled.init.eval_shape(recipe, keys.init, hyper, batch[0])
     after, _ = compiled.step.eval_shape(recipe, devices, state, batch, keys.noise, hyper)
     expect_alike("step: the states before and after it", state, after, dtypes=True)
-    for name in ("train", "valid"):
-        x, y = getattr(data, name)
+    for name, (x, y) in vars(data).items():
         outputs = _predict.eval_shape(recipe, state, hyper, x, y)
         loss = build(recipe, hyper).loss
         _check_labels(f"data.{name}.y", loss, outputs, y)
         _check_finite_targets(f"data.{name}.y", loss, outputs, y)
 
 
-# Jitted although nothing here is computed: JAX keeps the shapes, and checking the same recipe
-# again, as each fit of a loop over seeds does, costs no second trace.
+# Jitted although nothing is computed: JAX caches the shapes, so that checking a recipe again, for
+# each seed say, needs no second trace.
 
 
 @partial(jax.jit, static_argnums=0)
@@ -176,10 +175,10 @@ def _predict(recipe: RecipeFunction, state: TrainState, hyper: Hyper, x: Any, y:
 
 
 def _check_labels(name: str, loss: Loss, outputs: Any, y: Any) -> None:
-    """Integer targets of one axis less than the outputs are labels.
+    """Refuses labels out of range: integer targets of one axis less than the outputs.
 
-    JAX raises for no label: indexing clamps it. A loss may ignore some labels outside the range,
-    such as -100, so the loss itself is asked: what it has no finite value for is refused.
+    JAX would clamp such an index. A loss may ignore some labels outside the range, such as -100, so
+    only those for which it is not finite are refused.
     """
     if not (hasattr(outputs, "shape") and hasattr(y, "shape") and _known(y)):
         return
@@ -199,20 +198,16 @@ def _check_labels(name: str, loss: Loss, outputs: Any, y: Any) -> None:
 
 
 def _check_finite_targets(name: str, loss: Loss, outputs: Any, y: Any) -> None:
-    """Targets that are not finite may stand for missing ones: then the loss masks them."""
+    """Refuses targets that are not finite, unless the loss masks them as missing."""
     for path, leaf in expect_arrays(name, y).items():
         bad = _not_finite(leaf)
         some = np.unique(bad[:, 0])[:8]
         if len(some) and not _accepts(loss, outputs, jax.tree.map(itemgetter(some), y)):
-            raise ValueError(
-                f"{path}: expected finite numbers, got {np.asarray(leaf)[tuple(bad[0])]} at index "
-                f"{tuple(bad[0].tolist())} ({len(bad)} in all); clean the data, or mask them in "
-                "the loss"
-            )
+            _refuse_not_finite(path, leaf, bad, "clean the data, or mask them in the loss")
 
 
 def _accepts(loss: Loss, outputs: Any, y: Any) -> bool:
-    """Whether the loss of outputs of 0 is finite for these targets, and its gradient."""
+    """Whether the loss for outputs of 0 and these targets is finite, and its gradient."""
     y = jax.tree.map(jnp.asarray, y)
     zeros = jax.tree.map(lambda a: jnp.zeros((tree.length(y), *a.shape[1:]), a.dtype), outputs)
     value, grads = jax.value_and_grad(lambda z: weighted_losses(loss, z, y).mean())(zeros)

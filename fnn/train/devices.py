@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from fnn import dtypes, tree
 from fnn.expect import expect_divided
 from fnn.recipe import whole_batch
-from fnn.types import Gradient, Pair
+from fnn.types import BatchLoss, Gradient, LossSums, ModelState, Pair, Params, PRNGKey
 
 Devices = Sequence[jax.Device]
 Measure = Callable[[PyTree, Pair], PyTree]
@@ -24,22 +24,20 @@ _AXIS = "batch"
 def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradient:
     """The sums and gradients of `gradient`, added over equal parts of a batch, one on each device.
 
-    Part i has noise of its own, from `fold_in(key, i)`. The model state is the mean of the devices'
-    states; leaves that are not floats are the first device's.
-
-    Args:
-      devices: with fewer than two, `gradient` itself.
+    Part i has noise from `fold_in(key, i)`. The model state is averaged over the devices; its
+    leaves that are not floats are the first device's. With fewer than two devices it is `gradient`.
 
     Raises: ValueError at trace time for a batch that the devices do not divide.
-
-    >>> shared_gradient(jax.devices()[:1]) is whole_batch
-    True
     """
     if len(devices) < 2:
         return gradient
 
-    def of_batch(loss, params, model_state, batch, key):
-        def of_part(params, model_state, part, key):
+    def of_batch(
+        loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+    ) -> tuple[LossSums, Params]:
+        def of_part(
+            params: Params, model_state: ModelState, part: Pair, key: PRNGKey
+        ) -> tuple[LossSums, Params]:
             noise = jax.random.fold_in(key, jax.lax.axis_index(_AXIS))
             sums, grads = gradient(loss, params, model_state, part, noise)
             model_state = jax.tree.map(_mean_or_first, sums.model_state)
@@ -55,21 +53,16 @@ def shared_gradient(devices: Devices, gradient: Gradient = whole_batch) -> Gradi
 
 
 def shared_sums(devices: Devices, measure: Measure) -> Measure:
-    """`measure(weights, batch)`, sums over the batch's examples, each device adding up a part.
+    """`measure(weights, batch)`, sums over the examples, each device adding up a part of them.
 
-    A batch that the devices do not divide is measured by each of them as a whole.
-
-    Args:
-      measure: takes its arrays as arguments; what it closes over would belong to no device.
-
-    >>> shared_sums((), lambda weight, batch: weight * sum(batch))(2, [1, 2])
-    6
+    Every device measures a batch that they do not divide as a whole. `measure` takes its arrays as
+    arguments: those in its closure would be on no device.
     """
     if len(devices) < 2:
         return measure
 
-    def of_batch(weights, batch):
-        def of_part(weights, part):
+    def of_batch(weights: PyTree, batch: Pair) -> PyTree:
+        def of_part(weights: PyTree, part: Pair) -> PyTree:
             return jax.lax.psum(measure(weights, part), _AXIS)
 
         if tree.length(batch) % len(devices):
@@ -80,20 +73,14 @@ def shared_sums(devices: Devices, measure: Measure) -> Measure:
 
 
 def everywhere(devices: Devices, arrays: PyTree) -> PyTree:
-    """The same arrays with a copy on each of the devices, inside or outside of a jit.
-
-    >>> everywhere(jax.devices()[:1], {'a': jnp.ones(2)})['a'].sharding.num_devices
-    1
-    >>> everywhere((), 'where it is')
-    'where it is'
-    """
+    """The arrays, replicated on all devices, inside or outside of a jit; unchanged for ()."""
     if not devices:
         return arrays
     return jax.device_put(arrays, NamedSharding(_mesh(devices), P()))
 
 
 def _on_all(devices: Devices, function: Callable[..., Any], *specs: P) -> Callable[..., Any]:
-    """`function` on each of the devices, which all come to the same result."""
+    """`function` on each of the devices, with the same result on all."""
     mesh = _mesh(devices)
     return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
 

@@ -11,10 +11,9 @@ from fnn import metrics, tree
 from fnn.expect import expect_real
 from fnn.losses import terms
 from fnn.recipe import RecipeFunction, build, expect_recipe
-from fnn.train._given import expect_batch, expect_state
-from fnn.train._weighted import checked_losses
+from fnn.train._inputs import checked_losses, expect_batch, expect_state
 from fnn.train.devices import shared_sums
-from fnn.types import Hyper, Pair, TrainState
+from fnn.types import Hyper, ModelState, Pair, Params, TrainState
 
 Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
 
@@ -22,13 +21,13 @@ Evaluate = Callable[[TrainState, Pair, Hyper], dict[str, Float[Array, ""]]]
 def make_evaluate(
     recipe: RecipeFunction, *, batch_size: int = 1024, devices: Sequence[jax.Device] = ()
 ) -> Evaluate:
-    """`evaluate(state, examples, hyper) -> {'loss': ..., metric: ...}`, a pure function.
+    """Returns `evaluate(state, examples, hyper) -> {'loss': ..., metric: ...}`, a pure function.
 
-    A loss of several terms (`losses.combine`) has the mean of each under its name.
+    A combined loss (`losses.combine`) also has the mean of each term under its name.
 
     The model runs with train=False and the optimizer's `weights`, over batches of `batch_size` and
-    a smaller last one. Sums and weights are added over all batches, so every example (or token)
-    counts alike, and a masked one not at all.
+    a smaller last one. Sums and weights are added over all batches and divided once: every example
+    (or token) has the same weight, and a masked one has none.
 
     >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init
@@ -40,10 +39,9 @@ def make_evaluate(
     >>> evaluate(state, (x, x + 2), {'lr': 0.1})['loss'].item()
     4.0
     """
-
     expect_recipe(recipe)
 
-    def evaluate(state, examples, hyper):
+    def evaluate(state: TrainState, examples: Pair, hyper: Hyper) -> dict[str, Float[Array, ""]]:
         expect_state("evaluate", state)
         expect_batch("evaluate", examples)
         r = build(recipe, hyper)
@@ -51,7 +49,7 @@ def make_evaluate(
         named = {"loss": metrics.mean(partial(checked_losses, r.loss)), **r.metrics}
         params = r.optimizer.weights(state.opt_state, state.params)
 
-        def measure(weights, batch):
+        def measure(weights: tuple[Params, ModelState], batch: Pair) -> dict[str, PyTree]:
             (params, model_state), (x, y) = weights, batch
             outputs, _ = r.model.apply(params, model_state, x)
             return {name: metric.measure(outputs, y) for name, metric in named.items()}

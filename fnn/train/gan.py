@@ -1,4 +1,4 @@
-"""Generative adversarial networks: two players, each updated by the step of an ordinary recipe."""
+"""Generative adversarial networks: two players, each trained by the step of an ordinary recipe."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fnn import tree
-from fnn.advice import refuse
+from fnn._messages import refuse
+from fnn._recipe_check import check_player, expect_hyper, expect_measures
 from fnn.keys import fold_name
 from fnn.losses import binary_cross_entropy
-from fnn.measures import Named, flat, init_states
+from fnn.measures import Named, flat
 from fnn.recipe import Recipe
-from fnn.recipe_check import check_player, expect_hyper, expect_measures
-from fnn.train._given import expect_arrays, expect_key, expect_state
-from fnn.train._weighted import weighted_losses
+from fnn.train._inputs import expect_arrays, expect_key, expect_state, weighted_losses
+from fnn.train.state import fresh_state
 from fnn.train.step import update
 from fnn.types import (
     Apply,
@@ -25,7 +25,9 @@ from fnn.types import (
     Loss,
     Measure,
     Model,
+    ModelState,
     Optimizer,
+    Params,
     PRNGKey,
     Schedule,
     StatefulMeasure,
@@ -35,7 +37,7 @@ from fnn.types import (
 
 
 class Player(NamedTuple):
-    """A model with what trains it."""
+    """A model with its optimizer and schedule."""
 
     model: Model
     optimizer: Optimizer
@@ -43,10 +45,10 @@ class Player(NamedTuple):
 
 
 class GANRecipe(NamedTuple):
-    """What the training of two players needs to know, made by a function of `hyper`.
+    """Two players, their prior and loss; returned by a function of `hyper`.
 
-    `loss(logits, targets)` has targets of 1 for data and 0 for what the generator made. Each of the
-    `measures` sees the step of each player.
+    `loss(logits, targets)` has targets of 1 for data and 0 for generated examples. Each of the
+    `measures` is called at the step of each player.
     """
 
     generator: Player  # from latents to examples
@@ -66,7 +68,7 @@ class GANState:
 
     @property
     def step(self) -> Int[Array, ""]:
-        """Updates of each player made so far, int32."""
+        """Updates of each player so far, int32."""
         return self.generator.step
 
 
@@ -76,7 +78,7 @@ GANStep = Callable[[GANState, Any, PRNGKey, Hyper], tuple[GANState, Named]]
 def make_gan_init(
     recipe: Callable[[Hyper], GANRecipe],
 ) -> Callable[[PRNGKey, Hyper, Any], GANState]:
-    """`init(key, hyper, x) -> state` for data like x (B, ...), a pure function.
+    """Returns `init(key, hyper, x) -> state` for data like x (B, ...), a pure function.
 
     >>> from fnn import models, nn, optim, schedules
     >>> player = Player(nn.linear(1), optim.sgd(), schedules.constant(0.1))
@@ -87,48 +89,41 @@ def make_gan_init(
     ((2, 1), (1, 1))
     """
 
-    def init(key, hyper, x):
-        expect_key(key)
+    def init(key: PRNGKey, hyper: Hyper, x: Any) -> GANState:
+        expect_key("key", key)
         expect_arrays("init: x", x)
         r = _build(recipe, hyper)
         latents = jax.eval_shape(lambda key: r.prior(key, tree.length(x)), key)
 
-        def start(player: Player, key: PRNGKey, x: Any) -> TrainState:
-            params, model_state = player.model.init(key, x)
-            return TrainState(
-                step=jnp.int32(0),
-                params=params,
-                model_state=model_state,
-                opt_state=player.optimizer.init(params),
-                measure_state=init_states(r.measures, params),
-            )
+        def first(player: Player, key: PRNGKey, x: Any) -> TrainState:
+            return fresh_state(*player.model.init(key, x), player.optimizer, r.measures)
 
         return GANState(
-            generator=start(r.generator, fold_name(key, "generator"), latents),
-            discriminator=start(r.discriminator, fold_name(key, "discriminator"), x),
+            generator=first(r.generator, fold_name(key, "generator"), latents),
+            discriminator=first(r.discriminator, fold_name(key, "discriminator"), x),
         )
 
     return init
 
 
 def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
-    """`step(state, x, key, hyper) -> state, metrics`, a pure function; jit it, the state donated.
+    """Returns `step(state, x, key, hyper) -> state, metrics`, a pure function; see `make_step`.
 
         discriminator:  mean of loss(D(x), 1) + loss(D(G(z)), 0)
         generator:      mean of loss(D(G(z)), 1)             with the new D, and a new z
 
     Args of the step:
-      state: from `make_gan_init`, or from the step before.
+      state: from `make_gan_init`, or the previous step.
       x: data, (B, ...), or `Weighted(x, weights)` with weights (B,) for the discriminator's mean.
-      key: the run's noise stream; the step uses `fold_in(key, state.step)`, so pass the same key
-        to every step.
-      hyper: what the recipe is built from.
+      key: base key of the noise; the step uses `fold_in(key, state.step)`, so pass the same key to
+        every step.
+      hyper: argument of the recipe.
 
-    Returns: the new state and the metrics of both players by name: 'generator_loss', at balance
-      log 2; 'discriminator_loss', at balance 2 log 2; 'generator_lr', 'discriminator_lr', and what
-      the measures record.
+    Returns: the new state and the metrics of both players by name: 'generator_loss', at equilibrium
+      log 2; 'discriminator_loss', at equilibrium 2 log 2; 'generator_lr', 'discriminator_lr', and
+      the entries of the measures.
     Source: Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1 with k = 1, and section 3 for the
-      generator's loss, whose gradient does not vanish where the discriminator is sure.
+      non-saturating loss of the generator.
 
     >>> from fnn import models, nn, optim, schedules
     >>> def recipe(hyper):
@@ -144,9 +139,9 @@ def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
     (['discriminator_loss', 'discriminator_lr', 'generator_loss', 'generator_lr'], 1)
     """
 
-    def step(state, x, key, hyper):
+    def step(state: GANState, x: Any, key: PRNGKey, hyper: Hyper) -> tuple[GANState, Named]:
         expect_state("step", state, GANState)
-        expect_key(key)
+        expect_key("key", key)
         r = _build(recipe, hyper)
         noise = jax.random.fold_in(key, state.step)
         x, weights = x if isinstance(x, Weighted) else (x, jnp.ones(tree.length(x), jnp.float32))
@@ -154,30 +149,32 @@ def make_gan_step(recipe: Callable[[Hyper], GANRecipe]) -> GANStep:
         def latents(name: str) -> Any:
             return r.prior(fold_name(noise, name), tree.length(x))
 
-        made, _ = r.generator.model.apply(
+        generated, _ = r.generator.model.apply(
             state.generator.params,
             state.generator.model_state,
             latents("of the judged"),
             key=fold_name(noise, "made"),
             train=True,
         )
-        judge = _as_recipe(r, r.discriminator, _judge_both(r), _loss(r.loss, 1.0, 0.0))
-        batch = (x, made), weights
-        discriminator, judged = update(
-            judge, state.discriminator, batch, fold_name(noise, "discriminator")
+        discriminate = _as_recipe(r, r.discriminator, _both_logits(r), _loss(r.loss, 1.0, 0.0))
+        batch = (x, generated), weights
+        discriminator, of_discriminator = update(
+            discriminate, state.discriminator, batch, fold_name(noise, "discriminator")
         )
-        learn = _as_recipe(r, r.generator, _make_and_judge(r, discriminator), _loss(r.loss, 1.0))
+        generate = _as_recipe(r, r.generator, _logits(r, discriminator), _loss(r.loss, 1.0))
         batch = latents("of the learner"), jnp.ones_like(weights)
-        generator, learned = update(learn, state.generator, batch, fold_name(noise, "generator"))
-        metrics = {f"discriminator_{name}": value for name, value in flat(judged).items()}
-        metrics |= {f"generator_{name}": value for name, value in flat(learned).items()}
+        generator, of_generator = update(
+            generate, state.generator, batch, fold_name(noise, "generator")
+        )
+        metrics = {f"discriminator_{name}": v for name, v in flat(of_discriminator).items()}
+        metrics |= {f"generator_{name}": v for name, v in flat(of_generator).items()}
         return GANState(generator=generator, discriminator=discriminator), metrics
 
     return step
 
 
 def _build(recipe: Callable[[Hyper], GANRecipe], hyper: Hyper) -> GANRecipe:
-    """The recipe for `hyper`, its fields checked."""
+    """The recipe for `hyper`, checked."""
     expect_hyper(hyper)
     r = recipe(hyper)
     if not isinstance(r, GANRecipe):
@@ -198,10 +195,12 @@ def _as_recipe(r: GANRecipe, player: Player, apply: Apply, loss: Loss) -> Recipe
     return Recipe(model, loss, player.optimizer, player.schedule, measures=r.measures)
 
 
-def _judge_both(r: GANRecipe) -> Apply:
-    """The discriminator's logits of data and of made examples."""
+def _both_logits(r: GANRecipe) -> Apply:
+    """The discriminator's logits of data and of generated examples."""
 
-    def apply(params, model_state, x, *, key=None, train=False):
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[list[Array], ModelState]:
         logits = []
         for name, examples in zip(("data", "made"), x, strict=True):
             z, model_state = r.discriminator.model.apply(
@@ -213,28 +212,30 @@ def _judge_both(r: GANRecipe) -> Apply:
     return apply
 
 
-def _make_and_judge(r: GANRecipe, judge: TrainState) -> Apply:
-    """The discriminator's logits of what the generator makes of latents."""
+def _logits(r: GANRecipe, judge: TrainState) -> Apply:
+    """The discriminator's logits of the examples that the generator makes of latents."""
 
-    def apply(params, model_state, x, *, key=None, train=False):
-        made, model_state = r.generator.model.apply(
+    def apply(
+        params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[list[Array], ModelState]:
+        generated, model_state = r.generator.model.apply(
             params, model_state, x, key=fold_name(key, "made"), train=train
         )
         z, _ = r.discriminator.model.apply(
-            judge.params, judge.model_state, made, key=fold_name(key, "judged"), train=train
+            judge.params, judge.model_state, generated, key=fold_name(key, "judged"), train=train
         )
         return [z], model_state
 
     return apply
 
 
-def _loss(loss: Loss, *sides: float) -> Loss:
-    """The sum of the losses of each logits against its side; the targets are example weights."""
+def _loss(loss: Loss, *targets: float) -> Loss:
+    """Sum of the losses of each logits for its target; the batch's targets are example weights."""
 
-    def summed(logits, weights):
+    def summed(logits: Sequence[Array], weights: Array) -> Weighted:
         parts = [
-            weighted_losses(loss, z, jnp.full_like(z, side))
-            for z, side in zip(logits, sides, strict=True)
+            weighted_losses(loss, z, jnp.full_like(z, target))
+            for z, target in zip(logits, targets, strict=True)
         ]
         values = functools.reduce(jnp.add, [part.values for part in parts])
         of_logits = functools.reduce(jnp.multiply, [part.weights for part in parts])

@@ -1,4 +1,4 @@
-"""The gradient of a batch: sums and weights are added over all its parts, and divided once."""
+"""The gradient of a batch: sums and weights are added over all its parts and divided once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from fnn.expect import expect_divided, expect_real
 from fnn.keys import fold_name
 from fnn.losses import terms
 from fnn.recipe import Recipe, no_penalty, whole_batch
-from fnn.train._weighted import as_weighted, checked_losses
+from fnn.train._inputs import as_weighted, checked_losses
 from fnn.train.devices import shared_gradient
 from fnn.types import (
+    BatchLoss,
     Gradient,
     LossSums,
     ModelState,
@@ -33,11 +34,11 @@ from fnn.weighted import per_weight
 def mean_gradient(
     r: Recipe, state: TrainState, batch: Pair, key: PRNGKey, devices: Sequence[jax.Device] = ()
 ) -> tuple[LossSums, Params, Objective]:
-    """Forward and backward pass: the sums of a batch, the mean gradient, and both as a function."""
+    """Forward and backward pass: the sums of a batch, the mean gradient, and the objective."""
     gradient = shared_gradient(devices, r.gradient)
     cut = len(devices) > 1 or r.gradient is not whole_batch
     examples, loss_scale = tree.length(batch), r.optimizer.loss_scale(state.opt_state)
-    # Differentiated is the sum over the number of examples: of the sum, float16 might overflow.
+    # Differentiates the sum over the number of examples: the sum itself may overflow in float16.
     loss = ScaledLoss(
         r, loss_scale / examples, _mean_weights(r, state, batch, key) if cut else None
     )
@@ -61,7 +62,7 @@ def _total(sums: LossSums) -> Float[Array, ""]:
 
 
 def means(r: Recipe, sums: LossSums) -> dict[str, Float[Array, ""]]:
-    """What a step reports of its batch: 'loss', 'penalty' if there is one, the train metrics."""
+    """The metrics of a batch: 'loss', 'penalty' if there is one, and the train metrics."""
     loss, penalty = (per_weight(total, sums.weight) for total in (sums.loss, sums.penalty))
     penalties = {} if r.penalty is no_penalty else {"penalty": penalty}
     values = {name: metric.value(sums.metrics[name]) for name, metric in r.train_metrics.items()}
@@ -71,20 +72,20 @@ def means(r: Recipe, sums: LossSums) -> dict[str, Float[Array, ""]]:
 def _mean_weights(
     r: Recipe, state: TrainState, batch: Pair, key: PRNGKey
 ) -> dict[str, Array] | None:
-    """Of a loss of several terms, the mean weight of an example in each; None for other losses.
+    """Mean weight of an example in each term of a combined loss; None for other losses.
 
-    Parts of a batch need those of the whole, each to divide its terms by. They do not depend on the
+    Each part of a batch divides its terms by those of the whole. They do not depend on the
     parameters, so the compiler drops the forward pass.
     """
 
-    def found(x: Any, y: Any) -> Any:
+    def losses(x: Any, y: Any) -> Any:
         noise = fold_name(key, "weights")
         outputs, _ = r.model.apply(state.params, state.model_state, x, key=noise, train=True)
         return checked_losses(r.loss, outputs, y)
 
-    if not isinstance(jax.eval_shape(found, *batch), Terms):
+    if not isinstance(jax.eval_shape(losses, *batch), Terms):
         return None
-    return terms.mean_weights(found(*batch))
+    return terms.mean_weights(losses(*batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,16 +94,16 @@ class ScaledLoss:
 
     recipe: Recipe
     scale: Scalar
-    means: dict[str, Array] | None = None  # the mean weights of the terms, where parts need them
+    means: dict[str, Array] | None = None  # mean weights of the terms, for parts of a batch
 
     def __call__(
         self, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
     ) -> tuple[Float[Array, ""], LossSums]:
-        """What is differentiated, and the sums."""
+        """The scalar to differentiate, and the sums."""
         r, (x, y) = self.recipe, batch
         expect_real("batch", (x, y))
         expect_real("params", params)
-        params = _fixed_unless(r.optimizer.trained(params), params)
+        params = _stop_gradient_unless(r.optimizer.trained(params), params)
         outputs, model_state = r.model.apply(params, model_state, x, key=key, train=True)
         found = checked_losses(r.loss, outputs, y)
         losses = as_weighted(found, self.means)
@@ -119,21 +120,21 @@ class ScaledLoss:
         return total * jnp.asarray(self.scale, total.dtype), sums
 
 
-def _fixed_unless(trained: PyTree, params: Params) -> Params:
-    """The parameters, constants to the derivative where they are not trained: no work for these."""
+def _stop_gradient_unless(trained: PyTree, params: Params) -> Params:
+    """No gradient, and no work for it, for leaves that are not trained."""
     return jax.tree.map(lambda is_, p: p if is_ else jax.lax.stop_gradient(p), trained, params)
 
 
 def microbatches(parts: int) -> Gradient:
-    """Gradient accumulation inside the step: the batch is seen in `parts` slices, one by one.
+    """Gradient accumulation within a step: the batch is processed in `parts` slices, one by one.
 
         loss = sum_i sum(w v of part i) / sum_i sum(w of part i),   and the gradient of that
 
-    For `Recipe.gradient`. The activations in memory are those of one part; optimizer and schedule
-    see one step. Loss and gradient are those of the whole batch, up to rounding, however masks and
-    weights fall into the parts. What looks across the batch sees one part at a time: batch norm,
-    whose running statistics follow every part in turn, a contrastive loss, and a penalty on the
-    model state, which is averaged by weight. Each part has noise of its own.
+    For `Recipe.gradient`. Activations in memory are those of one part; optimizer and schedule see
+    one step. Loss and gradient are those of the whole batch, up to rounding, for any masks and
+    weights. Computations across the batch see one part at a time: batch norm, whose running
+    statistics are updated by every part in turn, contrastive losses, and a penalty on the model
+    state, which is averaged by weight. Each part has its own noise.
 
     Args:
       parts: at least 1, a divisor of the batch size; static. 1 is the whole batch.
@@ -141,7 +142,7 @@ def microbatches(parts: int) -> Gradient:
     Returns: a Gradient; sums are in at least float32.
     Raises: ValueError for parts below 1, and at trace time for a batch that they do not divide.
     Source: none; for batch norm Hoffer et al. 2017, arXiv:1705.08741 (ghost batches). Compat:
-      `optim.accumulate` spreads the parts over steps instead, with batches of the size of a part.
+      `optim.accumulate` accumulates over steps instead, with batches of the size of a part.
 
     >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init, make_step
@@ -158,18 +159,17 @@ def microbatches(parts: int) -> Gradient:
 
 
 def in_parts(where: str, gradient: Gradient, parts: int) -> Gradient:
-    """The sums and gradients of `gradient`, added over equal parts of a batch, one by one.
-
-    >>> in_parts('here', whole_batch, 1) is whole_batch
-    True
-    """
+    """The sums and gradients of `gradient`, added over equal parts of a batch, one by one."""
     if parts == 1:
         return gradient
 
-    def of_batch(loss, params, model_state, batch, key):
-        def add(carry, numbered):
-            sums, grads = carry
-            i, part = numbered
+    def of_batch(
+        loss: BatchLoss, params: Params, model_state: ModelState, batch: Pair, key: PRNGKey
+    ) -> tuple[LossSums, Params]:
+        def add(
+            carry: tuple[LossSums, Params], numbered: tuple[Array, Pair]
+        ) -> tuple[tuple[LossSums, Params], None]:
+            (sums, grads), (i, part) = carry, numbered
             noise = jax.random.fold_in(key, i)
             more, more_grads = gradient(loss, params, sums.model_state, part, noise)
             total = jax.tree.map(
@@ -178,7 +178,8 @@ def in_parts(where: str, gradient: Gradient, parts: int) -> Gradient:
             grads = jax.tree.map(jnp.add, grads, dtypes.wide(more_grads))
             return (total._replace(model_state=more.model_state), grads), None
 
-        slices = _split(where, batch, parts)
+        size = expect_divided(where, batch, parts) // parts
+        slices = jax.tree.map(lambda a: a.reshape(parts, size, *a.shape[1:]), tuple(batch))
         first = jax.tree.map(lambda a: a[0], slices)
         _, shapes = jax.eval_shape(loss, params, model_state, first, key)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
@@ -187,9 +188,3 @@ def in_parts(where: str, gradient: Gradient, parts: int) -> Gradient:
         return sums, grads
 
     return of_batch
-
-
-def _split(where: str, batch: Pair, parts: int) -> Pair:
-    """Each array as (parts, examples of a part, ...), in the order of the batch."""
-    examples = expect_divided(where, batch, parts) // parts
-    return jax.tree.map(lambda a: a.reshape(parts, examples, *a.shape[1:]), tuple(batch))

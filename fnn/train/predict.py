@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 from fnn import tree
 from fnn.recipe import RecipeFunction
 from fnn.train import _compiled as compiled
+from fnn.train._inputs import expect_arrays, expect_one_length
 from fnn.train.check import check_state
 from fnn.types import Hyper, TrainState
 
@@ -19,18 +20,18 @@ def predict(
     """The model's outputs for the inputs `x`, as NumPy arrays on the host.
 
     As in an evaluation, the model runs with train=False and the optimizer's `weights`. Inputs on
-    the host go to the device batch by batch, and the outputs come back in the same way, so neither
-    has to fit into the device's memory. The program is compiled once for `batch_size`, and once for
-    a smaller last batch; further calls with the same `recipe` function compile nothing.
+    the host are transferred batch by batch, and so are the outputs: neither has to fit into device
+    memory. The program is compiled once for `batch_size` and once for a smaller last batch; further
+    calls with the same `recipe` function compile nothing.
 
     Args:
       recipe, hyper: those of the training.
-      state: after training, `fit(...).state`, say.
+      state: after training, e.g. `fit(...).state`.
       x: arrays with the batch axis first, of JAX or NumPy (np.memmap as well), or a pytree of them.
-      batch_size: examples at once.
+      batch_size: examples per call of the model.
 
     Returns: the pytree of the outputs, with the examples along the first axis.
-    Raises: ValueError for a state that is not the recipe's, inputs that are no arrays or differ in
+    Raises: ValueError for a state that is not the recipe's, inputs that are not arrays or differ in
       length, and outputs without a batch axis.
 
     >>> from fnn import Recipe, losses, models, nn, optim, schedules
@@ -42,7 +43,7 @@ def predict(
     >>> predict(recipe, state, x, hyper=hyper, batch_size=2).shape
     (5, 2)
     """
-    n = _examples(x)
+    n = expect_one_length("predict: x", expect_arrays("predict: x", x))
     check_state("predict", recipe, state, hyper=hyper, x=x)
     size = min(batch_size, max(n, 1))
     specs = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), x)
@@ -53,29 +54,16 @@ def predict(
 
     def outputs(start: int) -> PyTree:
         stop = min(start + batch_size, n)
-        return compiled.outputs(recipe, state, hyper, jax.tree.map(_rows(start, stop), x))
+        batch = jax.tree.map(lambda a: _slice(a, start, stop), x)
+        return compiled.outputs(recipe, state, hyper, batch)
 
     parts, ahead = [], outputs(0)
     for start in range(batch_size, n, batch_size):
-        # The device works on the next batch while the outputs of this one come to the host.
+        # The device computes the next batch while the outputs of this one are transferred.
         done, ahead = ahead, outputs(start)
         parts.append(jax.device_get(done))
     parts.append(jax.device_get(ahead))
     return jax.tree.map(lambda *outputs: np.concatenate(outputs), *parts)
-
-
-def _examples(x: Any) -> int:
-    shapes = {
-        path or "x": tuple(leaf.shape) if hasattr(leaf, "shape") else type(leaf).__name__
-        for path, leaf in zip(tree.paths(x), jax.tree.leaves(x), strict=True)
-    }
-    lengths = {shape[:1] if isinstance(shape, tuple) else () for shape in shapes.values()}
-    if len(lengths) != 1 or lengths == {()}:
-        raise ValueError(
-            "predict: expected x of arrays with the same number of examples first, got "
-            f"{shapes}; make arrays of lists with np.asarray, and give one example as x[None]"
-        )
-    return lengths.pop()[0]
 
 
 def _expect_batch_axis(shapes: PyTree, size: int) -> None:
@@ -87,10 +75,7 @@ def _expect_batch_axis(shapes: PyTree, size: int) -> None:
             )
 
 
-def _rows(start: int, stop: int) -> Any:
-    def rows(a: Any) -> Any:
-        if isinstance(a, jax.Array):  # compiled once for all starts, which a[start:stop] is not
-            return jax.lax.dynamic_slice_in_dim(a, start, stop - start)
-        return np.asarray(a[start:stop])
-
-    return rows
+def _slice(a: Any, start: int, stop: int) -> Any:
+    if isinstance(a, jax.Array):  # compiled once for all starts, unlike a[start:stop]
+        return jax.lax.dynamic_slice_in_dim(a, start, stop - start)
+    return np.asarray(a[start:stop])

@@ -1,4 +1,4 @@
-"""What `fit` shows while it runs: a live line in a terminal, plain lines elsewhere."""
+"""The progress of a fit: a live line in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Report(NamedTuple):
-    """How far a fit is."""
+    """The progress of a fit so far."""
 
     step: int
     steps: int
@@ -18,7 +18,7 @@ class Report(NamedTuple):
 
     @property
     def seconds_left(self) -> float:
-        """At the present rate."""
+        """At the current rate."""
         return (self.steps - self.step) / self.steps_per_second if self.steps_per_second else 0.0
 
 
@@ -27,7 +27,7 @@ Progress = Callable[[int], AbstractContextManager[Callable[[Report], None]]]  # 
 
 @contextmanager
 def silent(steps: int) -> Iterator[Callable[[Report], None]]:
-    """Show nothing.
+    """Shows nothing.
 
     >>> with silent(10) as show:
     ...     show(Report(5, 10, 1.0, 0.5, {}))
@@ -37,7 +37,7 @@ def silent(steps: int) -> Iterator[Callable[[Report], None]]:
 
 @contextmanager
 def lines(steps: int, *, every_seconds: float = 1.0) -> Iterator[Callable[[Report], None]]:
-    """A plain line after an evaluation, at most one every `every_seconds`, and one at the end."""
+    """Prints a line after an evaluation, at most one in `every_seconds`, and one at the end."""
     shown_at, latest, shown = -float("inf"), None, None
 
     def show(report: Report) -> None:
@@ -74,7 +74,7 @@ def valid_text(report: Report) -> str:
 
 @contextmanager
 def bar(steps: int) -> Iterator[Callable[[Report], None]]:
-    """A live bar in the terminal, on one line of its width; needs rich (the extra `fit`)."""
+    """A live progress bar in one line of the terminal; needs rich (the extra `fit`)."""
     from rich.console import Console
     from rich.live import Live
     from rich.progress_bar import ProgressBar
@@ -107,14 +107,14 @@ def bar(steps: int) -> Iterator[Callable[[Report], None]]:
 
 
 class Part(NamedTuple):
-    """A part of a line, and how important it is: the one of rank 0 is always shown."""
+    """A part of a line; parts of high rank are dropped first, rank 0 never."""
 
     text: str
     rank: int
 
 
 def fitting(parts: Sequence[Part], width: int) -> list[str]:
-    """The parts, in order, that fit beside each other into `width` columns, by their rank.
+    """The parts, in order, that fit into `width` columns; those of low rank first.
 
     >>> fitting([Part('20/100', 0), Part('8/s', 2), Part('loss 0.5', 1)], width=16)
     ['20/100', 'loss 0.5']
@@ -127,7 +127,7 @@ def fitting(parts: Sequence[Part], width: int) -> list[str]:
 
 
 def _parts(report: Report) -> list[Part]:
-    # Of constant width, so that nothing moves.
+    # Constant width: the other parts do not move.
     done = Part(f"{report.step:{len(str(report.steps))}}/{report.steps}", 0)
     if not report.step:
         return [done, Part("compiling", 1)]
@@ -143,7 +143,7 @@ def _parts(report: Report) -> list[Part]:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, after an hour with the hours.
+    """Seconds as minutes:seconds, or hours:minutes:seconds.
 
     >>> clock(62), clock(3600 + 62)
     ('1:02', '1:01:02')
@@ -154,7 +154,7 @@ def clock(seconds: float) -> str:
 
 
 def auto(steps: int) -> AbstractContextManager[Callable[[Report], None]]:
-    """The bar where there is a terminal and rich is installed, plain lines elsewhere."""
+    """`bar` in a terminal where rich is installed, `lines` elsewhere."""
     if sys.stdout is None or not sys.stdout.isatty():
         return lines(steps)
     try:

@@ -1,7 +1,7 @@
 """The first state of a run, and the parameters to use after it."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,29 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn import measures, tree
+from fnn import tree
 from fnn.expect import expect_alike
+from fnn.measures import init_states
 from fnn.recipe import RecipeFunction, build, expect_recipe
-from fnn.train._given import expect_arrays, expect_key, expect_state
-from fnn.types import Hyper, ModelState, Params, TrainState
+from fnn.train._inputs import expect_arrays, expect_key, expect_state
+from fnn.types import Hyper, ModelState, Optimizer, Params, PRNGKey, TrainState
 
 InitState = Callable[..., TrainState]  # (key, hyper, x, start=None)
-Start = Any  # parameters, (params, model_state), or a TrainState; None for those of the model
+Start = Any  # parameters, (params, model_state), or a TrainState; None initializes the model
 
 
 def make_init(recipe: RecipeFunction) -> InitState:
-    """`init(key, hyper, x, start=None) -> state`, a pure function: the state before the first step.
+    """Returns `init(key, hyper, x, start=None) -> state`, a pure function: the first state.
 
     Args of the function:
-      key: for the parameters; of a run `run_keys(key).init`.
-      hyper: what the recipe is built from.
-      x: a batch of inputs, or ShapeDtypeStructs in its place; only shapes and dtypes matter.
-      start: weights to start from (fine-tuning): parameters, a pair (params, model_state) as
-        `Model.init` returns it, or a TrainState, of which these two are taken. Step and optimizer
-        state are new in each case, the latter made for these parameters. None initializes all.
+      key: for the parameters; in a run, `run_keys(key).init`.
+      hyper: argument of the recipe.
+      x: a batch of inputs, or ShapeDtypeStructs; only shapes and dtypes matter.
+      start: pretrained weights (fine-tuning): parameters, a pair (params, model_state) as from
+        `Model.init`, or a TrainState, of which only these two are used. Step and optimizer state
+        are always new. None initializes all.
 
-    Raises: ValueError, in the function, if the leaves of `start` are not those of the model, with
-      the path of each that is missing, extra, or of another shape or dtype.
+    Raises: ValueError, in the function, if the leaves of `start` differ from those of the model; it
+      lists the path of each leaf that is missing, extra, or of another shape or dtype.
 
     >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> recipe = lambda hyper: Recipe(nn.linear(2), losses.mean_squared_error, optim.adam(),
@@ -40,45 +41,43 @@ def make_init(recipe: RecipeFunction) -> InitState:
     >>> state.step.item(), state.params['kernel'].shape, state.opt_state.m['kernel'].shape
     (0, (3, 2), (3, 2))
     """
-
     expect_recipe(recipe)
 
-    def init(key, hyper, x, start=None):
-        expect_key(key)
+    def init(key: PRNGKey, hyper: Hyper, x: Any, start: Start = None) -> TrainState:
+        expect_key("key", key)
         expect_arrays("init: x", x)
         r = build(recipe, hyper)
-        params, model_state = started(*r.model.init(key, x), start)
-        return TrainState(
-            step=jnp.int32(0),
-            params=params,
-            model_state=model_state,
-            opt_state=r.optimizer.init(params),
-            measure_state=measures.init_states(r.measures, params),
-        )
+        params, model_state = _from_start(*r.model.init(key, x), start)
+        return fresh_state(params, model_state, r.optimizer, r.measures)
 
     return init
 
 
-def started(params: Params, model_state: ModelState, start: Start) -> tuple[Params, ModelState]:
-    """Parameters and model state from `start`, in the structure of the given ones; see `make_init`.
+def fresh_state(
+    params: Params, model_state: ModelState, optimizer: Optimizer, measures: Sequence[Any]
+) -> TrainState:
+    """The state of step 0 for these parameters."""
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        measure_state=init_states(measures, params),
+    )
 
-    >>> started({'w': jnp.zeros(2)}, (), {'w': np.ones(2, np.float32)})[0]['w'].tolist()
-    [1.0, 1.0]
-    """
+
+def _from_start(params: Params, model_state: ModelState, start: Start) -> tuple[Params, ModelState]:
+    """Parameters and model state of `start`, in the structure of the model's own."""
     if start is None:
         return params, model_state
-    weights, state = weights_of(start, params)
+    if isinstance(start, TrainState):
+        start = start.params, start.model_state
+    elif type(start) is not tuple or len(start) != 2 or tree.paths(start) == tree.paths(params):
+        start = start, None  # parameters alone
+    weights, state = start
     if state is not None:
         model_state = _in_structure("model_state", model_state, state)
     return _in_structure("params", params, weights), model_state
-
-
-def weights_of(start: Start, like: Params) -> tuple[Params, ModelState | None]:
-    """The parameters in `start`, and its model state, if it has one; `like` tells them apart."""
-    if isinstance(start, TrainState):
-        return start.params, start.model_state
-    pair = type(start) is tuple and len(start) == 2
-    return start if pair and tree.paths(start) != tree.paths(like) else (start, None)
 
 
 def _in_structure(name: str, like: PyTree, values: PyTree) -> PyTree:
@@ -91,14 +90,7 @@ def _in_structure(name: str, like: PyTree, values: PyTree) -> PyTree:
 
 
 def expect_start(where: str, start: Start) -> None:
-    """Refuse what holds something else than arrays.
-
-    >>> expect_start('fit', 'model.safetensors')
-    Traceback (most recent call last):
-        ...
-    ValueError: fit: expected init to be parameters, (params, model_state) or a TrainState, got \
-str; load files first, and of a FitResult pass its .state
-    """
+    """Raises for weights to start from whose leaves are not arrays."""
     if not all(isinstance(a, (jax.Array, np.ndarray, np.generic)) for a in jax.tree.leaves(start)):
         raise ValueError(
             f"{where}: expected init to be parameters, (params, model_state) or a TrainState, got "
@@ -107,11 +99,7 @@ str; load files first, and of a FitResult pass its .state
 
 
 def checksum(start: Start) -> str | None:
-    """Of the weights in `start`, by which a resumed run knows them; None for None.
-
-    >>> checksum({'w': np.zeros(2)}) == checksum({'w': np.ones(2)})
-    False
-    """
+    """Identifies the weights in `start` when a run is resumed; None for None."""
     if start is None:
         return None
     weights = (start.params, start.model_state) if isinstance(start, TrainState) else start
@@ -125,7 +113,7 @@ def checksum(start: Start) -> str | None:
 
 @jax.jit
 def copied(state: TrainState) -> TrainState:
-    """The state in new buffers, no two of which are shared, so that both may be donated."""
+    """The state in new buffers, none of which two leaves share, so that it can be donated."""
     return jax.tree.map(jnp.copy, state)
 
 

@@ -1,4 +1,4 @@
-"""Running statistics of parameters that were not trained with them, such as an average."""
+"""Running statistics for parameters that were not trained with them, such as an average."""
 
 from functools import partial
 from typing import Any
@@ -21,24 +21,24 @@ def update_statistics(
     key: PRNGKey | None = None,
     statistics: Mask = matching("*mean", "*var"),
 ) -> ModelState:
-    """The model state with the statistics of batch norm estimated anew, for `params`.
+    """Reestimates the running statistics of batch norm for `params`; a pure function.
 
         mean, var = (1 / n) sum over the batches i of mean_i, var_i
 
-    For parameters whose running statistics are not their own: those of `optim.ema` and `optim.swa`
-    (see `trained_params`), or of a checkpoint on other data. A pure function.
+    For parameters whose running statistics belong to others: those of `optim.ema` and `optim.swa`
+    (see `trained_params`), or of a checkpoint from other data.
 
     Args:
-      model, params, model_state: the model, what it computes with, and the state to begin with.
+      model, params, model_state: the model, its parameters, and the state to update.
       batches: the inputs, (batches, batch, ...), all of one size; an array or a pytree.
       key: for models that draw noise in training, as they do here.
       statistics: which leaves of the state are moving averages over batches, that is
-        d old + (1 - d) new with d below 1; the others stay as they are.
+        d old + (1 - d) new with d below 1; the others are unchanged.
 
     Returns: a state like `model_state`.
-    Raises: ValueError if there is no batch, or none of the leaves is such a statistic.
+    Raises: ValueError if there is no batch, or no leaf is such a statistic.
     Source: Izmailov et al. 2018, arXiv:1803.05407, section 3.2. Compat: as
-      torch.optim.swa_utils.update_bn, but that keeps the unbiased variance, as PyTorch always does.
+      torch.optim.swa_utils.update_bn, which stores the unbiased variance, as PyTorch does.
 
     >>> from fnn.nn import batch_norm
     >>> model = batch_norm()
@@ -65,7 +65,7 @@ def update_statistics(
     def add(total: list[Array], numbered: tuple[Array, Any]) -> tuple[list[Array], None]:
         i, x = numbered
         noise = None if key is None else jax.random.fold_in(key, i)
-        # From 0, a moving average is (1 - d) new, and d is its derivative by the old one.
+        # From 0, a moving average is (1 - d) new; d is its derivative with respect to the old one.
         weighted, decay = jax.jvp(partial(after, x, noise), (zeros,), (ones,))
         return jax.tree.map(lambda t, w, d: t + _unweighted(w, d), total, weighted, decay), None
 

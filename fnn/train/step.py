@@ -8,7 +8,7 @@ from fnn import measures, tree
 from fnn.keys import fold_name
 from fnn.measures import Named, Recorded
 from fnn.recipe import Recipe, RecipeFunction, build, expect_all_read, expect_recipe, watch
-from fnn.train._given import expect_batch, expect_key, expect_state
+from fnn.train._inputs import expect_batch, expect_key, expect_state
 from fnn.train.gradient import mean_gradient, means
 from fnn.types import Hyper, Pair, PRNGKey, StepView, TrainState
 
@@ -17,23 +17,22 @@ RecordingStep = Callable[[TrainState, Pair, PRNGKey, Hyper], tuple[TrainState, R
 
 
 def make_step(recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()) -> Step:
-    """`step(state, batch, key, hyper) -> state, metrics`, a pure function.
+    """Returns `step(state, batch, key, hyper) -> state, metrics`, a pure function.
 
-    Jit it with the state donated: `jax.jit(make_step(recipe), donate_argnums=0)`. It is traced once
-    for any number of steps and any values of `hyper` (if its leaves keep their types: all Python
-    floats, or all arrays).
+    Use it as `jax.jit(make_step(recipe), donate_argnums=0)`. It is traced once for all steps and
+    all values of `hyper` whose leaves keep their types (Python floats, say, or arrays).
 
     Args of the step:
-      state: from `make_init`, or from the step before. Donated, it is gone after the call: JAX
-        refuses to read it again ("deleted or donated"); keep the state that the step returns.
+      state: from `make_init`, or the previous step. Donated, its buffers are deleted by the call:
+        continue with the state that the step returns.
       batch: (x, y), each with the batch axis first.
-      key: the run's noise stream; the step uses `fold_in(key, state.step)`, so pass the same key
-        to every step.
-      hyper: what the recipe is built from.
+      key: base key of the noise; the step uses `fold_in(key, state.step)`, so pass the same key to
+        every step.
+      hyper: argument of the recipe.
 
-    Returns: the new state, and {'loss', 'lr', ...}: the loss before the update and without the
-      penalty, each term of a loss of several (`losses.combine`), and what the recipe's `penalty`,
-      `train_metrics` and `measures` add.
+    Returns: the new state and the metrics {'loss', 'lr', ...}: the loss before the update, without
+      the penalty; each term of a combined loss (`losses.combine`); and the entries of the recipe's
+      `penalty`, `train_metrics` and `measures`.
 
     >>> from fnn import Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import make_init
@@ -50,7 +49,9 @@ def make_step(recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()) -> 
     """
     recording_step = make_recording_step(recipe, devices=devices)
 
-    def step(state, batch, key, hyper):
+    def step(
+        state: TrainState, batch: Pair, key: PRNGKey, hyper: Hyper
+    ) -> tuple[TrainState, Named]:
         state, recorded = recording_step(state, batch, key, hyper)
         return state, measures.flat(recorded)
 
@@ -60,13 +61,15 @@ def make_step(recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()) -> 
 def make_recording_step(
     recipe: RecipeFunction, *, devices: Sequence[jax.Device] = ()
 ) -> RecordingStep:
-    """The step with its metrics grouped by how often they are measured: {n: {name: value}}."""
+    """The step with its metrics grouped by measurement interval: {n: {name: value}}."""
     expect_recipe(recipe)
 
-    def step(state, batch, key, hyper):
+    def step(
+        state: TrainState, batch: Pair, key: PRNGKey, hyper: Hyper
+    ) -> tuple[TrainState, Recorded]:
         expect_state("step", state)
         expect_batch("step", batch)
-        expect_key(key)
+        expect_key("key", key)
         hyper = watch(hyper)
         r = build(recipe, hyper)
         noise = jax.random.fold_in(key, state.step)
@@ -81,7 +84,7 @@ def make_recording_step(
 def update(
     r: Recipe, state: TrainState, batch: Pair, key: PRNGKey, devices: Sequence[jax.Device] = ()
 ) -> tuple[TrainState, Recorded]:
-    """Forward, backward, update, measure: one step on a batch; `key` is the step's own."""
+    """Forward, backward, update, measure, on one batch; `key` is that of this step."""
     sums, grads, objective = mean_gradient(r, state, batch, key, devices)
     lr = r.schedule(state.step // r.optimizer.steps_per_update)
     updates, opt_state = r.optimizer.update(grads, state.opt_state, state.params, lr, objective)

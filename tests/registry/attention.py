@@ -86,5 +86,5 @@ HELPERS = [  # tests/test_attention.py, tests/test_multi_head.py, tests/test_moe
     "layers.window_mask",
     "layers.init_cache",
     "layers.attend_with_cache",
-    "layers.normalized_gates",
+    "layers.normalize_gates",
 ]

@@ -56,8 +56,8 @@ MODELS = [
         smooth=False,  # float32 inside, whatever the dtype of x
     ),
     ModelRow(
-        name="wired",
-        make=lambda: nn.wired(_two_inputs),
+        name="compact",
+        make=lambda: nn.compact(_two_inputs),
         x=(normal(4, 3), normal(4, 5, seed=1)),
         noisy=True,
     ),

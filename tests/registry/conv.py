@@ -1,26 +1,23 @@
 """Rows of the convolutions, pools, resizing layers and linear maps over several axes."""
 
 from fnn import nn
-from fnn.layers import Padding
 from tests.registry.rows import ModelRow, normal
 
 MODELS = [
     ModelRow(name="conv", make=lambda: nn.conv(3, (3, 3)), x=normal(3, 4, 5, 2)),
     ModelRow(
         name="conv with stride, dilation and groups, causal",
-        make=lambda: nn.conv(
-            4, (3,), stride=2, dilation=2, groups=2, padding=Padding.CAUSAL, bias=False
-        ),
+        make=lambda: nn.conv(4, (3,), stride=2, dilation=2, groups=2, padding="CAUSAL", bias=False),
         x=normal(3, 6, 4),
     ),
     ModelRow(
         name="conv of volumes, circular",
-        make=lambda: nn.conv(2, (2, 1, 3), padding=Padding.CIRCULAR),
+        make=lambda: nn.conv(2, (2, 1, 3), padding="CIRCULAR"),
         x=normal(3, 2, 3, 3, 2),
     ),
     ModelRow(
         name="depthwise_conv",
-        make=lambda: nn.depthwise_conv((3,), multiplier=2, padding=Padding.REFLECT),
+        make=lambda: nn.depthwise_conv((3,), multiplier=2, padding="REFLECT"),
         x=normal(3, 4, 2),
     ),
     ModelRow(
@@ -36,12 +33,12 @@ MODELS = [
     ModelRow(name="max_pool", make=lambda: nn.max_pool((2, 2)), x=normal(3, 4, 5, 2)),
     ModelRow(
         name="max_pool with overlap",
-        make=lambda: nn.max_pool((3, 3), stride=2, padding=Padding.SAME),
+        make=lambda: nn.max_pool((3, 3), stride=2, padding="SAME"),
         x=normal(3, 4, 5, 2),
     ),
     ModelRow(
         name="average_pool",
-        make=lambda: nn.average_pool((3,), stride=2, padding=Padding.SAME),
+        make=lambda: nn.average_pool((3,), stride=2, padding="SAME"),
         x=normal(3, 6, 2),
     ),
     ModelRow(name="sum_pool", make=lambda: nn.sum_pool((2,)), x=normal(3, 4, 2)),

@@ -44,4 +44,4 @@ MODELS = [
     ModelRow(name="lift", make=lambda: lift(jnp.sin), x=normal(4, 3)),
 ]
 
-HELPERS = ["nn._shape.features_of"]
+HELPERS = ["nn._base.features_of"]

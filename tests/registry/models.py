@@ -79,7 +79,7 @@ MODELS = [
         name="rnn_lm",
         make=lambda: models.rnn_lm.rnn_lm(
             models.rnn_lm.RNNLMConfig(
-                vocabulary=5, features=2, widths=(3,), cell=models.rnn_lm.GRU
+                vocab_size=5, features=2, widths=(3,), cell=models.rnn_lm.GRU
             ),
             rate=0.5,
         ),
@@ -90,7 +90,7 @@ MODELS = [
     ModelRow(
         name="gpt",
         make=lambda: models.gpt.gpt(
-            models.gpt.gpt2(vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2),
+            models.gpt.gpt2(vocab_size=5, max_length=4, features=4, num_layers=1, num_heads=2),
             rate=0.5,
         ),
         x=integers(3, 4, below=5),
@@ -100,7 +100,7 @@ MODELS = [
         name="gpt as llama, scanned",
         make=lambda: models.gpt.gpt(
             models.gpt.llama(
-                vocabulary=5,
+                vocab_size=5,
                 max_length=4,
                 features=4,
                 num_layers=2,
@@ -117,7 +117,7 @@ MODELS = [
         slow=True,
         make=lambda: models.bert.bert(
             models.bert.bert_base(
-                vocabulary=5, max_length=4, features=4, num_layers=1, num_heads=2
+                vocab_size=5, max_length=4, features=4, num_layers=1, num_heads=2
             ),
             rate=0.5,
         ),
@@ -133,7 +133,7 @@ MODELS = [
         slow=True,
         make=lambda: models.bert.masked_lm(
             models.bert.bert_base(
-                vocabulary=5, max_length=4, features=4, num_layers=2, num_heads=2, scan=True
+                vocab_size=5, max_length=4, features=4, num_layers=2, num_heads=2, scan=True
             )
         ),
         x=models.bert.BERTInput(integers(3, 4, below=5)),
@@ -142,7 +142,9 @@ MODELS = [
         name="vit",
         slow=True,
         make=lambda: models.vit.vit(
-            models.vit.vit_base(patch=2, features=4, num_layers=1, num_heads=2, out_features=2),
+            models.vit.vit_base(
+                patch_size=2, features=4, num_layers=1, num_heads=2, out_features=2
+            ),
             rate=0.5,
         ),
         x=normal(3, 4, 2, 2),
@@ -153,7 +155,7 @@ MODELS = [
         slow=True,
         make=lambda: models.encoder_decoder.encoder_decoder(
             models.encoder_decoder.transformer_base(
-                vocabulary=5, features=4, num_layers=1, num_heads=2, hidden_features=6, pad=0
+                vocab_size=5, features=4, num_layers=1, num_heads=2, hidden_features=6, pad=0
             ),
             rate=0.5,
         ),
@@ -175,7 +177,7 @@ MODELS = [
         slow=True,
         make=lambda: models.convnext.convnext(
             models.convnext.ConvNeXtConfig(
-                depths=(1,), widths=(2,), patch=2, window=3, growth=2, out_features=2
+                depths=(1,), widths=(2,), patch_size=2, kernel_size=3, mlp_ratio=2, out_features=2
             )
         ),
         x=normal(3, 4, 4, 1),
@@ -185,7 +187,7 @@ MODELS = [
         slow=True,
         make=lambda: models.mixer.mixer(
             models.mixer.MixerConfig(
-                patch=2,
+                patch_size=2,
                 features=3,
                 num_layers=1,
                 token_features=2,
@@ -203,10 +205,10 @@ MODELS = [
         make=lambda: models.unet.unet(
             models.unet.UNetConfig(
                 widths=(2, 3),
-                depth=1,
+                convs_per_block=1,
                 out_features=1,
                 activation=tanh,
-                down=nn.average_pool((2, 2)),
+                downsample=nn.average_pool((2, 2)),
             )
         ),
         x=(normal(3, 4, 4, 1), normal(3, 2, seed=1)),
@@ -233,7 +235,7 @@ MODELS = [
         slow=True,
         make=lambda: models.dit.dit(
             models.dit.DiTConfig(
-                patch=1, features=4, num_layers=1, num_heads=1, time_scale=1.0, classes=2
+                patch_size=1, features=4, num_layers=1, num_heads=1, time_scale=1.0, num_classes=2
             )
         ),
         x=(normal(3, 2, 2, 1), normal(3, seed=1), integers(3, below=3)),
@@ -256,8 +258,8 @@ RESNET_PARTS = [
 HELPERS = [
     *(f"models.resnet.{part}" for part in RESNET_PARTS),  # rows of resnet are made of them
     "models.lenet.scaled_tanh",  # tests/test_models_cnn.py
-    "models.unet.beside",  # tests/test_models_vision.py
-    "models.unet.upward_conv",
+    "models.unet.concatenate_features",  # tests/test_models_vision.py
+    "models.unet.upsample_conv",
     "nn.as_model",
     "nn.output_of",
     "models.bert.bert_base",  # tests/test_models_bert_vit.py
@@ -273,7 +275,7 @@ HELPERS = [
     "models.gpt.gpt_decoder",
     "models.gpt.gpt_features",
     "models.gpt.llama",
-    "models.perceptron.says_yes",
+    "models.perceptron.fires",
     "models.resnet.cifar_stem",  # tests/test_models_vision.py
     "models.resnet.imagenet_stem",
     "models.resnet.resnet18",
@@ -286,13 +288,13 @@ HELPERS = [
     "models.diffusion.ddim",
     "models.diffusion.denoise_with",
     "models.diffusion.denoising_loss",
-    "models.autoencoder.from_code",
+    "models.autoencoder.decode",
     "models.vae.gaussian_kl",
     "models.diffusion.linear_noise",
     "models.vae.negative_elbo",
     "models.vae.reparameterize",
-    "models.diffusion.spread_times",
-    "models.autoencoder.to_code",
+    "models.diffusion.low_discrepancy_times",
+    "models.autoencoder.encode",
     "models.vae.unit_gaussian_nll",
     "models.vae.vae_decode",
     "models.vae.vae_encode",

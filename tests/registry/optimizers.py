@@ -1,5 +1,7 @@
 """Rows of the first optimizers and the transforms in front of them."""
 
+from functools import partial
+
 from fnn import optim, tree
 from tests.registry.rows import OptimizerRow, TransformRow
 
@@ -8,8 +10,12 @@ _EPS = 1e-3
 
 OPTIMIZERS = [
     OptimizerRow(name="sgd", make=optim.sgd),
-    OptimizerRow(name="momentum", make=optim.momentum, scalars={"momentum": 0.9}),
-    OptimizerRow(name="nesterov", make=optim.nesterov, scalars={"momentum": 0.8}),
+    OptimizerRow(name="sgd with momentum", make=optim.sgd, scalars={"momentum": 0.9}),
+    OptimizerRow(
+        name="sgd with nesterov",
+        make=partial(optim.sgd, nesterov=True),
+        scalars={"momentum": 0.8},
+    ),
     OptimizerRow(name="rmsprop", make=optim.rmsprop, scalars={"decay": 0.9, "eps": _EPS}),
     OptimizerRow(name="adam", make=optim.adam, scalars={"b1": 0.9, "b2": 0.99, "eps": _EPS}),
     OptimizerRow(
@@ -37,7 +43,7 @@ OPTIMIZERS = [
     OptimizerRow(
         name="chain of a clip by norm and momentum",
         make=lambda max_norm, momentum: optim.chain(
-            optim.clip_by_global_norm(max_norm), optim.momentum(momentum=momentum)
+            optim.clip_by_global_norm(max_norm), optim.sgd(momentum=momentum)
         ),
         scalars={"max_norm": 0.5, "momentum": 0.9},
         leafwise=False,
@@ -63,12 +69,4 @@ TRANSFORMS = [
     ),
 ]
 
-HELPERS = [
-    "optim._base.bias_correction",
-    "optim._base.decay_weights",
-    "optim._base.expect_one_pace",
-    "optim._base.expect_objective",
-    "optim._base.from_direction",
-    "optim._base.from_update",
-    "optim._base.moving_average",
-]
+HELPERS = ["optim._base.elementwise", "optim._base.from_direction"]  # of the rows above

@@ -48,7 +48,7 @@ OPTIMIZERS = [
     OptimizerRow(
         name="mechanize",
         make=lambda momentum, **given: contrib.mechanize(
-            optim.momentum(momentum=momentum), num_betas=3, **given
+            optim.sgd(momentum=momentum), num_betas=3, **given
         ),
         scalars={"momentum": 0.5, "first_scale": 0.01, "weight_decay": 0.1, "eps": 0.1},
         lr=1.0,
@@ -123,5 +123,3 @@ OPTIMIZERS = [
     ),
     OptimizerRow(name="sm3", make=contrib.sm3, scalars={"momentum": 0.9, "eps": 0.1}, lr=0.2),
 ]
-
-HELPERS = ["optim.contrib.polyak.capped_quotient"]

@@ -14,7 +14,7 @@ OPTIMIZERS = [
     OptimizerRow(
         name="partition of momentum and adam",
         make=lambda momentum, b1: optim.partition(
-            {"vectors": optim.momentum(momentum=momentum), "rest": optim.adam(b1=b1, eps=_EPS)},
+            {"vectors": optim.sgd(momentum=momentum), "rest": optim.adam(b1=b1, eps=_EPS)},
             lambda path, leaf: "vectors" if leaf.ndim == 1 else "rest",
         ),
         scalars={"momentum": 0.9, "b1": 0.8},
@@ -34,20 +34,22 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="freeze a vector and train the rest",
-        make=lambda momentum: optim.freeze(optim.momentum(momentum=momentum), "bias"),
+        make=lambda momentum: optim.freeze(optim.sgd(momentum=momentum), "bias"),
         scalars={"momentum": 0.9},
     ),
     OptimizerRow(
         name="layerwise_lr_decay of nesterov",
         make=lambda decay: optim.layerwise_lr_decay(
-            optim.nesterov(), decay, lambda path: None if path == "bias" else 3
+            optim.sgd(momentum=0.9, nesterov=True),
+            decay,
+            lambda path: None if path == "bias" else 3,
         ),
         scalars={"decay": 0.7},
     ),
     OptimizerRow(
         name="decoupled_decay of momentum",
         make=lambda weight_decay: optim.decoupled_decay(
-            optim.momentum(), weight_decay, mask=tree.matching("*kernel")
+            optim.sgd(momentum=0.9), weight_decay, mask=tree.matching("*kernel")
         ),
         scalars={"weight_decay": 0.1},
         decays=True,
@@ -61,7 +63,7 @@ OPTIMIZERS = [
     OptimizerRow(
         name="reduce_on_plateau of momentum",
         make=lambda factor: optim.reduce_on_plateau(
-            optim.momentum(momentum=0.5), every_steps=2, factor=factor, patience=0, rtol=0.5
+            optim.sgd(momentum=0.5), every_steps=2, factor=factor, patience=0, rtol=0.5
         ),
         scalars={"factor": 0.9},
         leafwise=False,
@@ -69,7 +71,7 @@ OPTIMIZERS = [
     OptimizerRow(
         name="scheduled nesterov",
         make=lambda high, low: optim.scheduled(
-            lambda momentum: optim.nesterov(momentum=momentum),
+            partial(optim.sgd, nesterov=True),
             momentum=schedules.one_cycle_momentum(high, total_steps=20, low=low),
         ),
         scalars={"high": 0.95, "low": 0.85},
@@ -97,11 +99,7 @@ TRANSFORMS = [
 ]
 
 HELPERS = [
-    "optim.adam.adam_rule",
-    "optim._base.elementwise",  # every elementwise optimizer has a row
-    "optim._base.expect_unscaled",
     "optim.lr_scaling.depth_by_number",
-    "optim.groups.by_group",
     "optim.groups.frozen",  # trains nothing
     "optim.groups.groups_table",
 ]

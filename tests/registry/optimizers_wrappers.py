@@ -16,7 +16,7 @@ def _adam():
 OPTIMIZERS = [
     OptimizerRow(
         name="proximal_l1",
-        make=lambda l1: optim.proximal_l1(optim.momentum(momentum=0.5), l1),
+        make=lambda l1: optim.proximal_l1(optim.sgd(momentum=0.5), l1),
         scalars={"l1": 0.1},
         decays=True,
     ),
@@ -41,7 +41,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="cautious",
-        make=lambda momentum: optim.cautious(optim.momentum(momentum=momentum)),
+        make=lambda momentum: optim.cautious(optim.sgd(momentum=momentum)),
         scalars={"momentum": 0.8},
     ),
     OptimizerRow(name="ema", make=lambda: optim.ema(optim.sgd())),
@@ -85,12 +85,4 @@ OPTIMIZERS = [
         lr=0.5,
         leafwise=False,
     ),
-]
-
-HELPERS = [
-    "optim.skip.update_if",
-    "optim._wrap.choose",
-    "optim._wrap.cast_like",
-    "optim._wrap.wide_copy",
-    "optim._wrap.wrapping",
 ]

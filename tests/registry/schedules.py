@@ -127,7 +127,7 @@ SCHEDULES = [
         scalars={
             "peak": 1.0,
             "total_steps": 100.0,
-            "warmup_share": 0.4,
+            "warmup_fraction": 0.4,
             "start_divisor": 25.0,
             "end_divisor": 100.0,
         },
@@ -136,7 +136,7 @@ SCHEDULES = [
     ScheduleRow(
         name="one_cycle_momentum",
         make=schedules.one_cycle_momentum,
-        scalars={"high": 0.95, "total_steps": 100.0, "warmup_share": 0.4, "low": 0.85},
+        scalars={"high": 0.95, "total_steps": 100.0, "warmup_fraction": 0.4, "low": 0.85},
         values={0: 0.95, 20: 0.9, 40: 0.85, 70: 0.9, 100: 0.95, 1000: 0.95},
     ),
     ScheduleRow(

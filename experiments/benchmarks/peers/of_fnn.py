@@ -31,9 +31,9 @@ from fnn.nn import sequential, stack
 from fnn.recipe import Recipe
 from fnn.train import _compiled as compiled
 from fnn.train import make_init, make_step, microbatches
-from fnn.train._blocks import rows, scan_steps
 from fnn.train._chunks import chunks, most_steps
 from fnn.train._job import Job, make_job
+from fnn.train._scan import gather, scan_steps
 from fnn.train.devices import everywhere
 from fnn.types import Batch, Data, Measure, Model, Optimizer
 from fnn.xla import plain
@@ -64,7 +64,7 @@ def _cnn() -> Model:
 
 def _gpt() -> Model:
     shape = models.gpt.gpt2(
-        vocabulary=VOCABULARY,
+        vocab_size=VOCABULARY,
         max_length=LENGTH,
         features=FEATURES,
         num_layers=BLOCKS,
@@ -87,7 +87,7 @@ def _stacked() -> Model:
 
 
 def _lstm() -> Model:
-    config = models.rnn_lm.RNNLMConfig(vocabulary=VOCABULARY, features=EMBEDDED, widths=(HIDDEN,))
+    config = models.rnn_lm.RNNLMConfig(vocab_size=VOCABULARY, features=EMBEDDED, widths=(HIDDEN,))
     return models.rnn_lm.rnn_lm(config)
 
 
@@ -234,7 +234,7 @@ def by_run(work: Work) -> Any:
     @partial(jax.jit, donate_argnums=0)
     def scan(state, keys, hyper, train):
         def advance(state, step, indices):
-            batch = rows(train, indices)
+            batch = gather(train, indices)
             return compiled.step(job.recipe, job.devices, state, batch, keys.noise, hyper)
 
         return scan_steps(

@@ -1,6 +1,6 @@
 """PyTorch: eager and compiled, in the default layout and, for images, with the channels last.
 
-The fused optimizers are PyTorch's quickest, also on a CPU; gradients are set to None between steps.
+The fused optimizers are PyTorch's fastest, also on a CPU; gradients are set to None between steps.
 `compiled` compiles the model and the loss, as the documentation of `torch.compile` advises.
 """
 

@@ -1,7 +1,6 @@
-"""Faults of the data, found before training finds them."""
+"""Data audit: faults of a data set, found before training."""
 
-from fnn.data.audit.findings import Finding, Findings
-from fnn.data.audit.limits import Limits
-from fnn.data.audit.run import audit
+from fnn.data.audit.checks import audit
+from fnn.data.audit.findings import Finding, Findings, Limits
 
 __all__ = ["Finding", "Findings", "Limits", "audit"]

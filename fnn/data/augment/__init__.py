@@ -1,27 +1,27 @@
-"""Augmentations: pure functions of a key and an example, to be put inside the step."""
+"""Augmentations: pure functions of a key and an example, for use inside the step."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.data.augment.audio import (
+    add_noise,
     mask_frequencies,
     mask_times,
-    noise_at,
     pitch_shift,
     stretch,
     time_stretch,
 )
-from fnn.data.augment.base import chain, per_example, sometimes
 from fnn.data.augment.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    adjust_sharpness,
     autocontrast,
-    brighten,
-    change_contrast,
     color_jitter,
     equalize,
     posterize,
-    saturate,
-    sharpen,
     solarize,
-    turn_hue,
 )
+from fnn.data.augment.compose import chain, per_example, sometimes
 from fnn.data.augment.erase import cutout, random_erasing
 from fnn.data.augment.geometry import affine, alternating_flip, crop, flip, rotate, warp
 from fnn.data.augment.mix import cutmix, mixup
@@ -31,12 +31,12 @@ from fnn.data.augment.text import delete_tokens, mask_spans, replace_by_synonyms
 
 # fmt: off
 __all__ = [
-    "affine", "alternating_flip", "autocontrast", "brighten", "chain", "change_contrast",
-    "color_jitter", "crop", "cutmix", "cutout", "delete_tokens", "equalize", "feature_noise",
-    "flip", "mask_frequencies", "mask_spans", "mask_times", "mixup", "noise_at", "per_example",
-    "pitch_shift", "posterize", "random_augment", "random_erasing", "replace_by_synonyms",
-    "rotate", "saturate", "sharpen", "smote", "solarize", "sometimes", "stretch", "swap_tokens",
-    "time_stretch", "turn_hue", "warp",
+    "add_noise", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation",
+    "adjust_sharpness", "affine", "alternating_flip", "autocontrast", "chain", "color_jitter",
+    "crop", "cutmix", "cutout", "delete_tokens", "equalize", "feature_noise", "flip",
+    "mask_frequencies", "mask_spans", "mask_times", "mixup", "per_example", "pitch_shift",
+    "posterize", "random_augment", "random_erasing", "replace_by_synonyms", "rotate", "smote",
+    "solarize", "sometimes", "stretch", "swap_tokens", "time_stretch", "warp",
 ]
 # fmt: on
 

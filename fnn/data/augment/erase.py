@@ -1,40 +1,46 @@
-"""Parts of an image taken away. One image is (height, width, channels)."""
+"""Random erasing of parts of an image (height, width, channels)."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array
 
 from fnn import dtypes
-from fnn.data.augment.base import Augment, between, expect_image, happens, round_like
+from fnn.data.augment._base import (
+    Augment,
+    Image,
+    bernoulli,
+    expect_image,
+    interval_mask,
+    round_like,
+    symmetric,
+    uniform,
+)
 from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
-Image = Num[Array, "height width channels"]
-
 
 def cutout(size: Scalar, *, fill: Scalar = 0.0) -> Augment:
-    """A square of one color somewhere on the image; a part of it may lie outside.
+    """Fills a random square, which may extend beyond the image, with one value.
 
     Args:
       size: side of the square, in pixels; may be traced.
-      fill: its color.
+      fill: value of its pixels.
 
     Source: DeVries & Taylor 2017, arXiv:1708.04552.
 
     >>> x = cutout(2)(jax.random.key(0), jnp.ones((4, 4, 1)))
-    >>> 0 < (x == 0).sum() <= 4
-    Array(True, dtype=bool)
+    >>> 0 < int((x == 0).sum()) <= 4
+    True
     """
 
     def augment(key: PRNGKey, x: Array) -> Image:
         expect_image("cutout", x)
-        height, width = x.shape[:2]
-        row, column = jax.random.split(key)
-        middle = jax.random.randint(row, (), 0, height), jax.random.randint(column, (), 0, width)
         side = jnp.asarray(size, jnp.float32)
-        hole = _rectangle(
-            x, tuple(m.astype(jnp.float32) - jnp.floor(side / 2) for m in middle), (side, side)
-        )
+        inside = []
+        for k, n in zip(jax.random.split(key), x.shape[:2], strict=True):
+            center = jax.random.randint(k, (), 0, n).astype(jnp.float32)
+            inside.append(interval_mask(n, center - jnp.floor(side / 2), side))
+        hole = inside[0][:, None] & inside[1][None, :]
         return jnp.where(hole[..., None], jnp.asarray(fill).astype(x.dtype), x)
 
     return augment
@@ -49,18 +55,18 @@ def random_erasing(
     mean: Scalar = 0.0,
     std: Scalar = 1.0,
 ) -> Augment:
-    """A rectangle of noise on the image, with a probability.
+    """Fills a random rectangle with normal noise, with a probability.
 
     Args:
       rate: probability in [0, 1].
-      area: least and largest share of the image that it covers.
-      stretch: largest ratio of its sides, at least 1; the ratio is even in its logarithm.
-      mean, std: of the normal noise in it, in the unit of the image.
+      area: least and largest fraction of the image that it covers.
+      stretch: largest ratio of its sides, at least 1; the ratio is uniform in its logarithm.
+      mean, std: of the noise, in the unit of the image.
 
     All may be traced.
 
-    Source: Zhong et al. 2020, arXiv:1708.04896. Deviates: a rectangle that is longer than the
-      image is cut at its border, not drawn again.
+    Source: Zhong et al. 2020, arXiv:1708.04896. Deviates: a rectangle longer than the image is cut
+      at its border, not redrawn.
 
     >>> random_erasing(0.0)(jax.random.key(0), jnp.ones((4, 4, 1))).sum().item()
     16.0
@@ -70,35 +76,16 @@ def random_erasing(
         expect_image("random_erasing", x)
         keys = jax.random.split(key, 6)
         height, width = x.shape[:2]
-        size = between(keys[0], *area) * (height * width)
-        reach = jnp.log(jnp.asarray(stretch, jnp.float32))
-        ratio = jnp.exp(between(keys[1], -reach, reach))
-        sides = [jnp.sqrt(size * ratio), jnp.sqrt(size / ratio)]
-        sides = [
-            jnp.clip(jnp.round(side), 1, n) for side, n in zip(sides, (height, width), strict=True)
-        ]
-        corner = tuple(
-            jnp.floor(between(k, 0, n - side + 1))
-            for k, n, side in zip(keys[2:4], (height, width), sides, strict=True)
-        )
-        hole = _rectangle(x, corner, tuple(sides)) & happens(keys[4], rate)
+        size = uniform(keys[0], *area) * (height * width)
+        ratio = jnp.exp(symmetric(keys[1], jnp.log(jnp.asarray(stretch, jnp.float32))))
+        inside = []
+        for k, n, side in ((keys[2], height, size * ratio), (keys[3], width, size / ratio)):
+            side = jnp.clip(jnp.round(jnp.sqrt(side)), 1, n)
+            inside.append(interval_mask(n, jnp.floor(uniform(k, 0, n - side + 1)), side))
+        hole = inside[0][:, None] & inside[1][None, :] & bernoulli(keys[4], rate)
         wide = dtypes.wide(x)
         noise = jax.random.normal(keys[5], x.shape, wide.dtype)
         noise = jnp.asarray(mean, wide.dtype) + jnp.asarray(std, wide.dtype) * noise
         return jnp.where(hole[..., None], round_like(noise, x), x)
 
     return augment
-
-
-def _rectangle(
-    x: Image,
-    corner: tuple[Float[Array, ""], ...],
-    sides: tuple[Float[Array, ""], ...],
-) -> Bool[Array, "height width"]:
-    """Which pixels lie in it: its sizes may be traced, since nothing has a shape of its own."""
-    axes = [jnp.arange(n, dtype=jnp.float32) for n in x.shape[:2]]
-    rows, columns = (
-        (places >= start) & (places < start + side)
-        for places, start, side in zip(axes, corner, sides, strict=True)
-    )
-    return rows[:, None] & columns[None, :]

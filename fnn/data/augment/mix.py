@@ -1,4 +1,4 @@
-"""Two examples made into one, and their labels with them: whole batches in, whole batches out."""
+"""Mixing of pairs of examples and their targets: functions of whole batches."""
 
 from typing import Any
 
@@ -7,22 +7,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn import dtypes
-from fnn.data.augment.base import BatchAugment, round_like
+from fnn.data.augment._base import BatchAugment, interval_mask, round_like
 from fnn.expect import within
 from fnn.types import Pair, PRNGKey, Scalar
 
 
 @within(alpha="[0, inf)")
 def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
-    """Each example becomes a weighted mean with another one of the batch, and its target too.
+    """Replaces each example and its target by a convex combination with another of the batch.
 
         x_i <- w x_i + (1 - w) x_j      y_i <- w y_i + (1 - w) y_j,   w ~ Beta(alpha, alpha)
 
     Args:
-      alpha: the larger, the more even the mixture; a plain 0 leaves everything as it is. May be
-        traced. Drawn once for a batch, as is the permutation of the partners.
-      classes: turns integer labels into probabilities of so many classes; None for targets that
-        are numbers or probabilities already.
+      alpha: the larger, the more even the mixture; a plain 0 leaves the batch unchanged. May be
+        traced. w and the permutation of the partners are drawn once for a batch.
+      classes: number of classes, for integer labels; None for targets that are values or
+        probabilities.
 
     Returns: float targets, for a loss that takes probabilities.
     Raises: ValueError for integer targets without `classes`.
@@ -36,28 +36,28 @@ def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
     def augment(key: PRNGKey, batch: Pair) -> Pair:
         x, y = batch
         targets = _as_probabilities("mixup", y, classes)
-        if _is_nothing(alpha):
+        if _is_zero(alpha):
             return x, targets
-        share_key, order_key = jax.random.split(key)
-        share = _share(share_key, alpha)
+        weight_key, order_key = jax.random.split(key)
+        weight = _weight(weight_key, alpha)
         partners = jax.random.permutation(order_key, targets.shape[0])
-        return jax.tree.map(lambda a: _mix(a, partners, share), (x, targets))
+        return jax.tree.map(lambda a: _mix(a, partners, weight), (x, targets))
 
     return augment
 
 
 @within(alpha="[0, inf)")
 def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
-    """A rectangle of each image comes from another one, and as much of its target.
+    """Pastes a rectangle of another image into each image, and mixes the targets by area.
 
     Args:
-      alpha: as in `mixup`; the rectangle covers a share 1 - w of the image, w ~ Beta(alpha,
-        alpha), less what lies outside. A plain 0 leaves everything as it is.
+      alpha: as in `mixup`; the rectangle covers a fraction 1 - w of the image, w ~ Beta(alpha,
+        alpha), cut at the border. A plain 0 leaves the batch unchanged.
       classes: as in `mixup`.
 
-    Returns: float targets, mixed by the area that was really exchanged.
-    Raises: ValueError for integer targets without `classes`, and for x that is no batch of images
-      (batch, height, width, channels).
+    Returns: float targets, mixed by the area that is pasted.
+    Raises: ValueError for integer targets without `classes`, and for x other than images (batch,
+      height, width, channels).
     Source: Yun et al. 2019, arXiv:1905.04899.
 
     >>> x, y = cutmix(1.0, classes=2)(
@@ -74,17 +74,16 @@ def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
                 f"{getattr(x, 'shape', type(x).__name__)}; mixup takes any x"
             )
         targets = _as_probabilities("cutmix", y, classes)
-        if _is_nothing(alpha):
+        if _is_zero(alpha):
             return x, targets
-        share_key, order_key, place_key = jax.random.split(key, 3)
+        weight_key, order_key, center_key = jax.random.split(key, 3)
         partners = jax.random.permutation(order_key, targets.shape[0])
-        side = jnp.sqrt(1 - _share(share_key, alpha))
+        side = jnp.sqrt(1 - _weight(weight_key, alpha))
         inside = []
-        for n, k in zip(x.shape[1:3], jax.random.split(place_key), strict=True):
-            middle = jax.random.randint(k, (), 0, n).astype(jnp.float32)
+        for n, k in zip(x.shape[1:3], jax.random.split(center_key), strict=True):
+            center = jax.random.randint(k, (), 0, n).astype(jnp.float32)
             half = jnp.floor(side * n / 2)
-            places = jnp.arange(n, dtype=jnp.float32)
-            inside.append((places >= middle - half) & (places < middle + half))
+            inside.append(interval_mask(n, center - half, 2 * half))
         hole = inside[0][:, None] & inside[1][None, :]
         mixed = jnp.where(hole[None, :, :, None], x[partners], x)
         return mixed, _mix(targets, partners, 1 - hole.mean(dtype=jnp.float32))
@@ -92,14 +91,14 @@ def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
     return augment
 
 
-def _share(key: PRNGKey, alpha: Scalar) -> Float[Array, ""]:
+def _weight(key: PRNGKey, alpha: Scalar) -> Float[Array, ""]:
     a = jnp.asarray(alpha, jnp.float32)
     return jax.random.beta(key, a, a)
 
 
-def _mix(a: Array, partners: Array, share: Float[Array, ""]) -> Array:
+def _mix(a: Array, partners: Array, weight: Float[Array, ""]) -> Array:
     wide = dtypes.wide(a)
-    return round_like(wide + (1 - share).astype(wide.dtype) * (wide[partners] - wide), a)
+    return round_like(wide + (1 - weight).astype(wide.dtype) * (wide[partners] - wide), a)
 
 
 def _as_probabilities(where: str, y: Any, classes: int | None) -> Array:
@@ -113,5 +112,5 @@ def _as_probabilities(where: str, y: Any, classes: int | None) -> Array:
     return y
 
 
-def _is_nothing(alpha: Scalar) -> bool:
+def _is_zero(alpha: Scalar) -> bool:
     return isinstance(alpha, (int, float)) and alpha == 0

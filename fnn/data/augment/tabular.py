@@ -1,4 +1,4 @@
-"""Rows of numbers. One example is a float array (features,)."""
+"""Augmentations of tabular rows: one example is a float array (features,)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,17 +7,17 @@ from jaxtyping import Array, Float
 from fnn import dtypes
 from fnn.autodiff import safe_norm
 from fnn.data._arrays import expect_numbers
-from fnn.data.augment.base import Augment, round_like
+from fnn.data.augment._base import Augment, round_like
 from fnn.expect import within
 from fnn.types import PRNGKey, Scalar
 
 
 @within(std="[0, inf)")
 def feature_noise(std: Scalar) -> Augment:
-    """Normal noise on every feature; any shape of x will do.
+    """Adds normal noise to every feature of an x of any shape.
 
     Args:
-      std: in the unit of the features, so standardize them first; may be traced.
+      std: of the noise, in the unit of standardized features; may be traced.
 
     Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
 
@@ -36,15 +36,15 @@ def feature_noise(std: Scalar) -> Augment:
 def smote(
     key: PRNGKey, x: Float[Array, "rows features"], count: int, *, neighbors: int = 5
 ) -> Float[Array, "count features"]:
-    """New rows of a rare class, each on the line between a row of it and one of its neighbors.
+    """Synthetic rows of a rare class: interpolations of a row and one of its nearest neighbors.
 
     Args:
       key: typed key; it is consumed.
       x: the rows of that class alone, at least two, standardized.
-      count: how many rows to make.
-      neighbors: among how many of the nearest the partner is chosen; at most rows - 1 count.
+      count: number of synthetic rows.
+      neighbors: number of nearest neighbors to choose from, at most rows - 1.
 
-    Returns: rows of the dtype of x; put them beside the training part, never beside the others.
+    Returns: rows of the dtype of x, for the training part alone.
     Raises: ValueError for fewer than two rows, or no neighbors.
     Source: Chawla et al. 2002, "SMOTE: Synthetic minority over-sampling technique".
 
@@ -52,20 +52,20 @@ def smote(
     >>> new.shape, bool(((new >= 0) & (new <= 1)).all())
     ((4, 1), True)
     """
-    expect_numbers("smote: expected x", x)
+    expect_numbers("smote", x)
     if len(x) < 2 or neighbors < 1:
         raise ValueError(
             f"smote: expected at least 2 rows and 1 neighbor, got {len(x)} rows and "
             f"{neighbors} neighbors; use class weights for a class of one row"
         )
     k = min(neighbors, len(x) - 1)
-    row_key, partner_key, place_key = jax.random.split(key, 3)
+    row_key, partner_key, weight_key = jax.random.split(key, 3)
     rows = jax.random.randint(row_key, (count,), 0, len(x))
     wide = dtypes.wide(x)
-    away = safe_norm(wide[rows][:, None, :] - wide[None, :, :], axis=2)[:, :, 0]
-    away = jnp.where(rows[:, None] == jnp.arange(len(x))[None, :], jnp.inf, away)
-    nearest = jax.lax.top_k(-away, k)[1]
+    distances = safe_norm(wide[rows][:, None, :] - wide[None, :, :], axis=2)[:, :, 0]
+    distances = jnp.where(rows[:, None] == jnp.arange(len(x))[None, :], jnp.inf, distances)
+    nearest = jax.lax.top_k(-distances, k)[1]
     chosen = jax.random.randint(partner_key, (count, 1), 0, k)
     partners = jnp.take_along_axis(nearest, chosen, axis=1)[:, 0]
-    place = jax.random.uniform(place_key, (count, 1), wide.dtype)
-    return (wide[rows] + place * (wide[partners] - wide[rows])).astype(x.dtype)
+    weight = jax.random.uniform(weight_key, (count, 1), wide.dtype)
+    return (wide[rows] + weight * (wide[partners] - wide[rows])).astype(x.dtype)

@@ -17,7 +17,7 @@ Arguments = dict[str, Any]
 
 
 def linear() -> Arguments:
-    """flax Dense, DenseGeneral and Linear: kernel lecun normal.
+    """flax Dense, DenseGeneral, Linear, Conv and ConvTranspose: kernel lecun normal.
 
     >>> sorted(linear())
     ['bias_init', 'kernel_init']
@@ -25,22 +25,7 @@ def linear() -> Arguments:
     return {"kernel_init": lecun_normal(), "bias_init": zeros}
 
 
-def conv() -> Arguments:
-    """flax Conv: kernel lecun normal.
-
-    >>> sorted(conv())
-    ['bias_init', 'kernel_init']
-    """
-    return linear()
-
-
-def conv_transpose() -> Arguments:
-    """flax ConvTranspose: kernel (*window, in, out) lecun normal, by the inputs.
-
-    >>> sorted(conv_transpose())
-    ['bias_init', 'kernel_init']
-    """
-    return linear()
+conv = conv_transpose = linear
 
 
 def embedding() -> Arguments:
@@ -53,14 +38,13 @@ def embedding() -> Arguments:
 
 
 def _by_features(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
-    # Rounded before the root, as Flax does: the same bits.
-    return normal(jnp.sqrt(jnp.asarray(1 / max(shape[-1], 1), at_least_float32(dtype))))(
-        key, shape, dtype
-    )
+    # Rounded before the root, for the bits of Flax.
+    variance = jnp.asarray(1 / max(shape[-1], 1), at_least_float32(dtype))
+    return normal(jnp.sqrt(variance))(key, shape, dtype)
 
 
 def rnn() -> Arguments:
-    """flax SimpleCell: kernel lecun normal, recurrent kernel orthogonal.
+    """flax SimpleCell and GRUCell: kernel lecun normal, recurrent kernel orthogonal per gate.
 
     >>> sorted(rnn())
     ['bias_init', 'kernel_init', 'recurrent_init']
@@ -68,24 +52,16 @@ def rnn() -> Arguments:
     return {**linear(), "recurrent_init": blockwise(orthogonal())}
 
 
-def lstm() -> Arguments:
-    """flax LSTMCell and OptimizedLSTMCell: as `rnn`, each gate's recurrent kernel by itself.
+gru = rnn
 
-    Nothing is added to the forget gate.
+
+def lstm() -> Arguments:
+    """flax LSTMCell and OptimizedLSTMCell: as `rnn`, without a bias of the forget gate.
 
     >>> lstm()['forget_bias']
     0.0
     """
     return {**rnn(), "forget_bias": 0.0}
-
-
-def gru() -> Arguments:
-    """flax GRUCell: as `rnn`, each gate's recurrent kernel by itself.
-
-    >>> sorted(gru())
-    ['bias_init', 'kernel_init', 'recurrent_init']
-    """
-    return rnn()
 
 
 def attention() -> Arguments:
@@ -98,7 +74,7 @@ def attention() -> Arguments:
 
 
 def layer_norm() -> Arguments:
-    """flax LayerNorm.
+    """flax LayerNorm, RMSNorm, and InstanceNorm with scale and bias.
 
     >>> layer_norm()
     {'eps': 1e-06}
@@ -106,8 +82,11 @@ def layer_norm() -> Arguments:
     return {"eps": 1e-6}
 
 
+instance_norm = rms_norm = layer_norm
+
+
 def batch_norm() -> Arguments:
-    """flax BatchNorm, whose momentum is the share of the old.
+    """flax BatchNorm, whose momentum is the decay.
 
     >>> batch_norm()
     {'eps': 1e-05, 'decay': 0.99}
@@ -119,24 +98,6 @@ def group_norm() -> Arguments:
     """flax GroupNorm.
 
     >>> group_norm()
-    {'groups': 32, 'eps': 1e-06}
+    {'num_groups': 32, 'eps': 1e-06}
     """
-    return {"groups": 32, "eps": 1e-6}
-
-
-def instance_norm() -> Arguments:
-    """flax InstanceNorm: with scale and bias.
-
-    >>> instance_norm()
-    {'eps': 1e-06}
-    """
-    return {"eps": 1e-6}
-
-
-def rms_norm() -> Arguments:
-    """flax RMSNorm.
-
-    >>> rms_norm()
-    {'eps': 1e-06}
-    """
-    return {"eps": 1e-6}
+    return {"num_groups": 32, "eps": 1e-6}

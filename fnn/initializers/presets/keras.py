@@ -13,7 +13,7 @@ Arguments = dict[str, Any]
 
 
 def linear() -> Arguments:
-    """keras Dense: kernel glorot uniform.
+    """keras Dense, Conv1D to 3D and Conv1DTranspose to 3D: kernel glorot uniform.
 
     >>> sorted(linear())
     ['bias_init', 'kernel_init']
@@ -21,31 +21,16 @@ def linear() -> Arguments:
     return {"kernel_init": glorot_uniform(), "bias_init": zeros}
 
 
-def conv() -> Arguments:
-    """keras Conv1D, Conv2D, Conv3D: kernel glorot uniform.
-
-    >>> sorted(conv())
-    ['bias_init', 'kernel_init']
-    """
-    return linear()
+conv = conv_transpose = linear
 
 
-def conv_transpose() -> Arguments:
-    """keras Conv1DTranspose, 2D, 3D: kernel glorot uniform, which sees no order of the two fans.
-
-    >>> sorted(conv_transpose())
-    ['bias_init', 'kernel_init']
-    """
-    return linear()
-
-
-def depthwise_conv(window: Shape, in_features: int, *, multiplier: int = 1) -> Arguments:
-    """keras DepthwiseConv: glorot uniform for a kernel (*window, in_features, multiplier).
+def depthwise_conv(kernel_size: Shape, in_features: int, *, multiplier: int = 1) -> Arguments:
+    """keras DepthwiseConv: glorot uniform for a kernel (*kernel_size, in_features, multiplier).
 
     >>> sorted(depthwise_conv((3, 3), 16))
     ['bias_init', 'kernel_init']
     """
-    fans = math.prod(window) * (in_features + multiplier)
+    fans = math.prod(kernel_size) * (in_features + multiplier)
     return {"kernel_init": _glorot(fans), "bias_init": zeros}
 
 
@@ -59,7 +44,9 @@ def embedding() -> Arguments:
 
 
 def rnn() -> Arguments:
-    """keras SimpleRNN: kernel glorot uniform, recurrent kernel orthogonal.
+    """keras SimpleRNN and GRU: kernel glorot uniform, recurrent kernel orthogonal.
+
+    The recurrent kernel of all gates, (hidden, gates * hidden), is orthogonal as one matrix.
 
     >>> sorted(rnn())
     ['bias_init', 'kernel_init', 'recurrent_init']
@@ -67,10 +54,11 @@ def rnn() -> Arguments:
     return {**linear(), "recurrent_init": orthogonal()}
 
 
-def lstm() -> Arguments:
-    """keras LSTM: as `rnn`, with the gates side by side in one matrix, and 1 in the forget gate.
+gru = rnn
 
-    The rows of the whole recurrent kernel (hidden, 4 hidden) are orthonormal, not those of a gate.
+
+def lstm() -> Arguments:
+    """keras LSTM: as `rnn`, with a bias of 1 of the forget gate.
 
     >>> lstm()['forget_bias']
     1.0
@@ -78,23 +66,11 @@ def lstm() -> Arguments:
     return {**rnn(), "forget_bias": 1.0}
 
 
-def gru() -> Arguments:
-    """keras GRU: as `rnn`, with the gates side by side in one matrix.
-
-    The rows of the whole recurrent kernel (hidden, 3 hidden) are orthonormal, not those of a gate.
-
-    >>> sorted(gru())
-    ['bias_init', 'kernel_init', 'recurrent_init']
-    """
-    return rnn()
-
-
 def attention(features: int, num_heads: int, head_features: int) -> Arguments:
-    """keras MultiHeadAttention: glorot uniform, with the fans of kernels of three axes.
+    """keras MultiHeadAttention: glorot uniform, with fans of kernels of three axes.
 
-    Keras reads the first axis of (features, heads, head features), and of (heads, head features,
-    features) for the output, as the window of a convolution: the bounds are smaller than those of
-    the matrices that the kernels are.
+    Keras takes the first axis of (features, heads, head features), and of (heads, head features,
+    features) for the output, as a window, so that the bounds are smaller than those of matrices.
 
     >>> sorted(attention(16, 4, 4))
     ['bias_init', 'kernel_init', 'out_kernel_init']
@@ -116,7 +92,7 @@ def layer_norm() -> Arguments:
 
 
 def batch_norm() -> Arguments:
-    """keras BatchNormalization, whose momentum is the share of the old.
+    """keras BatchNormalization, whose momentum is the decay.
 
     >>> batch_norm()
     {'eps': 0.001, 'decay': 0.99}
@@ -128,9 +104,9 @@ def group_norm() -> Arguments:
     """keras GroupNormalization.
 
     >>> group_norm()
-    {'groups': 32, 'eps': 0.001}
+    {'num_groups': 32, 'eps': 0.001}
     """
-    return {"groups": 32, "eps": 1e-3}
+    return {"num_groups": 32, "eps": 1e-3}
 
 
 def rms_norm() -> Arguments:

@@ -1,6 +1,6 @@
-"""The defaults of torch.nn (2.13): nearly everything is uniform in +-1 / sqrt(fan-in).
+"""The defaults of torch.nn (2.13): kernels and biases mostly uniform in +-1 / sqrt(fan_in).
 
-torch reaches that bound as kaiming_uniform with a = sqrt(5), and draws biases in the same bounds.
+In torch this is kaiming_uniform with a = sqrt(5).
 """
 
 import math
@@ -28,24 +28,24 @@ def linear(in_features: int) -> Arguments:
     return _kernel_and_bias(in_features)
 
 
-def conv(window: Shape, in_features: int, *, groups: int = 1) -> Arguments:
-    """torch.nn.Conv1d, Conv2d, Conv3d: uniform in +-1 / sqrt(window * in_features / groups).
+def conv(kernel_size: Shape, in_features: int, *, groups: int = 1) -> Arguments:
+    """torch.nn.Conv1d, Conv2d, Conv3d: uniform in +-1 / sqrt(size * in_features / groups).
 
     >>> sorted(conv((3, 3), 16))
     ['bias_init', 'kernel_init']
     """
-    return _kernel_and_bias(math.prod(window) * in_features // groups)
+    return _kernel_and_bias(math.prod(kernel_size) * in_features // groups)
 
 
-def conv_transpose(window: Shape, out_features: int, *, groups: int = 1) -> Arguments:
-    """torch.nn.ConvTranspose1d, 2d, 3d: uniform in +-1 / sqrt(window * out_features / groups).
+def conv_transpose(kernel_size: Shape, out_features: int, *, groups: int = 1) -> Arguments:
+    """torch.nn.ConvTranspose1d, 2d, 3d: uniform in +-1 / sqrt(size * out_features / groups).
 
-    By the outputs, which torch's kernel has where a convolution's has its inputs.
+    By the outputs: the kernel of torch has them where that of a convolution has its inputs.
 
     >>> sorted(conv_transpose((3, 3), 32))
     ['bias_init', 'kernel_init']
     """
-    return _kernel_and_bias(math.prod(window) * out_features // groups)
+    return _kernel_and_bias(math.prod(kernel_size) * out_features // groups)
 
 
 def embedding() -> Arguments:
@@ -60,7 +60,7 @@ def embedding() -> Arguments:
 def rnn(hidden: int) -> Arguments:
     """torch.nn.RNN: all uniform in +-1 / sqrt(hidden).
 
-    torch has two biases that only ever act as their sum; the one bias here is drawn as that sum.
+    torch has two biases, which act as their sum; the single bias here is drawn as that sum.
 
     >>> sorted(rnn(8))
     ['bias_init', 'kernel_init', 'recurrent_init']
@@ -69,7 +69,7 @@ def rnn(hidden: int) -> Arguments:
 
 
 def lstm(hidden: int) -> Arguments:
-    """torch.nn.LSTM: as `rnn`, and nothing is added to the forget gate.
+    """torch.nn.LSTM: as `rnn`, without a bias of the forget gate.
 
     >>> lstm(8)['forget_bias']
     0.0
@@ -78,7 +78,7 @@ def lstm(hidden: int) -> Arguments:
 
 
 def gru(hidden: int) -> Arguments:
-    """torch.nn.GRU: as `rnn`, but the new value's two biases are apart here as they are there.
+    """torch.nn.GRU: as `rnn`; the two biases of the candidate are separate, as in torch.
 
     >>> sorted(gru(8))
     ['bias_init', 'kernel_init', 'recurrent_init']
@@ -87,10 +87,10 @@ def gru(hidden: int) -> Arguments:
 
 
 def attention(features: int) -> Arguments:
-    """torch.nn.MultiheadAttention with keys and values of the features of the queries.
+    """torch.nn.MultiheadAttention with queries, keys and values of the same number of features.
 
-    Query, key and value kernels are glorot uniform as one joint matrix (features, 3 features); the
-    output's is a linear layer's; the biases are 0.
+    Query, key and value kernels are glorot uniform as one matrix (features, 3 features), the output
+    kernel is that of a linear layer, and the biases are 0.
 
     >>> sorted(attention(8))
     ['bias_init', 'kernel_init', 'out_kernel_init']
@@ -103,7 +103,7 @@ def attention(features: int) -> Arguments:
 
 
 def layer_norm() -> Arguments:
-    """torch.nn.LayerNorm.
+    """torch.nn.LayerNorm and GroupNorm.
 
     >>> layer_norm()
     {'eps': 1e-05}
@@ -111,8 +111,11 @@ def layer_norm() -> Arguments:
     return {"eps": 1e-5}
 
 
+group_norm = layer_norm
+
+
 def batch_norm() -> Arguments:
-    """torch.nn.BatchNorm1d, 2d, 3d, whose momentum of 0.1 is the share of the new.
+    """torch.nn.BatchNorm1d, 2d, 3d, whose momentum of 0.1 is 1 - decay.
 
     Its running variance is the unbiased one; see `layers.batch_norm`.
 
@@ -120,15 +123,6 @@ def batch_norm() -> Arguments:
     {'eps': 1e-05, 'decay': 0.9}
     """
     return {"eps": 1e-5, "decay": 0.9}
-
-
-def group_norm() -> Arguments:
-    """torch.nn.GroupNorm.
-
-    >>> group_norm()
-    {'eps': 1e-05}
-    """
-    return {"eps": 1e-5}
 
 
 def instance_norm() -> Arguments:
@@ -141,10 +135,10 @@ def instance_norm() -> Arguments:
 
 
 def rms_norm(dtype: Any = jnp.float32) -> Arguments:
-    """torch.nn.RMSNorm, whose eps is the spacing of the numbers of x at 1.
+    """torch.nn.RMSNorm, whose eps is the machine epsilon of the dtype.
 
-    >>> rms_norm()
-    {'eps': 1.1920928955078125e-07}
+    >>> f"{rms_norm()['eps']:.3g}"
+    '1.19e-07'
     """
     return {"eps": float(jnp.finfo(dtype).eps)}
 
@@ -165,7 +159,7 @@ def _recurrent(hidden: int, single: int) -> Arguments:
 
 
 def _sum_of_two(initializer: Initializer, single: int) -> Initializer:
-    """Sums of two draws, but for the last `single` elements, which are one draw."""
+    """Sums of two draws; the last `single` elements are one draw."""
 
     def init(key: PRNGKey, shape: Shape, dtype: Any = jnp.float32) -> Float[Array, "..."]:
         wide = at_least_float32(dtype)

@@ -1,6 +1,6 @@
 """Optimizers beyond the common ones: without a rate to tune, with the loss, in little memory."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.optim.contrib.adam_variants import acprop, adan, ademamix, adopt, simplified_ademamix
 from fnn.optim.contrib.algoperf import algoperf_nadamw, algoperf_schedule_free_adamw
 from fnn.optim.contrib.cocob import cocob

@@ -1,4 +1,4 @@
-"""Gradient descent whose rate is the distance travelled over the gradients seen."""
+"""DoG and DoWG: gradient descent with a step size of distance over gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fnn.types import Optimizer, Params, Scalar
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DistanceOverGradientsState:
-    """The first parameters, how far from them training has been, and the gradients so far."""
+    """The first parameters, the largest distance from them, and the sum of squared gradients."""
 
     start: Params  # in at least float32
     distance: Float[Array, ""]  # the largest so far
@@ -27,28 +27,28 @@ class DistanceOverGradientsState:
 
 @within(relative_distance="(0, inf)", eps="[0, inf)")
 def dog(*, relative_distance: Scalar = 1e-6, eps: Scalar = 1e-8) -> Optimizer:
-    """DoG: gradient descent at the rate largest distance / root of the sum of squared gradients.
+    """DoG: gradient descent with the largest distance over the root of the squared gradients.
 
         d <- max(d, ||p - p_0||)        d = relative_distance (1 + ||p_0||) before the first step
         v <- v + ||g||^2
         update = -lr d / sqrt(v + eps) g
 
-    The norms are of all leaves together. Use it with lr = 1, and evaluate an average of the
-    parameters, as `ema(dog())` does; no other rate is to be found.
+    The norms are global. Use lr = 1, without tuning, and evaluate an average of the parameters, as
+    `ema(dog())` does.
 
     Args:
-      relative_distance: first step, relative to the size of the parameters, above 0 and less than
-        any that could be right; 1e-4 for models with batch norm.
+      relative_distance: first step, relative to the norm of the parameters, above 0 and smaller
+        than any reasonable one; 1e-4 for models with batch norm.
       eps: added to the sum of squares, in its unit.
 
-    State: DistanceOverGradientsState. In bfloat16 put `master_weights` around it, or rounding loses
+    State: DistanceOverGradientsState. In bfloat16 wrap it in `master_weights`, or rounding loses
       the first steps.
     Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, equation DoG with the first distance of
       section 4.1. Compat: `optax.contrib.dog`; its weight_decay is `chain(add_l2(...), dog())`.
 
     >>> opt, params = dog(relative_distance=0.5, eps=0.0), {'w': jnp.array([3.0])}
     >>> updates, _ = opt.update({'w': jnp.array([8.0])}, opt.init(params), params, 1.0)
-    >>> updates['w'].tolist()    # half of 1 + 3, whatever the gradient's size
+    >>> updates['w'].tolist()    # half of 1 + 3, for gradients of any size
     [-2.0]
     """
 
@@ -65,16 +65,16 @@ def dog(*, relative_distance: Scalar = 1e-6, eps: Scalar = 1e-8) -> Optimizer:
 
 @within(first_distance="(0, inf)", eps="[0, inf)")
 def dowg(*, first_distance: Scalar = 1e-2, eps: Scalar = 1e-4) -> Optimizer:
-    """DoWG: as `dog`, with gradients that weigh by the square of the distance.
+    """DoWG: `dog` with gradients weighted by the squared distance.
 
         d <- max(d, ||p - p_0||)        d = first_distance before the first step
         v <- v + d^2 ||g||^2
         update = -lr d^2 / (sqrt(v) + eps) g
 
-    Old gradients, seen near the start, count for less, so that the rate grows faster.
+    Gradients near the start count less, so that the step size grows faster.
 
     Args:
-      first_distance: in the unit of p, above 0 and less than any that could be right.
+      first_distance: in the unit of p, above 0 and smaller than any reasonable one.
       eps: outside the square root, in the unit of p times that of g.
 
     State: DistanceOverGradientsState.
@@ -111,7 +111,9 @@ def _over_gradients(
             start=wide_copy(params), distance=distance, total=jnp.zeros_like(distance)
         )
 
-    def direction(grads, state, params):
+    def direction(
+        grads: Params, state: DistanceOverGradientsState, params: Params
+    ) -> tuple[Params, DistanceOverGradientsState]:
         away = jax.tree.map(jnp.subtract, dtypes.wide(params), state.start)
         distance = jnp.maximum(state.distance, tree.global_norm(away))
         step, total = rate(distance, state.total, tree.squared_norms(grads)[0])

@@ -1,4 +1,4 @@
-"""Any optimizer on a few directions of each matrix."""
+"""GaLore: low-rank gradient projection around any optimizer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from fnn import dtypes
-from fnn.expect import expect_alike, within
-from fnn.optim._base import expect_unscaled
+from fnn.expect import within
+from fnn.optim._base import expect_unscaled, from_update, marked, update_every
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar
 
@@ -18,7 +18,7 @@ from fnn.types import Objective, Optimizer, Params, Scalar
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GaloreState:
-    """The directions, and the optimizer's state, which is as small as the projected gradients."""
+    """The projection of each matrix, and the optimizer's state for the projected gradients."""
 
     step: Int[Array, ""]  # updates made so far, int32
     basis: Params  # orthonormal columns, (shorter side, rank); of size 0 where a leaf is whole
@@ -34,31 +34,31 @@ def galore(
     scale: Scalar = 0.25,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """GaLore: an optimizer that sees each matrix's gradient in its `rank` strongest directions.
+    """GaLore: an optimizer on the projection of each matrix's gradient to rank `rank`.
 
         every `every_steps` updates:    P <- first `rank` left singular vectors of G, (m, rank)
         update = scale P (the optimizer's update for P^T G),    for a matrix (m, n) with m <= n
 
-    For m > n, P are right singular vectors, and it is the update for G P, times P^T. A matrix with
-    a side of at most `rank`, and a leaf that is no matrix, is given to the optimizer as it is.
+    For m > n, P are right singular vectors, and it is the update for G P, times P^T. Matrices with
+    a side of at most `rank`, and leaves that are not matrices, are not projected.
 
     Args:
       optimizer: gets the projected gradients and parameters, and no objective. Its weight decay
         would reach the projected part alone: put `decoupled_decay` around GaLore.
       rank: static.
-      every_steps: updates from one look at the directions to the next. What the optimizer has
-        summed up along the old ones is taken as along the new ones.
+      every_steps: updates between renewals of P. The optimizer's state is kept, though it refers to
+        the old directions.
       scale: of the projected leaves' updates; alpha in the paper.
       mask: which matrices are projected; None is all of them.
 
-    Under a vmap the directions are computed in every update, and those not due are dropped.
+    Under a vmap P is computed in every update, and dropped where it is not due.
 
     State: GaloreState. With Adam a matrix takes m rank + 2 n rank elements, not 2 m n.
     Raises: ValueError for an optimizer with a loss scale, or with weights of its own, as `ema`.
     Source: Zhao et al. 2024, arXiv:2403.03507, Algorithm 2. Deviates: derivatives through training
       take P as constant, since those of singular vectors are infinite where singular values
-      coincide. Compat: `optax.contrib.galore` projects the longer side: it is the
-      same for square matrices. Its scale is 1 by default.
+      coincide. Compat: `optax.contrib.galore` projects the longer side, which is the same for
+      square matrices; its scale is 1 by default.
 
     >>> from fnn.optim import sgd
     >>> opt, params = galore(sgd(), rank=1, scale=1.0), {'w': jnp.zeros((2, 3))}
@@ -74,36 +74,23 @@ def galore(
             "it around galore"
         )
 
-    def shapes(params: Params) -> Params:
-        """(shorter side, rank) of the leaves that are projected, (0,) of the others."""
-        marked = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
-        return jax.tree.map(
-            lambda p, m: jnp.zeros(
-                (min(p.shape), rank) if m and p.ndim == 2 and min(p.shape) > rank else (0,),
-                dtypes.at_least_float32(p),
-            ),
-            params,
-            marked,
-        )
+    def zero_basis(p: Array, is_marked: bool) -> Array:
+        is_projected = is_marked and p.ndim == 2 and min(p.shape) > rank
+        shape = (min(p.shape), rank) if is_projected else (0,)
+        return jnp.zeros(shape, dtypes.at_least_float32(p))
 
     def init(params: Params) -> GaloreState:
-        basis = shapes(params)
+        basis = jax.tree.map(zero_basis, params, marked(mask, params))
         small = jax.tree.map(_project, dtypes.wide(params), basis)
         return GaloreState(step=jnp.int32(0), basis=basis, inner=optimizer.init(small))
 
     def update(
-        grads: Params,
-        state: GaloreState,
-        params: Params,
-        lr: Any,
-        objective: Objective | None = None,
+        grads: Params, state: GaloreState, params: Params, lr: Any, _: Objective | None
     ) -> tuple[Params, GaloreState]:
-        expect_alike("galore: params and grads", params, grads)
-        grads = dtypes.wide(grads)
-        due = state.step % jnp.asarray(every_steps, jnp.int32) == 0
-        basis = lax.cond(due, _strongest, lambda grads, basis: basis, grads, state.basis)
-        small, there = (jax.tree.map(_project, x, basis) for x in (grads, dtypes.wide(params)))
-        steps, inner = optimizer.update(small, state.inner, there, lr)
+        basis = update_every(every_steps, state.step, _strongest, state.basis, grads)
+        projected = (jax.tree.map(_project, x, basis) for x in (grads, dtypes.wide(params)))
+        small_grads, small_params = projected
+        updates, inner = optimizer.update(small_grads, state.inner, small_params, lr)
 
         def lift(u: Array, p: Array, basis: Array) -> Array:
             if not basis.size:
@@ -111,11 +98,12 @@ def galore(
             u = jnp.asarray(scale, u.dtype) * u
             return basis @ u if _is_left(p) else u @ basis.T
 
-        updates = jax.tree.map(lift, steps, params, basis)
+        updates = jax.tree.map(lift, updates, params, basis)
         return updates, GaloreState(step=state.step + 1, basis=basis, inner=inner)
 
-    trained, steps = optimizer.trained, optimizer.steps_per_update
-    return Optimizer(init=init, update=update, trained=trained, steps_per_update=steps)
+    return from_update("galore", init, update)._replace(
+        trained=optimizer.trained, steps_per_update=optimizer.steps_per_update
+    )
 
 
 def _is_left(matrix: Array) -> bool:
@@ -128,11 +116,13 @@ def _project(x: Array, basis: Array) -> Array:
     return basis.T @ x if _is_left(x) else x @ basis
 
 
-def _strongest(grads: Params, bases: Params) -> Params:
-    def leaf(g: Array, basis: Array) -> Array:
+def _strongest(bases: Params, grads: Params) -> Params:
+    """The singular vectors of the largest singular values."""
+
+    def leaf(basis: Array, g: Array) -> Array:
         if not basis.size:
             return basis
-        left = lax.stop_gradient(g if _is_left(g) else g.T)
-        return jnp.linalg.svd(left, full_matrices=False)[0][:, : basis.shape[1]]
+        wide = lax.stop_gradient(g if _is_left(g) else g.T)
+        return jnp.linalg.svd(wide, full_matrices=False)[0][:, : basis.shape[1]]
 
-    return jax.tree.map(leaf, grads, bases)
+    return jax.tree.map(leaf, bases, grads)

@@ -1,6 +1,7 @@
-"""Adagrad by dual averaging: each step starts from the first parameters anew."""
+"""MADGRAD: momentumized, adaptive dual averaging."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from fnn.autodiff import safe_sqrt
 from fnn.expect import within
 from fnn.optim._base import from_update
 from fnn.optim._wrap import wide_copy
-from fnn.types import Optimizer, Params, Scalar
+from fnn.types import Objective, Optimizer, Params, Scalar
 
 
 @jax.tree_util.register_dataclass
@@ -27,17 +28,17 @@ class MadgradState:
 
 @within(momentum="[0, 1)", eps="(0, inf)")
 def madgrad(*, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
-    """MADGRAD: dual averaging over the cube root of the sum of squares, with momentum.
+    """MADGRAD: dual averaging scaled by the cube root of the sum of squares, with momentum.
 
         w = lr sqrt(t),   t = 1, 2, ...
         s <- s + w g        v <- v + w g^2
         z = p_0 - s / (cbrt(v) + eps)
         p + update = momentum p + (1 - momentum) z
 
-    lr: about that of momentum SGD, or Adam's; try 0.01. Less weight decay than for either.
+    lr: about that of SGD with momentum, or Adam's; try 0.01. It needs less weight decay than both.
 
     Args:
-      momentum: fraction of the way to z that is not gone, in [0, 1).
+      momentum: weight of p in the average with z, in [0, 1).
       eps: in the unit of cbrt(v), above 0.
 
     State: MadgradState, three trees like params.
@@ -47,15 +48,17 @@ def madgrad(*, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
 
     >>> opt, params = madgrad(momentum=0.5, eps=1e-9), {'w': jnp.array([1.0])}
     >>> updates, _ = opt.update({'w': jnp.array([8.0])}, opt.init(params), params, 0.125)
-    >>> updates['w'].tolist()    # s = 1, v = 8: half of the way to 1 - 1 / 2
+    >>> updates['w'].tolist()    # s = 1, v = 8: the mean of 1 and 1 - 1 / 2
     [-0.25]
     """
 
-    def init(params):
+    def init(params: Params) -> MadgradState:
         s, v = tree.zeros_like(params), tree.zeros_like(params)
         return MadgradState(step=jnp.int32(0), start=wide_copy(params), s=s, v=v)
 
-    def update(grads, state, params, lr, objective=None):
+    def update(
+        grads: Params, state: MadgradState, params: Params, lr: Any, _: Objective | None
+    ) -> tuple[Params, MadgradState]:
         def weight(g: Array) -> Array:
             return jnp.asarray(lr, g.dtype) * safe_sqrt((state.step + 1).astype(g.dtype))
 
@@ -72,5 +75,5 @@ def madgrad(*, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
 
 
 def _cube_root(v: Array) -> Array:
-    """Of v from 0, with the derivative 0 there."""
+    """Cube root of v >= 0, with the derivative 0 at 0."""
     return jnp.where(v > 0, jnp.cbrt(jnp.where(v > 0, v, 1)), 0)

@@ -1,4 +1,4 @@
-"""A scale for the updates of any optimizer, found while it trains."""
+"""Mechanic: a learning rate tuner around any optimizer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,14 @@ from jaxtyping import Array, Float
 from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
 from fnn.expect import within
-from fnn.optim._wrap import wrapping
-from fnn.types import Optimizer, Params, Scalar
+from fnn.optim._wrap import wrap
+from fnn.types import Objective, Optimizer, Params, Scalar
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class MechanicState:
-    """Where the optimizer alone would be, and the tuners of the scale, one for each decay rate."""
+    """The sum of the optimizer's updates, and the tuners of the scale, one per decay rate."""
 
     offset: Params  # sum of the optimizer's updates, in at least float32
     s: Float[Array, " betas"]  # their sum is the scale
@@ -36,7 +36,7 @@ def mechanize(
     eps: Scalar = 1e-8,
     num_betas: int = 6,
 ) -> Optimizer:
-    """Mechanic: any optimizer, with its updates scaled by a number that is learned from them.
+    """Mechanic: scales the updates of any optimizer by a factor that is learned during training.
 
         h = -<offset, g + weight_decay sum(s) ||g|| / (||p|| + eps) p>
         r <- beta r + clip(h, -m, m) s        beta = 0.9, 0.99, ...; s, r, m, v for each of them
@@ -45,12 +45,12 @@ def mechanize(
         offset <- offset + the optimizer's update
         p + update = p_0 + sum(s) offset
 
-    Use it with lr = 1, or a schedule that starts at 1; not around optimizers with steps that are a
-    fraction of the parameters, such as `lamb`, or that measure their own rate.
+    Use lr = 1, or a schedule that starts at 1; not around optimizers whose steps are relative to
+    the parameters, such as `lamb`, or that estimate their own lr.
 
     Args:
-      first_scale: each s before the first step, above 0 and less than any that could be right.
-      weight_decay: draws the scale towards 0; the parameters do not decay by it.
+      first_scale: initial value of each s, above 0 and smaller than any reasonable one.
+      weight_decay: draws the scale towards 0; it does not decay the parameters.
       eps: in the unit of h in m and v, of p beside ||p||; above 0.
       num_betas: tuners, from 1; static.
 
@@ -69,8 +69,8 @@ def mechanize(
     (-4.0, True)
     """
 
-    def init(params):
-        def zeros():
+    def init(params: Params) -> MechanicState:
+        def zeros() -> Array:
             return jnp.zeros(num_betas, dtypes.widest(params))
 
         return MechanicState(
@@ -82,7 +82,9 @@ def mechanize(
             inner=optimizer.init(params),
         )
 
-    def update(grads, state, params, lr, objective):
+    def update(
+        grads: Params, state: MechanicState, params: Params, lr: Any, objective: Objective | None
+    ) -> tuple[Params, MechanicState]:
         updates, inner = optimizer.update(grads, state.inner, params, lr, objective)
         offset = jax.tree.map(lambda o, u: o + u.astype(o.dtype), state.offset, updates)
         tuners = tuned(state, hint(state, dtypes.wide(grads), dtypes.wide(params)))
@@ -95,7 +97,7 @@ def mechanize(
         return moved, MechanicState(offset=offset, inner=inner, **tuners)
 
     def hint(state: MechanicState, grads: Params, params: Params) -> Array:
-        """h: how much the loss falls along the offset, to first order."""
+        """h: the first-order decrease of the loss along the offset."""
         small = jnp.asarray(eps, state.s.dtype)
         pull = tree.global_norm(grads) / (tree.global_norm(params) + small) * state.s.sum()
         pull = jnp.asarray(weight_decay, pull.dtype) * pull
@@ -111,4 +113,4 @@ def mechanize(
         wealth = jnp.asarray(first_scale, dtype) / num_betas * m + jnp.maximum(r, 0)
         return {"s": wealth / (safe_sqrt(v) + small), "r": r, "m": m, "v": v}
 
-    return wrapping("mechanize", optimizer, init, update)
+    return wrap("mechanize", optimizer, init, update)

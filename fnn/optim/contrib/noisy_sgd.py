@@ -1,4 +1,4 @@
-"""Gradient descent with noise."""
+"""SGD with gradient noise."""
 
 from fnn.expect import within
 from fnn.optim.sgd import sgd
@@ -8,11 +8,11 @@ from fnn.types import Optimizer, PRNGKey, Scalar
 
 @within(eta="[0, inf)", gamma="[0, inf)")
 def noisy_sgd(key: PRNGKey, *, eta: Scalar = 0.01, gamma: Scalar = 0.55) -> Optimizer:
-    """Gradient descent with normal noise, whose variance falls with the steps.
+    """Gradient descent with normal noise, whose variance decays with the step.
 
         update = -lr (g + sqrt(eta / (1 + t)^gamma) N(0, 1)),   t = 0, 1, ...
 
-    It is `chain(add_noise(key, eta=eta, gamma=gamma), sgd())`; put other optimizers there.
+    It is `chain(add_noise(key, eta=eta, gamma=gamma), sgd())`, in which sgd may be any optimizer.
 
     Args:
       key, eta, gamma: as in `add_noise`.

@@ -1,4 +1,4 @@
-"""Steps that extrapolate the change of the gradient, for games between networks."""
+"""Optimistic gradient methods, for games between networks."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,8 @@ def optimistic_gradient_descent(*, alpha: Scalar = 1.0, beta: Scalar = 1.0) -> O
 
         update = -lr (alpha g + beta (g - g_previous)),   g_previous = g in the first step
 
-    Two players that descend and ascend x y go around its saddle for ever; these come to it.
+    Two players that descend and ascend x y circle its saddle under gradient descent; these
+    converge to it.
 
     Args:
       alpha: weight of the gradient, above 0.
@@ -35,7 +36,7 @@ def optimistic_gradient_descent(*, alpha: Scalar = 1.0, beta: Scalar = 1.0) -> O
 
     State: OptimisticState.
     Source: Popov 1980; Mokhtari, Ozdaglar & Pattathil 2019, arXiv:1901.08511, equation 7 and its
-      generalization by alpha and beta in section 5. Compat: as Optax.
+      generalization by alpha and beta in section 5. Compat: Optax.
 
     >>> opt, params = optimistic_gradient_descent(), {'w': jnp.zeros(1)}
     >>> state, steps = opt.init(params), []
@@ -47,18 +48,20 @@ def optimistic_gradient_descent(*, alpha: Scalar = 1.0, beta: Scalar = 1.0) -> O
     """
 
     return elementwise(
-        "optimistic_gradient_descent", OptimisticState, _rule, alpha=alpha, beta=beta
+        "optimistic_gradient_descent", OptimisticState, _optimistic, alpha=alpha, beta=beta
     )
 
 
-def _rule(g, previous, *, t, alpha, beta):
+def _optimistic(
+    g: Array, previous: Array, *, t: Array, alpha: Scalar, beta: Scalar
+) -> tuple[Array, ...]:
     return alpha * g + beta * jnp.where(t == 1, 0, g - previous), g
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class OptimisticAdamState:
-    """Adam's moments, and its direction of the last step, in at least float32."""
+    """Adam's moments and its last direction, in at least float32."""
 
     step: Int[Array, ""]  # updates made so far, int32
     m: Params
@@ -102,7 +105,7 @@ def optimistic_adam(
     return elementwise(
         "optimistic_adam",
         OptimisticAdamState,
-        _adam_rule,
+        _optimistic_adam,
         b1=b1,
         b2=b2,
         eps=eps,
@@ -111,6 +114,18 @@ def optimistic_adam(
     )
 
 
-def _adam_rule(g, m, v, previous, *, t, b1, b2, eps, alpha, beta):
+def _optimistic_adam(
+    g: Array,
+    m: Array,
+    v: Array,
+    previous: Array,
+    *,
+    t: Array,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    alpha: Scalar,
+    beta: Scalar,
+) -> tuple[Array, ...]:
     u, m, v = adam_rule(g, m, v, t=t, b1=b1, b2=b2, eps=eps)
-    return alpha * u + beta * jnp.where(t == 1, 0, u - previous), m, v, u
+    return _optimistic(u, previous, t=t, alpha=alpha, beta=beta)[0], m, v, u

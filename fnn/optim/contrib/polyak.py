@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fnn import dtypes, tree
-from fnn.autodiff import safe_sqrt
 from fnn.expect import within
 from fnn.optim._base import (
     bias_correction,
@@ -17,21 +16,23 @@ from fnn.optim._base import (
     from_update,
     mean_square,
     moving_average,
+    over_root,
+    unbiased,
 )
-from fnn.types import Optimizer, Params, Scalar
+from fnn.types import Objective, Optimizer, Params, Scalar
 
 
 @within(scale="(0, 2]", eps="[0, inf)")
 def polyak_sgd(*, lower_bound: Scalar = 0.0, scale: Scalar = 1.0, eps: Scalar = 0.0) -> Optimizer:
-    """Gradient descent with Polyak's step: as far as a linear loss would fall to its lower bound.
+    """Gradient descent with Polyak's step size, at which a linear loss reaches its lower bound.
 
         step = min(scale max(loss - lower_bound, 0) / (||g||^2 + eps), lr)
         update = -step g
 
-    lr is the longest step. The batch's loss comes from the objective.
+    lr is the largest step. The batch's loss comes from the objective.
 
     Args:
-      lower_bound: of a batch's loss, with penalty; 0 where a model can fit its data.
+      lower_bound: of a batch's loss, with penalty; 0 if the model can fit its data.
       scale: 1 / c of the paper, at most 2.
       eps: added to the squared norm, at least 0.
 
@@ -48,23 +49,21 @@ def polyak_sgd(*, lower_bound: Scalar = 0.0, scale: Scalar = 1.0, eps: Scalar = 
     [-1.5]
     """
 
-    def update(grads, state, params, lr, objective=None):
+    def update(
+        grads: Params, state: Any, params: Params, lr: Any, objective: Objective | None
+    ) -> tuple[Params, Any]:
         objective = expect_objective("polyak_sgd", objective, "the loss")
         square = tree.squared_norms(grads)[0]
         eps_, low, rate, s = (jnp.asarray(x, square.dtype) for x in (eps, lower_bound, lr, scale))
         gap = s * jnp.maximum(objective.value.astype(square.dtype) - low, 0)
-        step = capped_quotient(gap, square + eps_, rate)
+        step = _capped_quotient(gap, square + eps_, rate)
         return tree.scale(-step, grads), state
 
     return from_update("polyak_sgd", lambda params: (), update)
 
 
-def capped_quotient(a, b, cap):
-    """min(a / b, cap) for a, b and cap of at least 0; the cap where b is 0.
-
-    >>> capped_quotient(jnp.array([1.0, 1.0]), jnp.array([0.0, 4.0]), 2.0).tolist()
-    [2.0, 0.25]
-    """
+def _capped_quotient(a: Array, b: Array, cap: Array) -> Array:
+    """min(a / b, cap) for a, b and cap of at least 0; the cap where b is 0."""
     full = a >= cap * b
     return jnp.where(full, cap, a / jnp.where(full, 1, b))
 
@@ -72,7 +71,7 @@ def capped_quotient(a, b, cap):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class MomoState:
-    """Means of the gradient and of two numbers that make a linear model of the loss with it."""
+    """Running means of the gradient, the loss and <g, p>: a linear model of the loss."""
 
     step: Int[Array, ""]  # updates made so far, int32
     m: Params  # of the gradient, in at least float32
@@ -90,25 +89,25 @@ def momo(
     weight_decay: Scalar = 0.0,
     adapt_bound: bool = False,
 ) -> Optimizer:
-    """MoMo: momentum whose step takes a model of the loss down to its lower bound, but lr at most.
+    """MoMo: momentum with Polyak's step size for a linear model of the loss, at most lr.
 
         m, f, c: running means of g, the loss and <g, p> with decay beta, from the first ones on
         s = 1 + lr weight_decay
         step = min(max(s (f - lower_bound - c) + <m, p>, 0) / ||m||^2, lr)
         p + update = (p - step m) / s
 
-    f + <m, x> - c is a model of the loss at x. lr is the longest step: 1, without a schedule.
+    f + <m, x> - c is a model of the loss at x. lr is the largest step: 1, without a schedule.
 
     Args:
       beta: decay rate of the means, in [0, 1).
-      lower_bound: of the loss, with penalty; 0 where a model can fit its data.
-      weight_decay: per unit of lr, as a penalty inside the model. For decay by a mask put
-        `decoupled_decay` around it.
+      lower_bound: of the loss, with penalty; 0 if the model can fit its data.
+      weight_decay: per unit of lr, as a penalty inside the model of the loss. For decay with a mask
+        put `decoupled_decay` around it.
       adapt_bound: raise the bound with the losses seen, never below `lower_bound`; static.
 
     State: MomoState.
     Raises: ValueError, in update, without an objective.
-    Source: Schaipp et al. 2024, arXiv:2305.07583, Algorithms 1 and 3. Compat: as Optax without
+    Source: Schaipp et al. 2024, arXiv:2305.07583, Algorithms 1 and 3. Compat: Optax without
       decay; its update is p / s - step m - p, where the paper divides both terms.
 
     >>> from fnn.types import Objective
@@ -137,14 +136,14 @@ def momo_adam(
     weight_decay: Scalar = 0.0,
     adapt_bound: bool = False,
 ) -> Optimizer:
-    """MoMo-Adam: Adam whose step takes a model of the loss down to its lower bound, but lr at most.
+    """MoMo-Adam: Adam with Polyak's step size for a linear model of the loss, at most lr.
 
         m, f, c: running means of g, the loss and <g, p> with decay b1, from 0;   k = 1 - b1^t
         d = sqrt(v / (1 - b2^t)) + eps,   v as in Adam;   s = 1 + lr weight_decay
         step = min(max(s (f - k lower_bound - c) + <m, p>, 0) / <m, m / d>, lr / k)
         p + update = (p - step m / d) / s
 
-    Where step is lr / k, it is Adam. lr is the longest step: 0.01, without a schedule.
+    Where step is lr / k, it is Adam. lr is the largest step: 0.01, without a schedule.
 
     Args:
       b1, b2, eps: as in `adam`; b1 is also the decay rate of the loss.
@@ -152,7 +151,7 @@ def momo_adam(
 
     State: MomoState.
     Raises: ValueError, in update, without an objective.
-    Source: Schaipp et al. 2024, arXiv:2305.07583, Algorithms 2 and 3. Compat: as Optax without
+    Source: Schaipp et al. 2024, arXiv:2305.07583, Algorithms 2 and 3. Compat: Optax without
       decay; its update is p / s - step m / d - p.
 
     >>> from fnn.types import Objective
@@ -169,12 +168,8 @@ def momo_adam(
         return b1, bias_correction(b1, (step + 1).astype(dtype))
 
     def divided(m: Params, grads: Params, state: MomoState) -> tuple[Params, Params]:
-        def leaf(m: Array, v: Array) -> Array:
-            v_hat = v / bias_correction(b2, (state.step + 1).astype(v.dtype))
-            return m / (safe_sqrt(v_hat) + jnp.asarray(eps, v.dtype))
-
-        v = jax.tree.map(lambda v, g: mean_square(b2, v, g), state.v, grads)
-        return jax.tree.map(leaf, m, v), v
+        v = mean_square(b2, state.v, grads)
+        return over_root(m, unbiased(b2, v, state.step + 1), eps), v
 
     return _momo(
         "momo_adam", tree.zeros_like, means, divided, lower_bound, weight_decay, adapt_bound
@@ -190,7 +185,7 @@ def _momo(
     weight_decay: Scalar,
     adapt_bound: bool,
 ) -> Optimizer:
-    """`means`: step -> decay, sum of the weights. `divided`: m, g, state -> direction, v."""
+    """`means`: step, dtype -> decay, sum of the weights. `divided`: m, g, state -> direction, v."""
 
     def init(params: Params) -> MomoState:
         dtype = dtypes.widest(params)
@@ -203,11 +198,13 @@ def _momo(
             bound=jnp.array(lower_bound, dtype, copy=True),
         )
 
-    def update(grads, state, params, lr, objective=None):
+    def update(
+        grads: Params, state: MomoState, params: Params, lr: Any, objective: Objective | None
+    ) -> tuple[Params, MomoState]:
         dtype = state.loss.dtype
         value = expect_objective(name, objective, "the loss").value.astype(dtype)
         decay, weight = means(state.step, dtype)
-        m = jax.tree.map(lambda m, g: moving_average(decay, m, g), state.m, grads)
+        m = moving_average(decay, state.m, grads)
         loss = moving_average(decay, state.loss, value)
         product = moving_average(decay, state.product, tree.dot(grads, params).astype(dtype))
         direction, v = divided(m, grads, state)
@@ -218,7 +215,7 @@ def _momo(
         shrink = 1 + decay_rate
         high, limit = shrink * (loss - product) + inner, shrink * weight
         bound = _below(high, limit, state.bound, low) if adapt_bound else low
-        step = capped_quotient(jnp.maximum(high - limit * bound, 0), square, rate / weight)
+        step = _capped_quotient(jnp.maximum(high - limit * bound, 0), square, rate / weight)
         lowest = (loss - product + inner - step * square / 2) / weight
         bound = jnp.maximum(lowest, low) if adapt_bound else low
 
@@ -230,5 +227,5 @@ def _momo(
 
 
 def _below(high: Array, limit: Array, bound: Array, low: Array) -> Array:
-    """The bound; where a step would be negative, half of the highest that gives a positive one."""
+    """The bound; where the step would be negative, half of the highest bound without that."""
     return jnp.where(high < limit * bound, jnp.maximum(high / (2 * limit), low), bound)

@@ -1,4 +1,4 @@
-"""Adagrad in the memory of a row and a column."""
+"""SM3: Adagrad with sums of squares factored over the axes."""
 
 import functools
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from fnn.types import Optimizer, Params, Scalar
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class SM3State:
-    """The momentum, and for each axis of a leaf the largest sums of squares along it."""
+    """The momentum, and for each axis of a leaf the maxima of its sums of squares."""
 
     m: Params  # in at least float32
     largest: Params  # for each leaf a list, whose i-th array has size 1 in all axes but the i-th
@@ -26,17 +26,17 @@ class SM3State:
 
 @within(momentum="[0, 1)", eps="[0, inf)")
 def sm3(*, momentum: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
-    """SM3: Adagrad whose sums of squares are bounded by one value a row and one a column.
+    """SM3: Adagrad with sums of squares bounded by one value per row and one per column.
 
         v_ij = min(r_i, c_j) + g_ij^2        r_i <- max_j v_ij        c_j <- max_i v_ij
         m <- momentum m + (1 - momentum) g / sqrt(v + eps),   0 where v is 0
         update = -lr m
 
-    A leaf of k axes has k vectors in the place of r and c; of a vector or scalar, v is kept
-    whole, so it is Adagrad. lr: as Adagrad's, 0.1.
+    A leaf of k axes has k vectors in place of r and c. For vectors and scalars, v is kept whole, so
+    it is Adagrad. lr: as Adagrad's, 0.1.
 
     Args:
-      momentum: fraction of m that a step keeps, in [0, 1).
+      momentum: decay rate of m, in [0, 1).
       eps: inside the square root, in the unit of g^2, at least 0.
 
     State: SM3State: for a matrix of m rows and n columns m n + m + n elements.
@@ -51,29 +51,26 @@ def sm3(*, momentum: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
     [[10.0, 10.0], [10.0, 17.0]]
     """
 
-    def init(params):
+    def init(params: Params) -> SM3State:
         zeros = tree.zeros_like(params)
         return SM3State(m=zeros, largest=jax.tree.map(_maxima, zeros))
 
-    def direction(grads, state, params):
-        v = jax.tree.map(lambda g, bounds: _least(bounds) + jnp.square(g), grads, state.largest)
+    def direction(grads: Params, state: SM3State, params: Params) -> tuple[Params, SM3State]:
+        def add_square(g: Array, bounds: Sequence[Array]) -> Array:
+            return functools.reduce(jnp.minimum, bounds) + jnp.square(g)
 
-        def average(m: Array, g: Array, v: Array) -> Array:
-            root = lax.rsqrt(jnp.where(v > 0, v, 1) + jnp.asarray(eps, v.dtype))
-            return moving_average(momentum, m, g * root)
+        def scaled(g: Array, v: Array) -> Array:
+            return g * lax.rsqrt(jnp.where(v > 0, v, 1) + jnp.asarray(eps, v.dtype))
 
-        m = jax.tree.map(average, state.m, grads, v)
+        v = jax.tree.map(add_square, grads, state.largest)
+        m = moving_average(momentum, state.m, jax.tree.map(scaled, grads, v))
         return m, SM3State(m=m, largest=jax.tree.map(_maxima, v))
 
     return from_direction("sm3", init, direction)
 
 
-def _least(bounds: Sequence[Array]) -> Array:
-    return functools.reduce(jnp.minimum, bounds)
-
-
 def _maxima(v: Array) -> list[Array]:
-    """The largest elements over all axes but one, for each axis; a vector or scalar itself."""
+    """For each axis, the maxima over all others; a vector or scalar itself."""
     if v.ndim < 2:
         return [v]
     axes = range(v.ndim)

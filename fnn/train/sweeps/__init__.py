@@ -1,6 +1,6 @@
 """Many whole runs in one compiled program."""
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.train.sweeps import search
 from fnn.train.sweeps.halving import halving
 from fnn.train.sweeps.result import SweepBest, SweepResult, SweepTable

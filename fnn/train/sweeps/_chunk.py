@@ -1,4 +1,4 @@
-"""The compiled program of a sweep: members side by side, as many as the memory holds."""
+"""The compiled program of a sweep, for as many members at once as fit into memory."""
 
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -11,25 +11,25 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from fnn.measures import Recorded
 from fnn.train.state import Start
-from fnn.train.sweeps._member import Plan, first_state, stretch
+from fnn.train.sweeps._member import Plan, first_state, run_span
 from fnn.train.sweeps.search import Settings
-from fnn.types import Data
+from fnn.types import Data, Hyper
 
 Words = UInt32[np.ndarray, "keys words"] | UInt32[Array, "keys words"]  # jax.random.key_data
 
-_PROCESSOR_BYTES = 2**26  # wider than the cache, members are no quicker, and chunks come later
+_CPU_BYTES = 2**26  # members beyond the cache gain no speed, and delay the first results
 
 
 class Span(NamedTuple):
-    """The steps from `first` to `last`; whether the members go on after them."""
+    """The steps from `first` to `last`."""
 
     first: int
     last: int
-    goes_on: bool
+    continues: bool  # whether there is a span after it
 
 
 class Layout(NamedTuple):
-    """How many keys and settings a chunk has, and which devices share them."""
+    """Number of keys and settings in a chunk, and the devices that share them."""
 
     keys: int
     settings: int
@@ -42,9 +42,9 @@ class Layout(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What a program returns, each leaf with the axes (keys, settings) in front."""
+    """The result of a program; all leaves have leading axes (keys, settings)."""
 
-    state: PyTree  # TrainState where the members go on, else ()
+    state: PyTree  # TrainState where the span continues, else ()
     kept: PyTree
     recorded: Recorded
     valid: dict[str, Float[Array, "keys settings evals"]]
@@ -62,23 +62,19 @@ def program(
     data: Data,
     start: Start,
 ) -> Chunk:
-    """All members of a chunk over the steps of `span`.
+    """All members of a chunk over the steps of `span`; `states` are () for the first span.
 
-    The keys are mapped outside and the settings inside, so what follows from a key alone (the order
-    of the data, the batches, the first weights, the noise) is computed once for all its settings.
-
-    Args:
-      states: of the members, where `span.first` is not 0; else ().
-      start: weights that all members start from, or None; see `make_init`.
+    The outer map is over keys and the inner one over settings: results that depend on a key alone
+    (order of the data, batches, first weights, noise) are computed once for all its settings.
     """
 
-    def member(state, words, hyper, data, start):
+    def member(state: PyTree, words: Array, hyper: Hyper, data: Data, start: Start) -> Chunk:
         key = plan.key(words)
         if span.first == 0:
             state = first_state(plan, key, hyper, data, start)
-        state, (recorded, valid) = stretch(plan, state, key, hyper, data, span.first, span.last)
+        state, recorded, valid = run_span(plan, state, key, hyper, data, span.first, span.last)
         kept = plan.keep(state)
-        return Chunk(state if span.goes_on else (), kept, recorded, valid, state.step)
+        return Chunk(state if span.continues else (), kept, recorded, valid, state.step)
 
     over_settings = jax.vmap(member, in_axes=(0, None, 0, None, None))
     over_all = jax.vmap(over_settings, in_axes=(0, 0, None, None, None))
@@ -86,7 +82,7 @@ def program(
 
 
 def _shared(function: Any, layout: Layout) -> Any:
-    """The same function, each device computing its own members."""
+    """The function with its members divided among the devices."""
     if len(layout.devices) == 1:
         return function
     mesh = Mesh(np.array(layout.devices), ("members",))
@@ -102,9 +98,9 @@ def _shared(function: Any, layout: Layout) -> Any:
 
 
 def choose_layout(n_keys: int, n_settings: int, most: int, devices: list[jax.Device]) -> Layout:
-    """Chunks of equal size with at most `most` members on each device, and at least one.
+    """Chunks of equal size with at most `most` (and at least one) members on each device.
 
-    All keys of a setting are together if they fit; devices share the settings if there are enough.
+    A chunk has all keys of a setting if they fit; devices share the settings if there are enough.
 
     >>> device = jax.devices()[0]
     >>> choose_layout(4, 100, 150, [device])[:2]    # 3 chunks of 34 settings, the last has 32
@@ -139,17 +135,17 @@ def fitting_layout(
     memory_bytes: int | None,
     devices: list[jax.Device],
 ) -> tuple[Layout, Any]:
-    """The widest layout whose compiled program keeps to the memory, and that program.
+    """The widest layout whose compiled program fits into the memory, and that program.
 
-    The first width is a guess from the state of one member; the compiler's own account of a program
-    decides. Where the guess was too wide, it is compiled once more.
+    The first width is estimated from the state of one member. If the program uses more memory by
+    the compiler's own account, a narrower one is compiled.
     """
     n_keys, n_settings = len(keys), len(jax.tree.leaves(settings)[0])
     budget = default_bytes(devices[0]) if memory_bytes is None else memory_bytes
     state = jax.eval_shape(
         partial(first_state, plan), plan.key(keys[0]), _row(settings), data, start
     )
-    most = max(1, budget // _guess(plan, span, state, data))
+    most = max(1, budget // _estimate(plan, span, state, data))
     while True:
         layout = choose_layout(n_keys, n_settings, most, devices)
         shapes = (*_argument_shapes(layout, span, state, keys, settings), data, start)
@@ -162,8 +158,7 @@ def fitting_layout(
 
 
 def _struct(a: Any) -> jax.ShapeDtypeStruct:
-    """What a program is compiled for, of an array that it takes."""
-    # Without a sharding, the array goes wherever the program is.
+    """The type of an argument, with its sharding where it is committed to a device."""
     sharding = a.sharding if getattr(a, "committed", False) else None
     weak = getattr(a, "weak_type", False)
     return jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=weak, sharding=sharding)
@@ -177,18 +172,18 @@ def _compiled(
     structure: Any,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
 ) -> Any:
-    """The program for arguments of these shapes: a second sweep of the kind compiles nothing."""
+    """The program for arguments of these shapes, cached for further sweeps."""
     return program.lower(plan, span, layout, *jax.tree.unflatten(structure, leaves)).compile()
 
 
 def default_bytes(device: jax.Device) -> int:
-    """Half of the device's memory, where it says how much it has; 64 MiB for a processor."""
+    """Half of an accelerator's memory, where known; 64 MiB for a CPU."""
     stats = device.memory_stats() if device.platform != "cpu" else None
-    return stats["bytes_limit"] // 2 if stats and "bytes_limit" in stats else _PROCESSOR_BYTES
+    return stats["bytes_limit"] // 2 if stats and "bytes_limit" in stats else _CPU_BYTES
 
 
-def _guess(plan: Plan, span: Span, state: PyTree, data: Data) -> int:
-    """Bytes of one member: its history, its state with gradients and updates, its batches."""
+def _estimate(plan: Plan, span: Span, state: PyTree, data: Data) -> int:
+    """Bytes of one member: history, state with gradients and updates, batches."""
     batch = jax.tree.map(lambda a: a[: plan.batch_size], data.train)
     history = 4 * 8 * (span.last - span.first)
     return history + 4 * _bytes(state) + 4 * _bytes(batch)
@@ -199,7 +194,7 @@ def _bytes(values: PyTree) -> int:
 
 
 def _bytes_used(compiled: Any) -> int:
-    """On each device, but for the data."""
+    """Bytes on each device, without the data."""
     stats = compiled.memory_analysis()
     return 0 if stats is None else stats.temp_size_in_bytes + stats.output_size_in_bytes
 

@@ -1,4 +1,4 @@
-"""What a sweep returns: the record of every member, and the table that it comes to."""
+"""The result of a sweep: the history of every member, and a table of the settings."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, PyTree
 
-from fnn import show, text
+from fnn import show
 from fnn.types import History
 
 Row = dict[str, Any]
@@ -28,15 +28,11 @@ class SweepTable(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """The names, in order: the index of the setting and its values, n, died, then mean and std
-        of each metric."""
+        """'setting', its hyperparameters, 'n', 'diverged', mean and std of each metric."""
         return list(self.rows[0]) if self.rows else []
 
     def sorted(self, column: str, *, descending: bool = False) -> "SweepTable":
-        """The rows by the values of a column, with what is NaN at the end.
-
-        Raises: ValueError for a column that is not there.
-        """
+        """The rows in the order of a column, NaN last."""
         if column not in self.columns:
             raise ValueError(f"SweepTable: expected one of {self.columns}, got {column!r}")
         sign = -1 if descending else 1
@@ -48,16 +44,16 @@ class SweepTable(NamedTuple):
 
     def __str__(self) -> str:
         cells = [self.columns] + [[as_text(row[c]) for c in self.columns] for row in self.rows]
-        return text.table(cells, left=0)
+        return show.table(cells, left=0)
 
 
 @dataclass(frozen=True)
 class SweepBest:
-    """What `SweepResult.best` returns."""
+    """The best setting of a sweep."""
 
-    setting: Row  # the values of its hyperparameters, by name
-    index: int  # of the setting: `result.member(index)` is what was kept of it
-    value: float  # of the metric, in the mean over the keys
+    setting: Row  # its hyperparameters, by name
+    index: int  # of the setting, for `result.member(index)`
+    value: float  # of the metric, mean over the keys
     __repr__ = show.fields
 
 
@@ -66,7 +62,7 @@ def _nan_last(value: float) -> tuple[bool, float]:
 
 
 def as_text(value: Any) -> str:
-    """A cell: four digits of a number, '-' for NaN, the name of a function.
+    """A cell of a table: four digits of a number, '-' for NaN, the name of a function.
 
     >>> as_text(0.0123456), as_text(float('nan')), as_text(100_000), as_text(as_text)
     ('0.01235', '-', '100000', 'as_text')
@@ -78,29 +74,27 @@ def as_text(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """All that a sweep found, with the axes (settings, keys) in front of every array.
+    """The result of a sweep; all arrays have leading axes (settings, keys).
 
-    history: of every member; NaN where it was not trained (dropped, interrupted) or had died.
+    history: of every member; NaN where it was not trained (dropped, interrupted) or had diverged.
       `jax.tree.map(lambda a: a[i, k], result.history)` is the history of one, as `run` returns it.
     """
 
     settings: dict[str, list[Any]]  # column -> the value of each setting, by index
     history: History
-    made: Int[np.ndarray, "settings keys"]  # updates made; for one that died, the step of its death
-    reached: Int[
-        np.ndarray, "settings keys"
-    ]  # the same had it not died; 0 for one that was not run
+    made: Int[np.ndarray, "settings keys"]  # updates, until the member diverged
+    reached: Int[np.ndarray, "settings keys"]  # step up to which it was run; 0 if it was not
     kept: list[PyTree]  # of each group: `keep(state)` of its members, as NumPy arrays
     interrupted: bool
-    signal: int = 0  # that arrived while it trained, such as signal.SIGINT; 0 for none
+    signal: int = 0  # received during training, such as signal.SIGINT; 0 for none
 
     @property
-    def died(self) -> Bool[np.ndarray, "settings keys"]:
-        """Which members came to a loss or to parameters that were not finite."""
+    def diverged(self) -> Bool[np.ndarray, "settings keys"]:
+        """Which members had a loss or parameters that were not finite."""
         return self.made < self.reached
 
     def member(self, setting: int | np.integer, key: int | np.integer = 0) -> PyTree:
-        """What was kept of one member: its last state, which for one that died is finite.
+        """`keep(state)` of one member, by default its last state (the last finite one).
 
         Args:
           setting: its index, as in the column 'setting' of `table()`.
@@ -123,17 +117,17 @@ class SweepResult:
         }
 
     def best(self, metric: str = "loss", *, highest: bool | None = None) -> SweepBest:
-        """The setting with the best mean over its keys of a metric at the last evaluation.
+        """The setting with the best metric at the last evaluation, averaged over its keys.
 
-        Only settings that were trained furthest compete, so none that `halving` dropped. Members
-        that died, or whose metric is NaN, have no value: a setting without such members is better
-        than any with one, and so on by their number. Of equal settings the first is the best.
+        Only settings with the most steps compete, so none that `halving` dropped. Settings are
+        ranked first by the number of members that diverged or whose metric is NaN; of equal
+        settings the first is the best.
 
         Args:
           metric: 'loss', or one of the recipe's metrics.
-          highest: whether more is better. The lowest loss is the best; other metrics have to say.
+          highest: whether higher is better; required for metrics other than 'loss'.
 
-        Raises: ValueError for another metric, and if no member has a value.
+        Raises: ValueError for another metric, and if no member has a finite one.
         """
         final = self.final()
         if metric not in final:
@@ -157,8 +151,8 @@ class SweepResult:
         return SweepBest(self._setting(order[0]), order[0], float(means[order[0]]))
 
     def _done(self) -> Bool[np.ndarray, "settings keys"]:
-        """Which members came to the end of their steps."""
-        return ~self.died & (self.reached > 0)
+        """Which members completed their steps."""
+        return ~self.diverged & (self.reached > 0)
 
     def _setting(self, index: int) -> Row:
         return {name: values[index] for name, values in self.settings.items()}
@@ -166,10 +160,10 @@ class SweepResult:
     def table(self) -> SweepTable:
         """Mean and standard deviation over the keys of each setting's last evaluation.
 
-        The column 'setting' has the index of each row's setting, also after `sorted` and `head`.
-        n counts the members that came to their end; those that died are left out of mean and std,
-        and counted in their own column. Std has n - 1 below; it is NaN for n = 1. A column 'steps'
-        tells how far a setting was trained, where that differs.
+        The column 'setting' has the index of each row's setting, also after `sorted` and `head`;
+        'n' counts completed members, to which mean and std (with n - 1; NaN for n = 1) belong, and
+        'diverged' the others. Where settings differ in the number of steps, there is a column
+        'steps'.
         """
         final = self.final()
         names = sorted(final, key=lambda name: (name != "loss", name))
@@ -180,16 +174,17 @@ class SweepResult:
             row = {"setting": i, **self._setting(i)}
             if len(set(steps)) > 1:
                 row["steps"] = steps[i]
-            row |= {"n": int(done[i].sum()), "died": int(self.died[i].sum())}
+            row |= {"n": int(done[i].sum()), "diverged": int(self.diverged[i].sum())}
             for name in names:
-                row |= _mean_and_std(name, final[name][i][done[i]])
+                mean, std = mean_and_std(final[name][i][done[i]])
+                row |= {f"{name} mean": mean, f"{name} std": std}
             rows.append(row)
         return SweepTable(rows)
 
     def __repr__(self) -> str:
         settings, keys = self.reached.shape
         head = f"SweepResult: {settings} settings x {keys} keys, {self.reached.max()} steps"
-        head += f", {self.died.sum()} died" if self.died.any() else ""
+        head += f", {self.diverged.sum()} diverged" if self.diverged.any() else ""
         head += ", interrupted" if self.interrupted else ""
         try:
             best = self.best()
@@ -199,9 +194,8 @@ class SweepResult:
         return f"{head}\n  lowest mean loss {best.value:.4g}: setting {best.index} ({setting})"
 
 
-def _mean_and_std(name: str, values: np.ndarray) -> Row:
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean over runs (n,) and standard deviation with n - 1; NaN where there are too few."""
     n, wide = len(values), values.astype(np.float64)
-    return {
-        f"{name} mean": float(wide.mean()) if n else float("nan"),
-        f"{name} std": float(wide.std(ddof=1)) if n > 1 else float("nan"),
-    }
+    std = float(wide.std(ddof=1)) if n > 1 else float("nan")
+    return (float(wide.mean()) if n else float("nan")), std

@@ -1,7 +1,7 @@
-"""Spaces of hyperparameters: every combination, random draws, or a list; all as stacked arrays.
+"""Search spaces: every combination of values, random draws, or a list, as stacked arrays.
 
-The settings of a sweep are hyperparameters whose leaves have one more axis in front, as `jax.vmap`
-would take them. The functions here only make such arrays; any others serve as well.
+The settings of a sweep are hyperparameters whose leaves have a leading axis, as for `jax.vmap`. The
+functions here make such arrays; any others can be used as well.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
 
-from fnn.arguments import check_exports
+from fnn._arguments import check_exports
 from fnn.keys import fold_name
 from fnn.recipe import RecipeFunction
 from fnn.types import Hyper, PRNGKey
@@ -26,8 +26,8 @@ def grid(**axes: Any) -> dict[str, Num[Array, " settings"]]:
     """Every combination of the values of each hyperparameter; the last one varies fastest.
 
     Args:
-      axes: a sequence or an array of values for each name; a single number stays as it is in all
-        settings. Even steps of the logarithm are `np.geomspace(1e-4, 1e-1, 16)`.
+      axes: a sequence or an array of values for each name, such as `np.geomspace(1e-4, 1e-1, 16)`;
+        a single number is the same in all settings.
 
     Returns: for each name the values of all settings.
     Raises: ValueError for an axis without values, or with more than one dimension.
@@ -37,10 +37,8 @@ def grid(**axes: Any) -> dict[str, Num[Array, " settings"]]:
     ([0.5, 0.5, 0.25, 0.25], [5, 5, 5, 5])
     """
     values = [_axis(f"search.grid: {name}", axis) for name, axis in axes.items()]
-    places = np.meshgrid(*[np.arange(len(v)) for v in values], indexing="ij")
-    return {
-        name: axis[place.ravel()] for name, axis, place in zip(axes, values, places, strict=True)
-    }
+    indices = np.meshgrid(*[np.arange(len(v)) for v in values], indexing="ij")
+    return {name: axis[i.ravel()] for name, axis, i in zip(axes, values, indices, strict=True)}
 
 
 def _axis(where: str, values: Any) -> Array:
@@ -54,15 +52,15 @@ def _axis(where: str, values: Any) -> Array:
 
 
 def random(key: PRNGKey, n: int, /, **axes: Draw | float) -> dict[str, Num[Array, " settings"]]:
-    """n settings, each drawn on its own.
+    """n settings, each drawn independently.
 
-    Where few hyperparameters matter, n draws try n values of each, and a grid only a root of n.
+    Of each hyperparameter, n draws try n values, whereas a grid tries only a root of n.
 
     Args:
-      key: typed key; each name has a stream of its own, so adding one leaves the others' draws.
+      key: typed key; each name has its own stream, so adding a name does not change other draws.
       n: number of settings, at least 1.
-      axes: a distribution for each name, such as `log_uniform(1e-4, 1e-1)`; a number stays as it
-        is in all settings.
+      axes: a distribution for each name, such as `log_uniform(1e-4, 1e-1)`; a number is the same in
+        all settings.
 
     Raises: ValueError for n below 1.
     Source: Bergstra & Bengio 2012, "Random search for hyper-parameter optimization".
@@ -82,7 +80,7 @@ def random(key: PRNGKey, n: int, /, **axes: Draw | float) -> dict[str, Num[Array
 
 
 def uniform(low: float, high: float) -> Draw:
-    """Values between `low` and `high`, all equally likely.
+    """Uniform distribution between `low` and `high`.
 
     Raises: ValueError unless low < high.
 
@@ -95,7 +93,7 @@ def uniform(low: float, high: float) -> Draw:
 
 
 def log_uniform(low: float, high: float) -> Draw:
-    """Values between `low` and `high` whose logarithms are all equally likely.
+    """Log-uniform distribution between `low` and `high`.
 
     Raises: ValueError unless 0 < low < high.
 
@@ -109,7 +107,7 @@ def log_uniform(low: float, high: float) -> Draw:
 
 
 def choice(values: Sequence[float]) -> Draw:
-    """One of `values`, all equally likely.
+    """Uniform distribution over `values`.
 
     Raises: ValueError for no values.
 
@@ -127,7 +125,7 @@ def _expect_between(where: str, least: float, low: float, high: float) -> None:
 
 
 def listed(settings: Sequence[Hyper]) -> Settings:
-    """The settings of an explicit list: hyperparameters of any one structure, stacked.
+    """The settings of an explicit list: hyperparameters of one structure, stacked.
 
     Raises: ValueError for an empty list, and for settings that differ in structure.
 
@@ -149,7 +147,7 @@ def listed(settings: Sequence[Hyper]) -> Settings:
 def cross(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> dict[str, Num[Array, "settings ..."]]:
-    """Every setting of `first` with every setting of `second`; the second varies fastest.
+    """Every setting of `first` with every setting of `second`, which varies fastest.
 
     Raises: ValueError for a name that both have.
 
@@ -171,14 +169,14 @@ def cross(
 
 
 class Group(NamedTuple):
-    """A recipe, and what tells it from the others of a sweep: one compilation."""
+    """One of several recipes in a sweep, with the static values that distinguish it."""
 
     shape: dict[str, Any]
     recipe: RecipeFunction
 
 
 def shapes(make_recipe: Callable[..., RecipeFunction], /, **axes: Sequence[Any]) -> list[Group]:
-    """Recipes for every combination of what cannot be traced: widths, depths, whole optimizers.
+    """Recipes for every combination of static values: widths, depths, whole optimizers.
 
     Args:
       make_recipe: called with one value of each axis by name, returns a recipe.

@@ -1,4 +1,4 @@
-"""Whole runs over every setting and key, side by side in one compiled program."""
+"""Whole runs over every setting and key in one compiled program."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Key
 
 from fnn import tree
-from fnn.advice import refuse
+from fnn._messages import refuse
 from fnn.expect import spec
 from fnn.recipe import RecipeFunction
 from fnn.train import progress as shown
-from fnn.train._given import expect_known
+from fnn.train._inputs import expect_known
 from fnn.train.check import check
-from fnn.train.interrupt import interrupts
+from fnn.train.process import interrupts
 from fnn.train.state import Start, expect_start
-from fnn.train.sweeps._board import Board, Place, Rows
 from fnn.train.sweeps._chunk import Layout, Span, Words, fitting_layout
+from fnn.train.sweeps._log import Members, Rows, SweepLog
 from fnn.train.sweeps._member import Plan
 from fnn.train.sweeps.halving import Halving, rung_ends, survivors
 from fnn.train.sweeps.result import SweepResult
@@ -28,12 +28,7 @@ from fnn.types import Data, TrainState
 
 
 def whole_state(state: TrainState) -> TrainState:
-    """Keep all of a member's last state.
-
-    >>> state = TrainState(step=jnp.int32(3), params={}, model_state=(), opt_state=())
-    >>> whole_state(state) is state
-    True
-    """
+    """The default of `sweep`'s `keep`: a member's last state."""
     return state
 
 
@@ -54,44 +49,42 @@ def sweep(
     devices: Sequence[jax.Device] | None = None,
     progress: shown.Progress = shown.auto,
 ) -> SweepResult:
-    """Train every setting with every key: many runs, one program.
+    """Trains every setting with every key: many runs in one program.
 
-    A member (setting i, key k) is `run(keys[k], hyper_i, data)` of `make_run`, to rounding: the
-    products of many members side by side are summed in another order, a few units in the last
-    place of float32, which training then carries on (over 22 steps of a small model, 1e-4 of the
-    loss). All settings see the same batches, first weights and noise under the same key, so what
-    differs between them is the settings' doing.
+    A member (setting i, key k) is `run(keys[k], hyper_i, data)` of `make_run`, up to rounding:
+    batched products sum in another order. All settings have the same batches, first weights and
+    noise under the same key, so differences between them are due to the settings alone.
 
     A member whose loss or parameters are no longer finite is frozen at its last finite state and
-    counted in the table as dead; the others do not notice.
+    counted in the table as diverged; the others are unaffected.
 
-    Members run in chunks of one size, whose program is compiled once; the last chunk is filled up
-    with copies. Ctrl-C ends the sweep after the chunk at hand and keeps what is done.
+    Members run in chunks of one size, whose program is compiled once; the last chunk is padded
+    with copies. Ctrl-C ends the sweep after the current chunk; its result has what is completed.
 
     Args:
-      recipe: one, or several groups that differ in what cannot be traced, made by
-        `search.shapes(make_recipe, width=[64, 128])`; each group is compiled on its own, and all
+      recipe: a recipe, or groups that differ in static values, made by
+        `search.shapes(make_recipe, width=[64, 128])`; each group is compiled separately, and all
         settings run in each.
       data: as for `run`.
-      hypers: hyperparameters with an axis of settings in front of each leaf: `search.grid`,
-        `search.random`, `search.listed`, or arrays of your own.
+      hypers: hyperparameters with a leading axis of settings at each leaf: from `search.grid`,
+        `search.random`, `search.listed`, or your own arrays.
       keys: typed keys (n,), one for each repetition: `jax.random.split(jax.random.key(0), n)`.
       steps, batch_size, eval_every, eval_batch_size: as for `make_run`.
-      init: weights that all members start from, as of `fit`; None initializes each by its key.
-      halving: to train the promising settings only, `halving(eta=4, rungs=3)`; settings of all
+      init: weights that all members start from, as for `fit`; None initializes each by its key.
+      halving: trains only promising settings to the end, `halving(eta=4, rungs=3)`; settings of all
         groups compete. None trains all to the end.
-      keep: what to keep of each member's last state, computed in the program; `lambda state: ()`
-        for nothing.
-      memory_bytes: on each device, for the members that run together, without the data; one at a
-        time if not even one fits. None: half of an accelerator, 64 MiB of a processor's memory.
-      devices: to share the members; None for all of `jax.devices()`. On a processor with several
-        cores, `jax.config.update('jax_num_cpu_devices', cores)` before the first use of JAX makes
-        each of them a device, and a sweep of small models that much faster.
-      progress: what to show, in steps of all members together, with the least loss so far.
+      keep: the part of each member's last state to return, computed in the program;
+        `lambda state: ()` for nothing.
+      memory_bytes: on each device, for the members that run together, without the data; at least
+        one runs at a time. None: half of an accelerator's memory, 64 MiB on a CPU.
+      devices: to divide the members among; None for all of `jax.devices()`. On a CPU,
+        `jax.config.update('jax_num_cpu_devices', cores)` before the first use of JAX makes each
+        core a device, which speeds up sweeps of small models.
+      progress: how to show progress, in steps of all members, with the lowest loss so far.
 
     Returns: a `SweepResult`: `result.best()`, `result.table()`, `result.member(setting, key)`.
     Raises: ValueError for what `check` finds, for keys or hypers that are not stacked, for a
-      hyperparameter named as a column of the table, and for groups with different metrics.
+      hyperparameter with the name of a column of the table, and for groups with different metrics.
 
     >>> from fnn import Batch, Recipe, losses, models, nn, optim, schedules
     >>> from fnn.train import search
@@ -103,7 +96,7 @@ def sweep(
     >>> result = sweep(recipe, data, search.grid(lr=[0.01, 0.3, 1e20]),
     ...                jax.random.split(jax.random.key(0), 2), steps=100, batch_size=4,
     ...                progress=shown.silent)
-    >>> [(row['n'], row['died'], row['loss mean'] < 1e-6) for row in result.table().rows]
+    >>> [(row['n'], row['diverged'], row['loss mean'] < 1e-6) for row in result.table().rows]
     [(2, 0, False), (2, 0, True), (0, 2, False)]
     >>> result.best().index, round(result.best().setting['lr'], 3)
     (1, 0.3)
@@ -126,12 +119,12 @@ def sweep(
         )
         for group in groups
     ]
+    first = jax.tree.map(lambda leaf: leaf[0], hypers)
     for plan in plans:
-        first = jax.tree.map(lambda leaf: leaf[0], hypers)
         check(plan.recipe, data, key=plan.key(words[0]), hyper=first, batch_size=batch_size)
     spans = _spans(halving, steps, eval_every)
     eval_steps = [*range(eval_every, steps, eval_every), steps]
-    work = _Work(
+    job = _SweepJob(
         plans,
         jax.tree.map(jnp.asarray, data),
         jax.tree.map(jnp.asarray, init),
@@ -139,29 +132,27 @@ def sweep(
         words,
         memory_bytes,
         list(jax.devices() if devices is None else devices),
-        Board(len(groups), n, len(words), eval_steps),
+        SweepLog(len(groups), n, len(words), eval_steps),
     )
-    total = _steps_in_all(halving, spans, work)
+    total = _total_steps(halving, spans, job)
     with interrupts() as interrupted, progress(total) as show:
-        finished = _climb(work, spans, halving, interrupted, _Meter(work, show, total))
-    return work.board.result(columns, interrupted=not finished, signal=interrupted())
+        meter = _Meter(job.log, show, total)
+        completed = _run_rungs(job, spans, halving, interrupted, meter)
+    return job.log.result(columns, interrupted=not completed, signal=interrupted())
 
 
 def _groups(recipe: Any) -> list[Group]:
     if callable(recipe):
         return [Group({}, recipe)]
     if not isinstance(recipe, (list, tuple)) or not all(isinstance(g, Group) for g in recipe):
-        refuse(
-            "sweep",
-            "a recipe function, or groups from search.shapes",
-            recipe,
-            "pass the function recipe(hyper) itself, without calling it",
-        )
+        words = "a recipe function, or groups from search.shapes"
+        hint = "pass the function recipe(hyper) itself, without calling it"
+        refuse("sweep", words, recipe, hint)
     return list(recipe)
 
 
-class _Work(NamedTuple):
-    """What all chunks of a sweep need."""
+class _SweepJob(NamedTuple):
+    """What all chunks of a sweep share."""
 
     plans: list[Plan]  # of each group
     data: Data
@@ -170,11 +161,11 @@ class _Work(NamedTuple):
     keys: Words
     memory_bytes: int | None
     devices: list[jax.Device]
-    board: Board
+    log: SweepLog
 
 
 def _stacked(hypers: Settings) -> tuple[Settings, int]:
-    """The settings as arrays, and how many there are."""
+    """The settings as arrays, and their number."""
     lengths = {
         path: np.shape(leaf)[:1]
         for path, leaf in zip(tree.paths(hypers), jax.tree.leaves(hypers), strict=True)
@@ -189,7 +180,7 @@ def _stacked(hypers: Settings) -> tuple[Settings, int]:
 
 
 def _words(keys: Any) -> tuple[Words, Any]:
-    """The keys as numbers, and their kind: so that to pick some of them consumes none."""
+    """The keys as integers, which can be indexed without consuming them, and their kind."""
     typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.ndim != 1 or not len(keys):
         got = spec(keys) if isinstance(keys, (jax.Array, np.ndarray)) else type(keys).__name__
@@ -203,78 +194,72 @@ def _words(keys: Any) -> tuple[Words, Any]:
 def _spans(halving: Halving | None, steps: int, eval_every: int) -> list[Span]:
     ends = [steps] if halving is None else rung_ends(halving, steps=steps, eval_every=eval_every)
     return [
-        Span(first, last, goes_on=last < steps)
+        Span(first, last, continues=last < steps)
         for first, last in zip([0, *ends[:-1]], ends, strict=True)
     ]
 
 
-def _climb(
-    work: _Work,
+def _run_rungs(
+    job: _SweepJob,
     spans: list[Span],
     halving: Halving | None,
     interrupted: Callable[[], int],
     meter: "_Meter",
 ) -> bool:
-    """Train rung by rung; returns whether that came to its end."""
-    groups, n, _ = work.board.shape
-    going = [np.arange(n) for _ in range(groups)]
+    """Trains rung by rung; returns whether it was completed."""
+    groups, n, _ = job.log.shape
+    alive = [np.arange(n) for _ in range(groups)]
     for rung, span in enumerate(spans):
-        for group, rows in enumerate(going):
-            if len(rows) and not _train(work, group, rows, span, interrupted, meter):
+        for group, rows in enumerate(alive):
+            if len(rows) and not _train(job, group, rows, span, interrupted, meter):
                 return False
-        if halving is not None and span.goes_on:
-            going = _survivors(work.board, halving, going, span, rung)
+        if halving is not None and span.continues:
+            alive = _survivors(job.log, halving, alive, span, rung)
     return True
 
 
 def _train(
-    work: _Work,
+    job: _SweepJob,
     group: int,
     rows: Rows,
     span: Span,
     interrupted: Callable[[], int],
     meter: "_Meter",
 ) -> bool:
-    """One rung of one group, chunk by chunk; returns False where it was interrupted."""
-    settings = _take(work.hypers, rows)
+    """One rung of one group, chunk by chunk; returns False if it was interrupted."""
     layout, compiled = fitting_layout(
-        work.plans[group],
+        job.plans[group],
         span,
-        work.keys,
-        settings,
-        work.data,
-        work.start,
-        work.memory_bytes,
-        work.devices,
+        job.keys,
+        _take(job.hypers, rows),
+        job.data,
+        job.start,
+        job.memory_bytes,
+        job.devices,
     )
-    for place in _places(group, rows, len(work.keys), layout):
+    for members in _chunks(group, rows, len(job.keys), layout):
         if interrupted():
             return False
-        # The last chunk has the size of the others: its last member is there several times.
-        filled = Place(
-            group, _filled(place.settings, layout.settings), _filled(place.keys, layout.keys)
+        # The last chunk has the size of the others, padded with copies of its last member.
+        padded = Members(
+            group, _padded(members.settings, layout.settings), _padded(members.keys, layout.keys)
         )
-        states = work.board.states(filled) if span.first else ()
-        chunk = compiled(
-            states,
-            work.keys[filled.keys],
-            _take(work.hypers, filled.settings),
-            work.data,
-            work.start,
-        )
-        work.board.put(place, span, chunk)
-        meter.add(place, span)
+        states = job.log.states(padded) if span.first else ()
+        hypers = _take(job.hypers, padded.settings)
+        chunk = compiled(states, job.keys[padded.keys], hypers, job.data, job.start)
+        job.log.add(members, span, chunk)
+        meter.add(members, span)
     return True
 
 
-def _places(group: int, rows: Rows, n_keys: int, layout: Layout) -> Iterator[Place]:
+def _chunks(group: int, rows: Rows, n_keys: int, layout: Layout) -> Iterator[Members]:
     for i in range(0, len(rows), layout.settings):
         for k in range(0, n_keys, layout.keys):
             keys = np.arange(k, min(k + layout.keys, n_keys))
-            yield Place(group, rows[i : i + layout.settings], keys)
+            yield Members(group, rows[i : i + layout.settings], keys)
 
 
-def _filled(rows: Rows, size: int) -> Rows:
+def _padded(rows: Rows, size: int) -> Rows:
     return np.pad(rows, (0, size - len(rows)), mode="edge")
 
 
@@ -283,21 +268,21 @@ def _take(hypers: Settings, rows: Rows) -> Settings:
 
 
 def _survivors(
-    board: Board, halving: Halving, going: list[Rows], span: Span, rung: int
+    log: SweepLog, halving: Halving, alive: list[Rows], span: Span, rung: int
 ) -> list[Rows]:
-    """Those who go on, of each group; all groups are ranked together."""
-    groups, n, _ = board.shape
-    valid = [row for g, rows in enumerate(going) for row in board.latest(g, rows, span)]
+    """The surviving settings of each group; all groups are ranked together."""
+    groups, n, _ = log.shape
+    valid = [row for g, rows in enumerate(alive) for row in log.latest(g, rows, span)]
     kept = survivors(halving, valid, groups * n, rung)
-    starts = np.cumsum([0, *map(len, going)])
+    starts = np.cumsum([0, *map(len, alive)])
     return [
         rows[kept[(kept >= start) & (kept < start + len(rows))] - start]
-        for rows, start in zip(going, starts[:-1], strict=True)
+        for rows, start in zip(alive, starts[:-1], strict=True)
     ]
 
 
-def _steps_in_all(halving: Halving | None, spans: list[Span], work: _Work) -> int:
-    groups, n, n_keys = work.board.shape
+def _total_steps(halving: Halving | None, spans: list[Span], job: _SweepJob) -> int:
+    groups, n, n_keys = job.log.shape
     eta = 1 if halving is None else halving.eta
     settings = [-(-groups * n // eta**rung) for rung in range(len(spans))]
     return n_keys * sum(
@@ -306,26 +291,26 @@ def _steps_in_all(halving: Halving | None, spans: list[Span], work: _Work) -> in
 
 
 class _Meter:
-    """Tells the progress what each chunk added."""
+    """Reports the progress after each chunk."""
 
-    def __init__(self, work: _Work, show: Callable[[shown.Report], None], total: int):
-        self._board, self._show, self._total = work.board, show, total
+    def __init__(self, log: SweepLog, show: Callable[[shown.Report], None], total: int) -> None:
+        self._log, self._show, self._total = log, show, total
         self._made, self._begun = 0, time.monotonic()
         self._best: dict[str, float] = {}
 
-    def add(self, place: Place, span: Span) -> None:
-        """Show how far the sweep is after one more chunk."""
-        self._made += len(place.settings) * len(place.keys) * (span.last - span.first)
+    def add(self, members: Members, span: Span) -> None:
+        """Adds a chunk, and reports."""
+        self._made += len(members.settings) * len(members.keys) * (span.last - span.first)
         rate = self._made / max(time.monotonic() - self._begun, 1e-9)
-        found = self._board.least_loss(place, span)
-        if found and (not self._best or found["loss"] < self._best["loss"]):
-            self._best = found
+        lowest = self._log.lowest_loss(members, span)
+        if lowest and (not self._best or lowest["loss"] < self._best["loss"]):
+            self._best = lowest
         loss = self._best["loss"] if self._best else float("nan")
         self._show(shown.Report(self._made, self._total, rate, loss, self._best))
 
 
 def _columns(groups: list[Group], hypers: Settings) -> dict[str, list[Any]]:
-    """The names and values that tell one setting from another, over all groups."""
+    """The hyperparameters and shapes of all settings by name, over all groups."""
     leaves = dict(zip(tree.paths(hypers), jax.tree.leaves(hypers), strict=True))
     scalars = {name: np.asarray(leaf).tolist() for name, leaf in leaves.items() if leaf.ndim == 1}
     n = len(jax.tree.leaves(hypers)[0])
@@ -334,7 +319,7 @@ def _columns(groups: list[Group], hypers: Settings) -> dict[str, list[Any]]:
         for name in groups[0].shape
     }
     columns = shapes | {name: values * len(groups) for name, values in scalars.items()}
-    if taken := sorted(columns.keys() & {"setting", "steps", "n", "died"}):
+    if taken := sorted(columns.keys() & {"setting", "steps", "n", "diverged"}):
         raise ValueError(
             f"sweep: expected hyperparameters with other names than {taken}, which are columns of "
             "the table; rename them"

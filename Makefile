@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test test-all check format clean
+.PHONY: run test test-all check format docs clean
 .NOTPARALLEL:
 
 run: .venv/run-ready
@@ -26,14 +26,19 @@ format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# To train, and to develop: the second has all of the first.
+# The site, into site/: no request leaves the machine, neither now nor when a page is read.
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(BIN)/mkdocs build --quiet
+
+# To train, to develop, to build the documentation.
 .venv/run-ready: EXTRA := experiments
 .venv/ready: EXTRA := dev
-.venv/run-ready .venv/ready: pyproject.toml
+.venv/docs-ready: EXTRA := docs
+.venv/run-ready .venv/ready .venv/docs-ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fnn needs Python 3.11 or newer; say make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
 	touch .venv/run-ready $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache

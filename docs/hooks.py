@@ -1,6 +1,7 @@
-"""A hook of mkdocs: `::: fnn.optim` in a page becomes an entry for each name that it exports.
+"""What mkdocs needs to show the docstrings of fnn.
 
-The plugin by itself takes `fnn.optim.adam` for the module of that name, not for the function.
+`::: fnn.optim` in a page becomes an entry for each name that it exports (the plugin by itself takes
+`fnn.optim.adam` for the module of that name), and doctests in docstrings become blocks of code.
 """
 
 import importlib
@@ -9,7 +10,29 @@ import re
 from types import ModuleType
 from typing import Any
 
+import griffe
+
+from fnn import show
+
 ENTRY = "::: {path}\n    options:\n      heading: {name}\n      toc_label: {name}\n"
+
+
+EXAMPLE = re.compile(r"^>>> .*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+NOTE = re.compile(r"^ *(Returns|Raises|Source|Deviates|Compat|State): (?=\S)", re.MULTILINE)
+
+
+def as_markdown(docstring: str) -> str:
+    """Examples as blocks of code, and each note (Source: ...) as a paragraph."""
+    text = EXAMPLE.sub(lambda m: f"```pycon\n{m.group(0)}\n```", docstring)
+    return NOTE.sub(r"\n**\1.** ", text)
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites docstrings before the plugin parses them."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = as_markdown(obj.docstring.value)
 
 
 def exports(module: ModuleType) -> list[str]:
@@ -18,17 +41,48 @@ def exports(module: ModuleType) -> list[str]:
     return sorted(n for n in getattr(module, "__all__", own) if not n.startswith("_"))
 
 
-def entries(home: str) -> str:
+def has_signature(value: Any) -> bool:
+    return "__signature__" in vars(value)
+
+
+def signature(function: Any) -> str:
+    """The arguments of a function whose signature is not in its source, with their defaults."""
+    parts = []
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        plain = repr(p.default) if isinstance(p.default, int | float) else show.made_by(p.default)
+        parts.append(p.name if p.default is p.empty else f"{p.name}={plain}")
+    return f"{function.__name__}({', '.join(parts)}) -> Model"
+
+
+def own_entry(function: Any) -> str:
+    """The entry of such a function: heading, signature, docstring."""
+    code = f"```python\n{signature(function)}\n```"
+    return f"### {function.__name__}\n\n{code}\n\n{as_markdown(inspect.getdoc(function) or '')}\n"
+
+
+def entries(home: str, headed: bool) -> str:
     """The entries of the functions and classes of a module, from the files that define them."""
     module = importlib.import_module(home)
-    found = [f"## {home}\n\n{inspect.getdoc(module)}\n"]
+    found = [f"## {home}\n\n{inspect.getdoc(module)}\n"] if headed else []
     for name in exports(module):
         value: Any = getattr(module, name)
-        if inspect.isfunction(value) or inspect.isclass(value):
+        if inspect.isfunction(value) and has_signature(inspect.unwrap(value, stop=has_signature)):
+            found.append(own_entry(value))
+        elif inspect.isfunction(value) or inspect.isclass(value):
             path = f"{value.__module__}.{value.__name__}"
             found.append(ENTRY.format(path=path, name=name))
     return "\n".join(found)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    return re.sub(r"^::: (fnn[\w.]*)$", lambda m: entries(m.group(1)), markdown, flags=re.MULTILINE)
+    homes = re.findall(r"^::: (fnn[\w.]*)$", markdown, re.MULTILINE)
+    for home in homes:
+        markdown = re.sub(
+            rf"^::: {home}$",
+            lambda _, home=home: entries(home, headed=len(homes) > 1),
+            markdown,
+            flags=re.MULTILINE,
+        )
+    return markdown

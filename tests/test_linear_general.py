@@ -107,4 +107,4 @@ def test_bad_input_is_refused_with_what_was_expected():
     refused("one axis for each letter", layers.einsum, params, "ab,bcd->acd", x)
     refused("to fit", layers.einsum, params, "abd,bdc->ac", jnp.ones((2, 4, 3)))
     contradicted = nn.einsum("ab,bc->ac", b=3, c=2)
-    refused("leave out", contradicted.init, jax.random.key(0), jnp.ones((1, 2)))
+    refused("drop the sizes", contradicted.init, jax.random.key(0), jnp.ones((1, 2)))

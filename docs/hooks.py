@@ -11,12 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import griffe
+from mkdocs.utils import get_relative_url
 
 from fnn import show
 
 ENTRY = "::: {path}\n    options:\n      heading: {name}\n      toc_label: {name}\n"
-
-
 EXAMPLE = re.compile(r"^>>> .*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 NOTE = re.compile(r"^ *(Returns|Raises|Source|Deviates|Compat|State): (?=\S)", re.MULTILINE)
 
@@ -86,3 +85,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
             flags=re.MULTILINE,
         )
     return markdown
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """The script of the search that the theme would fetch from the network, from this site."""
+    own = get_relative_url("assets/iframe-worker.js", page.url)
+    return output.replace("https://unpkg.com/iframe-worker/shim", own)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for the page of missing addresses."""
+    return output_content.replace("https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js")

@@ -98,6 +98,15 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def is_zero(value: Any) -> bool:
+    """Whether a value is the Python number 0, which is known without its being traced.
+
+    >>> is_zero(0.0), is_zero(jnp.zeros(())), is_zero(0.5)
+    (True, False, False)
+    """
+    return isinstance(value, (int, float)) and value == 0
+
+
 def expect_positive(where: str, **numbers: int) -> None:
     """Checks that arguments are positive integers.
 

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from fnn.dtypes import at_least_float32
+from fnn.expect import is_zero
 from fnn.types import PRNGKey, Scalar
 
 
@@ -62,7 +63,7 @@ def key_of_noise(where: str, amount: Scalar, key: PRNGKey | None, train: bool) -
         ...
     ValueError: dropout: expected a key with train=True, got None; pass key= to the model's apply
     """
-    if not train or (isinstance(amount, (int, float)) and amount == 0):
+    if not train or is_zero(amount):
         return None
     if key is None:
         raise ValueError(

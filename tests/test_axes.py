@@ -73,7 +73,7 @@ AUGMENTS = {
 
 
 def shape_of(model, *shape):
-    """Of what the model makes of x of this shape."""
+    """Shapes and dtypes of the model's outputs for x of this shape."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     params, state = jax.eval_shape(model.init, KEY, x)
     return jax.eval_shape(model.apply, params, state, x)[0].shape

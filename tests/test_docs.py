@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([^"]+)"')
-PEERS = {"PyTorch": "torch", "Flax": "flax", "Equinox": "equinox", "Optax": "optax"} | {
-    "Keras": "keras"
-}
+PEERS = {
+    "PyTorch": "torch", "Flax": "flax", "Equinox": "equinox", "Optax": "optax", "Keras": "keras",
+}  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -78,27 +78,32 @@ def run(block: Block, page: Path, scope: dict[str, Any]) -> None:
     assert not runner.failures, "".join(report)
 
 
-WITH_CODE = [page for page in PAGES if blocks(page.read_text())]
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def as_users(tmp_path, monkeypatch):
+    """An empty folder, without the strict settings of the tests and the checks of shapes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["python"])
-    text = page.read_text()
-    scopes: dict[str, dict[str, Any]] = {}
-    # As users have JAX: the strict settings of the tests, and the checks of shapes, are off.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
         jax.debug_key_reuse(False),
     ):
-        for block in [*blocks(text), *cells(text)]:
-            if is_installed(block.namespace):
-                scope = scopes.setdefault(block.namespace, {"__name__": "page"})
-                run(block, page, scope)
+        yield
+
+
+WITH_CODE = [page for page in PAGES if blocks(page.read_text())]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs(page, as_users, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["python"])
+    text = page.read_text()
+    scopes: dict[str, dict[str, Any]] = {}
+    for block in [*blocks(text), *cells(text)]:
+        if is_installed(block.namespace):
+            scope = scopes.setdefault(block.namespace, {"__name__": "page"})
+            run(block, page, scope)
 
 
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
@@ -106,21 +111,14 @@ NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 @pytest.mark.slow  # `make docs` executes them too
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+def test_a_notebook_runs_from_top_to_bottom(notebook, as_users):
     pytest.importorskip("matplotlib").use("agg")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     found = json.loads(notebook.read_text())["cells"]
     scope: dict[str, Any] = {"__name__": "notebook"}
-    with (
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-        jax.debug_key_reuse(False),
-    ):
-        for cell in found:
-            if cell["cell_type"] == "code":
-                assert not cell["outputs"], "outputs are made when the site is built"
-                exec(compile("".join(cell["source"]), notebook.name, "exec"), scope)
+    for cell in found:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "outputs are made when the site is built"
+            exec(compile("".join(cell["source"]), notebook.name, "exec"), scope)
 
 
 def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere():

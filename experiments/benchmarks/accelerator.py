@@ -45,7 +45,7 @@ class Config:
     layers: int = 12
     heads: int = 12
     vocabulary: int = 50304  # GPT-2's, rounded up to a multiple of 64
-    scan: bool = True  # one block, looped over; False: all of them written out
+    scan: bool = True  # one block, looped over; False: unrolled
     peak_tflops: float | None = None  # of the device in bfloat16, to compute its utilization
     steps: int = 10  # of a round
     rounds: int = 7

@@ -79,7 +79,7 @@ def fnn_in_step(source: Source, batch_size: int, augmented: bool, stack: ExitSta
 
     @jax.jit
     def last_of_some(data, first):
-        def next_batch(carry, indices):  # in the carry each batch is written out, as for a step
+        def next_batch(carry, indices):  # the carry materializes each batch, as a step does
             step, _ = carry
             batch = jax.tree.map(lambda a: a.at[indices].get(mode="promise_in_bounds"), data)
             made = augment(jax.random.fold_in(KEY, step), batch) if augmented else batch

@@ -8,7 +8,7 @@ looping over one compiled block as its documentation advises: `linen.scan`, and 
 over vmapped blocks. Timed are tracing and compilation of `init` and of a whole gradient step with
 Adam, with JAX's caches emptied before each. All alternate, round by round. A ratio is a median over
 the rounds, with the quartiles beside it: of the two depths, whose goal for fnn is 1.3, and of fnn's
-time over the peer's at the greater. `fnn, written out` is fnn with scan=False, at fewer layers, for
+time over the peer's at the greater. `fnn, unrolled` is fnn with scan=False, at fewer layers, for
 the contrast. torch.compile has no loop over layers. Run nothing else meanwhile.
 """
 
@@ -199,7 +199,7 @@ def main(config: Config) -> None:
     for what in ("init", "step"):
         entered = {"fnn": compiled(of_fnn, depths, what)}
         entered |= {name: compiled(of, depths, what) for name, of in makers.items()}
-        entered["fnn, written out"] = compiled(partial(of_fnn, scan=False), few, what)
+        entered["fnn, unrolled"] = compiled(partial(of_fnn, scan=False), few, what)
         compare(what, entered, config.rounds)
 
 

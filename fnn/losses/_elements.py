@@ -95,11 +95,6 @@ def smoothed(loss: Array, smooth: Array, label_smoothing: Scalar) -> Array:
     return loss + a * jnp.where(jnp.isfinite(loss), smooth - loss, 0)
 
 
-def is_zero(value: Scalar) -> bool:
-    """Whether a coefficient is a Python 0, so that its term can be skipped at trace time."""
-    return isinstance(value, (int, float)) and value == 0
-
-
 def kept_rows(labels: Array, ignore_index: int | None, where: Mask) -> Mask:
     """The mask of rows that count: `where` and not the ignored label."""
     if ignore_index is None:

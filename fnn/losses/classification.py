@@ -5,14 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from fnn.dtypes import at_least_float32, indices
-from fnn.expect import expect_real, spec, within
+from fnn.expect import expect_real, is_zero, spec, within
 from fnn.losses._elements import (
     Mask,
     aligned,
     expect_classes,
     expect_mask,
     expect_same_shape,
-    is_zero,
     kept_rows,
     masked,
     shown,

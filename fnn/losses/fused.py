@@ -15,12 +15,11 @@ from jaxtyping import Array, Float, Integer
 
 from fnn.autodiff import LinearFunction, linear_call, varying_like
 from fnn.dtypes import at_least_float32, indices
-from fnn.expect import within
+from fnn.expect import is_zero, within
 from fnn.losses._elements import (
     Mask,
     expect_classes,
     expect_mask,
-    is_zero,
     kept_rows,
     masked,
     shown,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from fnn import dtypes, tree
 from fnn.autodiff import safe_sqrt
-from fnn.expect import expect_alike, expect_real
+from fnn.expect import expect_alike, expect_real, is_zero
 from fnn.tree import Mask
 from fnn.types import Objective, Optimizer, Params, Scalar, unscaled
 
@@ -107,11 +107,6 @@ def decay_weights(direction: Params, params: Params, decay: Scalar, mask: Mask |
         params,
         marked(mask, params),
     )
-
-
-def is_zero(value: Scalar) -> bool:
-    """Whether a hyperparameter is the Python number 0, known without its being traced."""
-    return isinstance(value, (int, float)) and value == 0
 
 
 def elementwise(

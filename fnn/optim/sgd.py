@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array
 
-from fnn.expect import within
-from fnn.optim._base import elementwise, from_direction, is_zero
+from fnn.expect import is_zero, within
+from fnn.optim._base import elementwise, from_direction
 from fnn.types import Optimizer, Params, Scalar
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from fnn import dtypes
 from fnn.data.augment._base import BatchAugment, interval_mask, round_like
-from fnn.expect import within
+from fnn.expect import is_zero, within
 from fnn.types import Pair, PRNGKey, Scalar
 
 
@@ -36,7 +36,7 @@ def mixup(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
     def augment(key: PRNGKey, batch: Pair) -> Pair:
         x, y = batch
         targets = _as_probabilities("mixup", y, classes)
-        if _is_zero(alpha):
+        if is_zero(alpha):
             return x, targets
         weight_key, order_key = jax.random.split(key)
         weight = _weight(weight_key, alpha)
@@ -74,7 +74,7 @@ def cutmix(alpha: Scalar, *, classes: int | None = None) -> BatchAugment:
                 f"{getattr(x, 'shape', type(x).__name__)}; mixup takes any x"
             )
         targets = _as_probabilities("cutmix", y, classes)
-        if _is_zero(alpha):
+        if is_zero(alpha):
             return x, targets
         weight_key, order_key, center_key = jax.random.split(key, 3)
         partners = jax.random.permutation(order_key, targets.shape[0])
@@ -110,7 +110,3 @@ def _as_probabilities(where: str, y: Any, classes: int | None) -> Array:
             "pass classes= to turn labels into probabilities"
         )
     return y
-
-
-def _is_zero(alpha: Scalar) -> bool:
-    return isinstance(alpha, (int, float)) and alpha == 0

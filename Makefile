@@ -13,7 +13,7 @@ run: .venv/run-ready
 test: .venv/ready
 	$(BIN)/python -m pytest -q
 
-# As users compile it, and with the tests that take long; half an hour.
+# As users compile it, and with the tests that take long: every row of the registry, every law.
 test-all: .venv/ready
 	XLA_FLAGS= $(BIN)/python -m pytest -q -m 'slow or not slow'
 

@@ -3,6 +3,7 @@
 float64 stays off; a test that needs it enters `jax.enable_x64`.
 """
 
+import gc
 import importlib.util
 import os
 import sys
@@ -30,7 +31,9 @@ from hypothesis import settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
+
+# JAX keeps what it has traced and compiled: a full collection takes seconds and finds nothing.
+gc.set_threshold(100_000, 50, 100)
 
 # Compilations make the first examples slow, and a test must not fail by the luck of its draws.
 settings.register_profile("fnn", deadline=None, derandomize=True, max_examples=50)
@@ -41,6 +44,17 @@ NO_TORCH = importlib.util.find_spec("torch") is None
 collect_ignore = (
     [p.name for p in HERE.glob("test_*.py") if "torch" in p.read_text()] if NO_TORCH else []
 )
+
+
+@pytest.fixture(autouse=True)
+def checked_keys(request):
+    """Checks for keys that are used twice; all tests have them with the slow ones.
+
+    With them JAX runs each operation anew in Python. By default they are on where noise is drawn.
+    """
+    drawn = request.path.name.startswith(("test_laws", "test_augment", "test_drop", "test_init"))
+    with jax.debug_key_reuse(drawn or "slow or" in request.config.option.markexpr):
+        yield
 
 
 @pytest.fixture(autouse=True)

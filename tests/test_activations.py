@@ -26,6 +26,7 @@ def test_it_is_its_formula(function):
     np.testing.assert_allclose(function(jnp.asarray(GRID, jnp.float32)), twin, atol=2e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("function", "left", "right"),
     [(relu, 0, 1e4), (gelu, 0, 1e4), (tanh, -1, 1), (sigmoid, 0, 1)],

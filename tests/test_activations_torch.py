@@ -84,7 +84,7 @@ def over(cases):
     return pytest.mark.parametrize("name", cases)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @over(IN_TORCH | OVER_ROWS)
 @drawn
 @given(x=numbers(*SHAPE))

@@ -68,6 +68,7 @@ def ours(query, key, value, bias, mask):
     return dot_product_attention(query, key, value, bias=bias, mask=mask)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None, derandomize=True)
 @given(SIZES)
 @example(LARGE)

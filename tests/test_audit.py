@@ -176,11 +176,13 @@ def test_the_sets_inside_scikit_learn_have_the_faults_that_are_known():
     assert iris.examples == ((101, 142),) and iris.numbers["copies"] == 1
 
 
+@pytest.mark.slow
 def test_mnist_is_clean():
     made = data.load("mnist", real("mnist"))
     assert not data.audit({"train": made.train, "test": made.test})
 
 
+@pytest.mark.slow
 def test_adult_has_the_duplicates_that_are_known():
     made = data.load("adult", real("adult"))
     found = data.audit({"train": made.train, "test": made.test})
@@ -384,6 +386,7 @@ COPIES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", COPIES)
 def test_near_copies_are_found_as_images_and_as_rows(name):
     change, as_rows = COPIES[name]
@@ -447,7 +450,7 @@ FOLLOWS = [texts_with_a_word, tokens_with_one, texts_in_a_table, odd_numbers,
            one_of_many_categories]  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("made", FOLLOWS, ids=lambda made: made.__name__)
 def test_labels_that_follow_from_one_word_token_or_column_are_not_unrelated(made):
     for seed in TRIALS:

@@ -79,7 +79,7 @@ def batch_of(row):
     return np.stack([row.x] * 16)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @rows
 def test_a_strength_of_0_changes_nothing_to_the_bit(row):
     x, y = many(row)(key(), row.nothing, batch_of(row))
@@ -87,6 +87,7 @@ def test_a_strength_of_0_changes_nothing_to_the_bit(row):
     assert y.tolist() == list(range(16))
 
 
+@pytest.mark.sampled(10)
 @rows
 def test_shape_and_dtype_and_range_are_kept_and_examples_and_keys_differ(row):
     x, _ = many(row)(key(), row.strong, batch_of(row))
@@ -100,6 +101,7 @@ def test_shape_and_dtype_and_range_are_kept_and_examples_and_keys_differ(row):
     assert (x != many(row)(jax.random.key(1), row.strong, batch_of(row))[0]).any()
 
 
+@pytest.mark.sampled(5)
 @rows
 def test_an_example_does_not_depend_on_its_batch(row):
     other = batch_of(row)
@@ -127,6 +129,8 @@ def test_an_alternating_flip_shows_both_sides_in_two_epochs_and_half_of_each_in_
     assert 60 < (first != images).any(axis=(1, 2, 3)).sum() < 140
 
 
+@pytest.mark.slow
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("reflect", [False, True])
 def test_a_crop_is_a_part_of_the_padded_image(reflect):
     mode = "reflect" if reflect else "constant"
@@ -145,12 +149,14 @@ def test_a_turn_by_a_right_angle_is_that_of_numpy():
     np.testing.assert_allclose(turned, np.rot90(square), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_shift_by_whole_pixels_is_exact_and_fills():
     moved = augment.warp(BYTES, jnp.eye(2), jnp.array([1.0, -2.0]), fill=9.0)
     np.testing.assert_array_equal(moved[:-1, 2:], BYTES[1:, :-2])
     assert (moved[-1] == 9).all() and (moved[:, :2] == 9).all()
 
 
+@pytest.mark.slow
 def test_half_a_pixel_is_the_mean_of_two():
     moved = augment.warp(IMAGE, jnp.eye(2), jnp.array([0.5, 0.0]))
     np.testing.assert_allclose(moved[:-1], (IMAGE[1:] + IMAGE[:-1]) / 2, atol=1e-6)
@@ -200,6 +206,7 @@ def test_random_augment_at_0_is_one_of_three_and_stronger_changes_most():
     assert len({x.tobytes() for x in strong}) > 20
 
 
+@pytest.mark.slow
 def test_mixup_mixes_examples_and_labels_by_the_same_share():
     x, labels = jnp.eye(6), jnp.arange(6)
     mixed, targets = augment.mixup(1.0, classes=6)(key(), (x, labels))
@@ -212,6 +219,7 @@ def test_mixup_mixes_examples_and_labels_by_the_same_share():
     np.testing.assert_array_equal(hard, np.eye(6))
 
 
+@pytest.mark.slow
 def test_the_share_of_mixup_is_from_the_beta_distribution():
     shares = jax.vmap(lambda key: augment.mixup(0.4)(key, (jnp.eye(5), jnp.eye(5)))[0].max())(
         jax.random.split(key(), 400)
@@ -223,6 +231,7 @@ def test_the_share_of_mixup_is_from_the_beta_distribution():
     assert abs(shares[kept].mean() - expected.mean()) < 5 * 0.15 / 400**0.5
 
 
+@pytest.mark.slow
 def test_cutmix_takes_as_much_of_the_label_as_of_the_image():
     images = jnp.arange(4.0)[:, None, None, None] * jnp.ones((1, 8, 8, 1))
     for seed in range(5):
@@ -239,6 +248,7 @@ def test_labels_that_cannot_be_mixed_are_refused(mix):
         mix(1.0)(key(), (jnp.zeros((2, 4, 4, 1)), jnp.arange(2)))
 
 
+@pytest.mark.slow
 def test_deleted_tokens_leave_the_others_in_order():
     deleted = jax.jit(jax.vmap(augment.delete_tokens(0.4, pad=0), (0, None)))
     results = np.asarray(deleted(jax.random.split(key(), 500), TOKENS))
@@ -296,6 +306,7 @@ def pitch(x):
     return int(jnp.abs(jnp.fft.rfft(x[500:4500])).argmax()) * 8000 / 4000
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("speed", [0.7, 1.4])
 def test_a_stretched_tone_keeps_its_pitch_and_changes_its_length(speed):
@@ -312,6 +323,7 @@ def test_a_shifted_tone_changes_its_pitch_and_keeps_its_length():
     assert 219 < min(pitches) < 350 and 550 < max(pitches) < 881
 
 
+@pytest.mark.slow
 def test_new_rows_lie_between_a_row_and_one_of_its_neighbors():
     x = jnp.asarray(np.concatenate([normal(10, 2), 100 + normal(10, 2, seed=1)]))
     new = np.asarray(augment.smote(key(), x, 200, neighbors=3))
@@ -341,6 +353,7 @@ def test_what_does_not_fit_is_refused(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_strengths_have_gradients():
     def total(degrees, x):
         return jnp.square(augment.rotate(degrees)(key(), x)).sum()
@@ -370,6 +383,7 @@ def test_a_recipe_augments_what_a_step_sees_and_nothing_else():
     assert set(seen) == {(16, 2)}
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_step_follows_from_its_key_and_its_strength_may_be_traced():
     step, init = jax.jit(make_step(noisy), donate_argnums=0), jax.jit(make_init(noisy))
     batch = tuple(leaf[:16] for leaf in tiny.DATA.train)

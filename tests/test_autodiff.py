@@ -150,7 +150,7 @@ def wide(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(12)
 @transforms
 def test_it_is_the_plain_function_under(name):
     byhand, derived = (batched(TRANSFORMS[name](of_point(call))) for call in CALLS)
@@ -217,6 +217,7 @@ def test_outside_of_jit_it_compiles_once():
     jax.monitoring.unregister_event_duration_listener(listener)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
 def test_it_is_lowered_for(platform):
     program = jax.jit(forward_over_reverse(of_point(LINEAR_CALL)))

@@ -58,7 +58,7 @@ def test_a_wrong_feature_count_in_the_validation_data():
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("label", [-1, 2, 10**6])
 def test_labels_out_of_range(label):
     y = DATA.train.y.copy()
@@ -164,6 +164,7 @@ def test_a_learning_rate_that_is_no_scalar():
     )
 
 
+@pytest.mark.slow
 def test_an_array_of_numbers_is_a_hyperparameter_to_fit_and_run_alike():
     def tabled(hyper):
         return recipe(hyper)._replace(schedule=lambda step: hyper["table"][step])
@@ -263,6 +264,7 @@ def test_a_run_directory_that_cannot_be_written(tmp_path):
         RunDir(file / "run")  # permissions would not stop root, a file in the way does
 
 
+@pytest.mark.slow
 def test_inside_jit_shapes_are_checked_and_values_are_not():
     run = make_run(recipe, steps=3, batch_size=BATCH)
     with pytest.raises(ValueError, match="data.train: expected one length"):

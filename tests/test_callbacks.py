@@ -48,6 +48,7 @@ def gather(fold, event):
 GATHER = Callback(gather, init={"losses": [], "evals": []})
 
 
+@pytest.mark.slow
 def test_a_callback_that_changes_nothing_leaves_the_bits_and_sees_every_step_once(whole):
     result = fit_tiny(callbacks={"gather": GATHER})
     assert_same_bits(result.state, whole.state)
@@ -57,6 +58,7 @@ def test_a_callback_that_changes_nothing_leaves_the_bits_and_sees_every_step_onc
     assert GATHER.init == {"losses": [], "evals": []} and whole.carries == {}
 
 
+@pytest.mark.slow
 def test_an_event_holds_the_evaluation_the_history_and_the_state():
     seen = []
 

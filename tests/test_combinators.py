@@ -60,6 +60,7 @@ def test_equal_layers_start_with_different_parameters():
     assert not same(params[0]["kernel"], params[1]["kernel"])
 
 
+@pytest.mark.slow
 def test_one_layer_many_times_is_drawn_as_if_each_were_another():
     normed = lambda: sequential(nn.linear(3), nn.batch_norm())  # noqa: E731
     layer = normed()

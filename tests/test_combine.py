@@ -98,7 +98,8 @@ def started():
     return jax.jit(make_init(recipe_with()))(KEY, HYPER, X)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("gradient", [None, microbatches(2), microbatches(8)])
 def test_loss_gradient_and_metrics_are_those_of_the_definition(gradient):
     recipe = recipe_with() if gradient is None else recipe_with(gradient=gradient)
@@ -114,6 +115,7 @@ def test_loss_gradient_and_metrics_are_those_of_the_definition(gradient):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_cut_changes_neither_loss_nor_penalty():
     penalty = lambda params, model_state: losses.l2_penalty(params)  # noqa: E731
     accumulation_equals_whole_batch(
@@ -144,6 +146,7 @@ def two_terms(hyper):
     )(hyper)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("parts", [1, 4])
 def test_padding_changes_nothing(parts):
@@ -151,6 +154,7 @@ def test_padding_changes_nothing(parts):
     padding_changes_nothing(recipe, padded(0), padded(16), key=KEY, hyper=HYPER)
 
 
+@pytest.mark.slow
 def test_an_evaluation_does_not_depend_on_the_batch_size():
     evaluation_does_not_depend_on_the_batch_size(
         recipe_with(), (X, Y), key=KEY, hyper=HYPER, batch_sizes=(1, 3)
@@ -184,6 +188,7 @@ def test_a_term_without_weight_is_0_and_leaves_the_others_alone():
     assert found["box"] == 0
 
 
+@pytest.mark.slow
 def test_a_wrapped_combination_is_one_still():
     wrapped = lambda hyper: recipe_with()(hyper)._replace(  # noqa: E731
         loss=lambda z, y: recipe_with()(hyper).loss(z, y)
@@ -218,6 +223,7 @@ def test_a_coefficient_has_a_hypergradient():
     np.testing.assert_allclose(slope, by_hand(started().params)[1]["box"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_and_its_helpers_take_several_terms():
     data = Data(train=(X, Y), valid=(X, Y))
     arguments = {"key": KEY, "hyper": HYPER, "batch_size": 4}
@@ -233,6 +239,7 @@ def test_one_batch_of_several_terms_is_learned_by_heart():
     assert found.passed
 
 
+@pytest.mark.slow
 def test_private_gradients_refuse_terms():
     recipe = recipe_with(gradient=private_gradient(1.0, 0.0))
     with pytest.raises(

@@ -69,6 +69,7 @@ def torch_conv(x, kernel, bias, *, padding, mode="constant", **options):
     return conv(torch_pad(x, padding, mode), weight, bias, **options).movedim(1, -1)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)  # each compiles two programs
 @given(geometries())
 def test_a_convolution_and_its_gradients_are_those_of_torch(g):
@@ -205,7 +206,7 @@ def slopes(conv, x, kernel):
     return first(x, kernel), jax.grad(length, (0, 1))(x, kernel), forward
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @ways
 def test_second_derivatives_are_those_of_xlas_own_convolution(way):
     conv, x, kernel = of_way(way)
@@ -216,7 +217,7 @@ def test_second_derivatives_are_those_of_xlas_own_convolution(way):
     expect_same(got, expected, rtol=1e-12)  # float64 keeps sixteen digits; sums of a few hundred
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @ways
 def test_a_batch_of_convolutions_and_of_their_gradients_is_a_loop_over_them(way):
     conv, x, kernel = of_way(way)
@@ -235,7 +236,7 @@ def test_a_batch_of_convolutions_and_of_their_gradients_is_a_loop_over_them(way)
         expect_same(compiled(jax.vmap(both, batched))(*arguments), loop)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @ways
 def test_in_a_loop_every_convolution_has_its_axes_in_the_order_that_is_quick(way):
     # In another order a CPU takes up to a hundred times as long, there and only there.
@@ -254,6 +255,7 @@ def test_in_a_loop_every_convolution_has_its_axes_in_the_order_that_is_quick(way
         assert "rhs_reversal" not in line and "group_count" not in line
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", BY_XLA)
 def test_a_batch_of_kernels_makes_no_grouped_convolution_which_is_slow_on_a_cpu(way):
     conv, x, kernel = of_way(way)
@@ -351,6 +353,7 @@ def test_a_separable_convolution_is_a_depthwise_and_a_pointwise_one():
     expect_same(y, np.concatenate(parts, axis=-1) @ last)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "CAUSAL", ((2, 0),)])
 def test_a_transposed_convolution_is_the_transpose(padding):
     # Forwards from the longer side, whose length the transposed one must find again.

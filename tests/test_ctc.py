@@ -32,6 +32,7 @@ def _torch(z, labels, frames, lengths):
     )
 
 
+@pytest.mark.slow
 @drawn
 @given(
     z=numbers(B, T, C, size=8.0),
@@ -67,6 +68,7 @@ def by_definition(z, labels):
         return -np.log(total)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("frames", [1, 3, 6])
 def test_it_is_the_sum_over_all_alignments(frames):
     z = ordinary(B, T, C)
@@ -130,6 +132,7 @@ def test_large_logits_and_impossible_classes_have_finite_gradients(size):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_any_class_may_be_the_blank():
     z = jnp.asarray(ordinary(2, 3, C))
     labels = jnp.array([[1, 2], [2, 2]])
@@ -137,6 +140,7 @@ def test_any_class_may_be_the_blank():
     np.testing.assert_allclose(moved, losses.ctc(z, labels), rtol=1e-6)  # sums in another order
 
 
+@pytest.mark.slow
 def test_no_labels_at_all_leave_only_blanks():
     z = jnp.asarray(ordinary(2, 3, C))
     expected = -jax.nn.log_softmax(z)[..., 0].sum(axis=1)

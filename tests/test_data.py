@@ -64,7 +64,7 @@ def test_a_part_without_examples_is_refused(n):
 X = np.random.default_rng(0).normal([3.0, -1.0, 0.0], [2.0, 0.1, 5.0], (50, 3)).astype(np.float32)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("axis", [0, 1, None, (0, 1), (-1,)])
 def test_the_statistics_are_those_of_numpy(axis):
     s = fit_standardizer(jnp.asarray(X), axis=axis)
@@ -82,6 +82,7 @@ def test_standardized_data_have_mean_0_and_std_1_and_come_back():
     np.testing.assert_allclose(s.invert(z), X, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3e7])
 def test_a_feature_that_does_not_vary_becomes_0_and_comes_back_exactly(constant):
     x = jnp.full((1001, 1), constant)  # the plain float32 mean of 1001 times 0.1 is not 0.1
@@ -152,6 +153,7 @@ def test_other_features_than_those_it_was_fitted_on_are_refused(name, shape):
         getattr(standardizer, name)(jnp.zeros(shape))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(20, 200), st.integers(2, 6), st.integers(0, 99))
 def test_a_stratified_split_gives_every_part_its_share_of_every_class(n, classes, seed):
@@ -210,6 +212,7 @@ def patients(seed, n=400, classes=3, groups=60):
     return y, g
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FOLDS)
 def test_folds_hold_every_example_once_and_follow_from_their_key(name):
     y, g = patients(0)
@@ -235,6 +238,7 @@ def test_stratified_folds_differ_by_one_example_of_a_class(seed):
     assert np.ptp(counts, axis=0).max() <= 1 and np.ptp(np.sum(counts, axis=1)) <= 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(5))
 def test_grouped_folds_differ_by_a_group_at_most(seed):
     y, g = patients(seed)

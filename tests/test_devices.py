@@ -28,6 +28,7 @@ def test_the_cases_for_two_devices_pass_in_a_process_that_has_two():
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_one_device_changes_no_bit():
     arguments = dict(steps=STEPS, batch_size=BATCH, eval_every=EVERY)
     one = jax.devices()[:1]

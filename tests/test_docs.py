@@ -94,6 +94,7 @@ def as_users(tmp_path, monkeypatch):
 WITH_CODE = [page for page in PAGES if blocks(page.read_text())]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(page, as_users, monkeypatch, capsys):

@@ -31,6 +31,7 @@ def expect_moments(y, mean, variance):
     assert abs(np.mean(centered**2) - variance) <= 4 * error
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "drop, shape, units",
     [
@@ -83,7 +84,7 @@ def test_gaussian_noise_has_the_deviation_that_is_asked_for():
     expect_moments(y, 2.0, 0.25)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @drops
 def test_rate_0_changes_nothing_and_rate_1_leaves_nothing(drop):
     x = jnp.asarray(normal(4, 3, 2))
@@ -92,6 +93,7 @@ def test_rate_0_changes_nothing_and_rate_1_leaves_nothing(drop):
     assert (drop(other, x, 1.0) == 0).all()
 
 
+@pytest.mark.slow
 def test_a_traced_rate_does_what_a_plain_one_does_with_finite_derivatives_also_at_its_ends():
     x = jnp.asarray(normal(4, 3, 2))
 

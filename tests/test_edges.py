@@ -176,7 +176,7 @@ def test_a_loss_of_no_examples_has_no_value(row):
         assert leaf.shape[:1] == (0,)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @over(registry.METRICS)
 def test_a_metric_refuses_complex_numbers_and_has_a_value_for_no_examples(row):
     metric = row.make()

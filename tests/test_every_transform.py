@@ -55,7 +55,7 @@ def drawn(shapes):
     return jax.tree.unflatten(structure, draws)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @over(registry.MODELS, lambda row: row.name not in QUICK_MODELS)
 def test_a_model_has_all_transforms(row):
     model, key = row.make(), jax.random.key(0)
@@ -72,13 +72,13 @@ def test_a_model_has_all_transforms(row):
     )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @over(registry.FUNCTIONS, lambda row: False)
 def test_an_activation_has_all_transforms(row):
     testing.supports_all_transforms(row.function, normal(2, 3), smooth=row.smooth)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @over(registry.LOSSES, lambda row: row.name not in QUICK_LOSSES)
 def test_a_loss_has_all_transforms(row):
     testing.supports_all_transforms(row.loss, row.predictions, row.targets)

@@ -20,6 +20,7 @@ def test_it_prints_a_row_for_each_weight(capsys):
     assert rows[-1].split()[-3:] == ["+0.00", "±", "0.00"]  # less itself
 
 
+@pytest.mark.slow
 def test_only_the_labels_behind_the_clean_source_are_noisy():
     config, key = mixture.Config(noise=0.5), jax.random.key(0)
     (data, whole), (train, test) = mixture.digits.load(key), mixture.sources(config, key)

@@ -46,7 +46,7 @@ def resized(x, n):
     return jax.tree.map(lambda leaf: np.resize(leaf, (n, *leaf.shape[1:])), x)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", ROWS)
 def test_every_model_is_lowered_for_any_batch_size_and_platform(name):
     model, params, state = abstract(ROWS[name])
@@ -56,7 +56,7 @@ def test_every_model_is_lowered_for_any_batch_size_and_platform(name):
     assert batches == {"batch"}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     "name", [n if n in ASKING else pytest.param(n, marks=pytest.mark.slow) for n in ROWS]
 )
@@ -86,7 +86,8 @@ LARGE = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", LARGE)
 def test_models_of_real_size_are_lowered(name):
     make, shape = LARGE[name]
@@ -94,7 +95,7 @@ def test_models_of_real_size_are_lowered(name):
     export.function(model, *jax.eval_shape(model.init, KEY, x), x)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ASKING)
 def test_gradients_are_lowered_for_any_batch_size_too(name):
     model, params, state = abstract(ROWS[name])
@@ -116,6 +117,7 @@ def test_losses_are_lowered_for_any_batch_size(row):
     jax_export.export(jax.jit(row.loss), platforms=export.PLATFORMS)(*shapes)
 
 
+@pytest.mark.slow
 def test_a_fused_loss_takes_any_number_of_rows():
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(8, 30)), jnp.float32)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(10, 8)), jnp.float32)

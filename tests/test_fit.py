@@ -55,6 +55,7 @@ def test_fit_and_run_give_the_same_bits(eval_every):
     assert result.stop is Stop.DONE
 
 
+@pytest.mark.slow
 def test_a_second_fit_of_the_same_recipe_compiles_nothing():
     traces = []
 
@@ -161,6 +162,7 @@ def test_a_store_that_holds_a_run_is_not_overwritten(tmp_path):
         fit_tiny(store=store)
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_progress_is_shown_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["fnn.train._chunks"], "_MOST_STEPS", 1)  # so all are shown
 

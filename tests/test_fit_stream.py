@@ -41,6 +41,7 @@ def in_memory():
     return fit_tiny(DATA)
 
 
+@pytest.mark.slow
 def test_it_gives_the_bits_of_the_arrays_on_the_device(on_disk, in_memory):
     result = fit_tiny(on_disk)
     assert_same_bits(result.state, in_memory.state)
@@ -48,7 +49,7 @@ def test_it_gives_the_bits_of_the_arrays_on_the_device(on_disk, in_memory):
     assert result.stop is Stop.DONE and result.best_step == in_memory.best_step
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("at", [1, EVERY + 1, 2 * EVERY])
 def test_it_resumes_bit_for_bit_also_on_the_device(tmp_path, on_disk, in_memory, at):
     stop = Callback(lambda fold, event: fold._replace(stop=event.step >= at))

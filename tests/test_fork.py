@@ -51,6 +51,7 @@ def result(state):
     return forked(state)
 
 
+@pytest.mark.slow
 def test_the_branch_without_an_edit_is_what_the_run_becomes(result, whole):
     state, history = whole
     got = jax.tree.map(lambda a: a[0, 0], (result.state, result.train["loss"], result.valid))
@@ -63,6 +64,7 @@ def test_the_branch_without_an_edit_is_what_the_run_becomes(result, whole):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_edited_branch_is_the_run_that_goes_on_with_the_edited_hyperparameters(result, state):
     name = "no dropout, more momentum"
     edited = {"lr": HYPER["lr"], "rate": 0.0, "optimizer": {"momentum": 0.9}}
@@ -88,6 +90,7 @@ def test_each_seed_has_batches_and_noise_of_its_own(result):
     assert len({float(loss) for loss in result.train["loss"][0, :, 0]}) == 3
 
 
+@pytest.mark.slow
 def test_the_state_is_left_as_it_was(state, whole):
     before = jax.tree.map(lambda a: np.array(a, copy=True), state)
     forked(state)
@@ -117,6 +120,7 @@ def test_the_table_has_a_row_for_each_branch_with_mean_std_and_their_ratio(resul
     assert "+0 ± 0" in rows[1] and "nan" not in str(result) and "inf" not in str(result)
 
 
+@pytest.mark.slow
 def test_with_one_seed_there_is_no_std(state):
     text = str(forked(state, seeds=1, edits={"lr halved": {"lr": 0.1}}))
     assert "1 noise seed:" in text and "nan" not in text and text.count("±") == 1
@@ -138,6 +142,7 @@ def test_bad_edits_are_refused(state):
         forked(wrong)
 
 
+@pytest.mark.slow
 def test_a_whole_number_may_be_edited_to_one_that_is_not(state):
     whole = HYPER | {"rate": 0}  # an int, as one writes it
     result = forked(state, hyper=whole, edits={"a": {"rate": 0.5}, "b": {}, "c": {}}, seeds=1)

@@ -42,6 +42,7 @@ MODELS = {
 HYPER = {"lr": 0.01, "warmup_steps": 3.5, "weight_decay": 0.1, "b1": 0.8, "eps": 1e-3, "rate": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_hypergradient_of_forward_mode_is_that_of_reverse_mode(name):

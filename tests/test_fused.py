@@ -61,6 +61,7 @@ def expect_equal(got, expected, rtol, what):
         assert a.dtype == b.dtype and apart <= allowed, f"{what}: {apart:.2e} > {allowed:.2e}"
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("chunk_rows", [4, 1024])  # 10 rows in chunks of 4, 4 and 2, or in one
 @drawn
@@ -110,7 +111,7 @@ def _temporary_bytes(loss, derivative, x, kernel, labels, **options):
     return program.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_the_memory_does_not_hold_the_logits(derivative):
     rows, classes, chunk = 1024, 2048, 64
@@ -151,6 +152,7 @@ def test_logits_of_bfloat16_are_float32():
         assert apart <= 2**-7 * np.abs(e).max()  # two bfloat16 roundings
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("wrong", [-1, V])
 def test_a_label_out_of_range_gives_nan(wrong):
     labels = jnp.zeros(3, jnp.int32).at[1].set(wrong)

@@ -61,6 +61,7 @@ def without_cache(config):
     return Decoder(init=init, step=step)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_generation_equals_decoding_without_the_cache(name):
@@ -88,6 +89,7 @@ def test_pieces_of_any_lengths_give_the_logits_of_the_whole(name):
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prompts_of_unequal_length_get_what_each_gets_alone():
     together = generate(FADING, TABLE, PROMPT, key(2), max_tokens=5, lengths=LENGTHS)
     for row, length in enumerate(LENGTHS):
@@ -112,6 +114,7 @@ def test_more_tokens_begin_with_the_fewer():
     np.testing.assert_array_equal(more[:, :3], few)
 
 
+@pytest.mark.slow
 def test_temperature_to_zero_is_the_likeliest_token():
     best, cold, one, small = (
         generate(FADING, TABLE, PROMPT, key(2), max_tokens=4, **filters)
@@ -168,7 +171,7 @@ def test_tokens_are_drawn_with_the_probabilities_that_the_filters_leave(filters,
     assert (shares[np.asarray(expected) == 0] == 0).all()
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     ("logits", "filters", "kept"),
     [
@@ -196,6 +199,7 @@ def test_of_equal_logits_no_more_are_kept_than_asked_for(logits, filters, kept):
         assert set(np.asarray(drawn)) == set(kept)
 
 
+@pytest.mark.slow
 def test_filters_keep_what_torch_and_numpy_say():
     logits = np.round(np.random.default_rng(5).normal(size=(50, 12)), 1).astype(np.float32)
     for row in logits:
@@ -207,6 +211,7 @@ def test_filters_keep_what_torch_and_numpy_say():
             assert set(np.flatnonzero(found)) == set(order[:size])
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_prompt_that_fills_the_context_gets_its_next_token(name):
@@ -217,6 +222,7 @@ def test_a_prompt_that_fills_the_context_gets_its_next_token(name):
     np.testing.assert_array_equal(new[:, 0], logits[:, -1].argmax(axis=-1))
 
 
+@pytest.mark.slow
 def test_the_last_tokens_of_a_full_context_are_those_of_a_longer_one():
     room = gpt2(**{**SIZES, "max_length": 20}, num_layers=1)
     params, _ = gpt(room).init(key(1), PROMPT)

@@ -185,12 +185,14 @@ def test_batch_norm_follows_each_part_in_turn():
     np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_fit_and_run_in_parts_give_the_same_bits(trained):
     result = fit(in_parts, DATA, key=KEY, hyper=HYPER, progress=silent, **RUN)
     assert_same_bits(trained[0], result.state)
     assert_same_bits(trained[1].train, result.history.train)
 
 
+@pytest.mark.slow
 def test_seeds_in_parts_may_be_mapped(trained):
     keys = jnp.stack([jax.random.clone(KEY), jax.random.key(1)])
     _, history = jax.jit(jax.vmap(make_run(in_parts, **RUN), (0, None, None)))(keys, HYPER, DATA)

@@ -32,7 +32,7 @@ def through(scan, n: int):
     return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(jnp.float32(0.05), xs)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 7, 12, 13, 36])
 def test_a_checkpointed_scan_is_the_scan_of_any_length(n):
     expected, got = through(jax.lax.scan, n), through(checkpointed_scan, n)
@@ -72,6 +72,7 @@ def runs(steps):
     return [make_run(small, scan=scan, **sizes) for scan in (jax.lax.scan, checkpointed_scan)]
 
 
+@pytest.mark.slow
 def test_a_checkpointed_run_is_bit_equal_to_the_plain_one():
     plain, kept = (jax.jit(run)(KEY, SMALL, DATA) for run in runs(STEPS))  # a short last leg
     assert_same_bits(plain, kept)

@@ -174,7 +174,7 @@ def results(values, dtype):
         return jax.tree.map(np.asarray, of_all(jnp.asarray(ids_in(values).astype(dtype))))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_values_and_gradients_are_those_of_int32(dtype, name):
@@ -220,6 +220,7 @@ def key():
     return jax.random.key(0)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", HOST)
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "uint32", "uint64"])
 def test_ids_on_the_host_are_those_of_int32(dtype, name):
@@ -235,6 +236,7 @@ BERT = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_models_read_narrow_tokens_segments_and_lengths(dtype):
@@ -252,6 +254,7 @@ def test_models_read_narrow_tokens_segments_and_lengths(dtype):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_label_that_wraps_around_in_32_bits_is_out_of_range():
     with jax.enable_x64(True):
         for dtype in (jnp.int64, jnp.uint64):

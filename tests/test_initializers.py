@@ -63,6 +63,7 @@ def test_the_fan_of_outputs_is_the_fan_of_inputs_of_the_transposed_shape():
     assert math.isclose(by_outputs, math.sqrt(2 / 30), rel_tol=0.1)  # 600 draws: 3 % a deviation
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (3, 2, 4), (2, 2, 9)])
 def test_orthogonal_kernels_have_orthonormal_rows_or_columns(shape):
     q = np.asarray(orthogonal(2.0)(key(), shape), np.float64).reshape(-1, shape[-1])
@@ -75,6 +76,7 @@ def test_orthogonal_matrices_are_not_all_rotations_of_one_half():
     assert set(signs) == {-1.0, 1.0}
 
 
+@pytest.mark.slow
 def test_orthogonal_numbers_are_centered():
     # Without the signs of R's diagonal, the diagonal of Q would lean to one side.
     corners = [orthogonal()(key(i), (3, 3))[0, 0].item() for i in range(100)]

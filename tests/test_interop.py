@@ -147,6 +147,7 @@ assert "fnn" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_an_exported_model_runs_on_any_batch_in_a_process_without_fnn(tmp_path):
     pytest.importorskip("flatbuffers")
     config = models.cnn.CNNConfig(stages=((2,), (3,)), out_features=2)  # with running statistics
@@ -161,7 +162,8 @@ def test_an_exported_model_runs_on_any_batch_in_a_process_without_fnn(tmp_path):
     subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True, cwd=tmp_path, timeout=300
     )
-    outputs = np.load(tmp_path / "outputs.npz")
+    with np.load(tmp_path / "outputs.npz") as file:
+        outputs = dict(file)
     expected = {
         "baked": jax.jit(lambda x: cnn.apply(*weights, x)[0])(images),
         "bare": dense.apply(params, state, jnp.asarray(x))[0],

@@ -452,7 +452,7 @@ def loss_and_outputs(outputs, xp):
     return sum((xp(w) * y).sum() for w, y in zip(weights, outputs, strict=True))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_from_elsewhere_has_the_same_outputs_and_gradients_in_fnn(name):
     theirs, model, x, names, call = case(name)

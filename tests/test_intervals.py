@@ -140,7 +140,7 @@ def test_the_first_entry_outside_is_named():
         expect_within("f: expected x", "[0, inf)", jnp.array([1.0, -2.0, -3.0]))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

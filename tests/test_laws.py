@@ -42,13 +42,13 @@ def over(rows, slow=()):
     return pytest.mark.parametrize("row", params)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @over(registry.MODELS)
 def test_the_laws_of_models_hold_for(row):
     testing.check_model(row.make(), row.x, noisy=row.noisy, rowwise=row.rowwise, smooth=row.smooth)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @over(registry.OPTIMIZERS, SLOW_OPTIMIZERS)
 def test_the_laws_of_optimizers_hold_for(row):
     testing.check_optimizer(
@@ -61,13 +61,13 @@ def test_the_laws_of_optimizers_hold_for(row):
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @over(registry.TRANSFORMS)
 def test_the_laws_of_transforms_hold_for(row):
     testing.check_transform(row.make, row.scalars, leafwise=row.leafwise, draws=row.draws)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @over(registry.LOSSES)
 def test_the_laws_of_losses_hold_for(row):
     testing.check_loss(
@@ -79,7 +79,7 @@ def test_the_laws_of_losses_hold_for(row):
     )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @over(registry.FUNCTIONS)
 def test_the_laws_of_activations_hold_for(row):
     x = jnp.asarray(normal(2, 3))
@@ -92,18 +92,19 @@ def test_the_laws_of_activations_hold_for(row):
         testing.gradients_match_finite_differences(row.function, x)
 
 
+@pytest.mark.sampled(5)
 @over(registry.INITIALIZERS)
 def test_the_laws_of_initializers_hold_for(row):
     testing.check_initializer(row.initializer, row.shape, std=row.std, random=row.random)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @over(registry.SCHEDULES)
 def test_the_laws_of_schedules_hold_for(row):
     testing.check_schedule(row.make, row.scalars, row.values)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @over(registry.METRICS)
 def test_the_laws_of_metrics_hold_for(row):
     testing.check_metric(row.make(), row.predictions, row.targets)

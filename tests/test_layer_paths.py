@@ -166,7 +166,7 @@ DEEP = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", DEEP)
 def test_the_note_of_an_error_in_apply_is_the_path_of_the_parameters(name):
     model, x, (path, shape), expected = DEEP[name]

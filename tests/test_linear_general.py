@@ -15,6 +15,7 @@ from tests.registry.rows import normal
 from tests.shapes import unchecked
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("axes", "x", "kernel", "equation"),
     [
@@ -42,6 +43,7 @@ def test_with_one_axis_each_it_is_the_linear_layer():
     np.testing.assert_array_equal(layers.linear_general(params, x), layers.linear(params, x))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("equation", "x", "sizes", "kernel", "bias"),
     [

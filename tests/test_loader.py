@@ -56,7 +56,7 @@ KINDS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_batches_give_the_same_bits(kind, whole):
     result = fit_tiny(KINDS[kind]())
@@ -215,7 +215,7 @@ SOURCES = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("at", [1, EVERY, EVERY + 2])
 def test_it_resumes_exactly_where_the_source_says_its_position(tmp_path, whole, name, at):
@@ -257,7 +257,7 @@ class Column:
         return self._array[rows].tolist()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", [lambda a: a.tolist(), Column, lambda a: Column(a, at_once=False)])
 def test_streamed_takes_lists_and_columns(whole, make):
     result = fit_tiny(Streamed(*map(make, DATA.train)))

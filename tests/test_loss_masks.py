@@ -110,6 +110,7 @@ def test_a_mask_of_another_shape_is_refused(name):
         loss(predictions, targets, where=jnp.ones((3, 1), bool))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("loss", [losses.nt_xent, losses.sigmoid_contrastive])
 def test_hidden_examples_are_nobodys_negatives(loss):
     a, b = ordinary(4, 3), ordinary(4, 3, seed=1)

@@ -106,6 +106,7 @@ def test_a_label_out_of_range_gives_nan_and_not_the_loss_of_another_class(wrong)
         assert np.isnan(rows).any(axis=1).tolist() == [False, True, False]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("dtype", "ignored"), [("int32", -100), ("uint8", 255), ("int8", -1)])
 def test_an_ignored_label_costs_nothing_in_any_integer_type(dtype, ignored):
     z, y = ordinary(3, 4), np.array([1, 0, 3], dtype)
@@ -151,6 +152,7 @@ def with_impossible_classes(z, y):
     return {name: both(loss) for name, loss in OF_CLASSES.items()}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OF_CLASSES)
 def test_impossible_classes_give_no_nan(name):
     values, gradient = with_impossible_classes(INF_LOGITS, np.array([2, 1]))[name]
@@ -205,6 +207,7 @@ def of_numbers(p, t):
     }
 
 
+@pytest.mark.slow
 @drawn
 @given(p=numbers(4, 3), t=numbers(4, 3, seed=1))
 def test_the_symmetries_of_losses(p, t):

@@ -5,6 +5,7 @@ The formulas are written as in the papers, with no care for overflow, over numbe
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -129,6 +130,7 @@ def _crammer_singer(z, y):
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @drawn
 @given(z=numbers(5, 4, size=8.0), y=integers(5, below=4), nudge=st.integers(0, 9))
 def test_losses_of_labels(z, y, nudge):
@@ -256,6 +258,7 @@ OF_ANGLES = {
 }
 
 
+@pytest.mark.slow
 @drawn
 @given(a=numbers(3, 4), b=numbers(3, 4, seed=1))
 def test_losses_of_angles(a, b):

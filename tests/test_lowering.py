@@ -47,7 +47,7 @@ def over(rows):
     )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @over(registry.MODELS)
 def test_the_step_of_a_model_is_lowered(row):
     def recipe(hyper):

@@ -64,6 +64,7 @@ def result():
     return jax.jit(make_run(ALL, **RUN))(KEY, HYPER, DATA)
 
 
+@pytest.mark.slow
 def test_a_history_is_indexed_by_name_and_knows_its_steps(result):
     state, history = result
     layers = len(layer_names(state.params))
@@ -82,6 +83,7 @@ def test_a_history_is_indexed_by_name_and_knows_its_steps(result):
     )
 
 
+@pytest.mark.slow
 def test_a_measure_with_memory_keeps_it_in_the_state(result):
     state, history = result
     mean = 0.0
@@ -96,6 +98,7 @@ def test_without_measures_there_is_no_state_for_them():
     assert state.measure_state == ()
 
 
+@pytest.mark.slow
 def test_fit_has_the_bits_of_run_and_so_has_a_resume(result, tmp_path):
     seen = []
 
@@ -123,6 +126,7 @@ def test_fit_has_the_bits_of_run_and_so_has_a_resume(result, tmp_path):
     assert all(isinstance(row["loss"], float) for row in rows if "valid" not in row)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_measured_has_nan():
     step = jax.jit(make_step(ALL))
     state = jax.jit(make_init(ALL))(KEY, HYPER, DATA.train.x[:BATCH])
@@ -199,6 +203,7 @@ def test_train_metrics_are_those_of_the_forward_pass_also_in_parts():
         np.testing.assert_allclose(found["perplexity"], np.exp(found["loss"]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_metrics_do_not_change_the_training(result):
     alone = jax.jit(make_run(with_measures(train_metrics={}), **RUN))(KEY, HYPER, DATA)
     # Other fusions round otherwise; 22 steps of Adam grow that.
@@ -220,7 +225,7 @@ def test_whole_numbers_truths_and_halves_are_recorded_as_floats():
     assert found["leaves"] == tree.count(state.params) and found["half"] == 0.5
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [

@@ -25,6 +25,7 @@ def plain():
     return jax.jit(make_run(without, **SIZES))(KEY, HYPER, DATA)
 
 
+@pytest.mark.slow
 def test_the_training_is_the_same_and_there_are_no_norms(plain):
     (state, history), (other, measured) = (
         plain,
@@ -51,6 +52,7 @@ def test_the_step_reads_no_leaf_for_its_norms():
     assert dots_and_sums(without) < dots_and_sums(recipe)
 
 
+@pytest.mark.slow
 def test_fit_records_them_and_the_report_leaves_their_panels_out(plain, tmp_path):
     store = RunDir(tmp_path / "run")
     given = {"key": KEY, "hyper": HYPER, "store": store, "progress": silent}

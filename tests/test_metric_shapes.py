@@ -130,7 +130,7 @@ def test_values_of_pairs_that_were_given_are_no_broadcast():
     assert value(SQUARE, square, square) == 0
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", [(40,), (40, 1), (8, 5), (2, 4, 5)])
 def test_binary_accuracy_is_that_of_sklearn(shape):
     outputs, targets = ONE.reshape(shape), YES.reshape(shape)
@@ -146,6 +146,7 @@ def test_several_questions_count_one_by_one():
     np.testing.assert_allclose(value(binary_accuracy(), MANY, MANY_YES), twin, rtol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_top_k_accuracy_is_that_of_sklearn(k):
     twin = top_k_accuracy_score(LABELS, np.asarray(LOGITS), k=k, labels=np.arange(5))
@@ -187,7 +188,8 @@ BY_INDEX = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", BY_INDEX)
 def test_ignored_targets_do_not_count_however_the_set_is_cut(name):
     metric, plain, outputs, targets, ignored = BY_INDEX[name]
@@ -199,7 +201,7 @@ def test_ignored_targets_do_not_count_however_the_set_is_cut(name):
     np.testing.assert_allclose(value(metric, broken, ignored), twin, rtol=1e-6)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("function", "outputs", "targets"),
     [
@@ -235,6 +237,7 @@ def test_what_is_no_target_gives_nan():
     assert value(binary_accuracy(), jnp.full(3, jnp.nan), jnp.array([0, 1, 1])) == 0
 
 
+@pytest.mark.slow
 def test_soft_labels_of_narrow_dtypes_are_probabilities():
     classes = 1000
     p = jax.nn.softmax(jnp.asarray(normal(6, classes)))

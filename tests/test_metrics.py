@@ -33,6 +33,7 @@ def test_probabilities_count_as_their_largest_class():
     assert metric.value(metric.measure(LOGITS, soft)) == metric.value(labels)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("sizes", [[1, 49], [16, 16, 16, 2]])
 def test_batches_of_any_size_give_the_mean_of_the_whole(sizes):
@@ -71,7 +72,7 @@ MASKABLE = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MASKABLE)
 def test_masked_elements_do_not_count(name):
     metric = MASKABLE[name]

@@ -42,7 +42,7 @@ def drawn(case, steps=16, seed=0):
     return tuple(np.concatenate([np.asarray(batch[i]) for batch in batches]) for i in (0, 1))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", CASES)
 def test_every_prefix_holds_the_sources_by_their_weights(case):
     source, _ = drawn(case)
@@ -54,6 +54,7 @@ def test_every_prefix_holds_the_sources_by_their_weights(case):
     assert (counts[-1][weights == 0] == 0).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES)
 def test_every_example_comes_exactly_once_per_epoch_of_its_source(case):
     source, example = drawn(case)
@@ -171,6 +172,7 @@ def test_impossible_mixtures_are_refused(sizes, weights, batch_size, message):
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_arithmetic_of_64_bits_is_that_of_python():
     words = [0, 1, 5, 2**16, 2**31, 2**32 - 1]
     for a, b in itertools.product(words, words):

@@ -135,6 +135,7 @@ def test_a_target_sees_its_past_and_all_of_its_source_but_the_padding(name):
         np.testing.assert_array_equal(other[0], y[0])
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_decoder_reads_in_pieces_and_more_padding_what_the_model_reads_at_once(name):
@@ -156,6 +157,7 @@ def test_the_decoder_reads_in_pieces_and_more_padding_what_the_model_reads_at_on
     np.testing.assert_allclose(in_pieces(padded, TOKENS), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_generation_takes_the_likeliest_token_of_the_whole_model_at_temperature_0():
     config, params, apply = translation("post-norm")
     given = jax.jit(lambda source: with_source(config, params, source))(SOURCE)

@@ -98,6 +98,7 @@ def test_cnn_refuses_images_without_channels():
         models.cnn.cnn(CONFIG).init(jax.random.key(0), jnp.zeros((3, 8, 8)))
 
 
+@pytest.mark.slow
 def test_lenet_is_what_its_layers_give_one_after_another():
     x = images(2, 28, 28, 1)
     params, _ = start(lenet(LeNetConfig()), x)

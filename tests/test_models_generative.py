@@ -83,6 +83,7 @@ def test_gradients_pass_through_the_draw():
     np.testing.assert_allclose(by_log_var, noise / 2, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_vae_draws_in_training_alone_and_samples_from_the_prior():
     model = models.vae.vae(VAE)
     params, _ = jax.jit(model.init)(key(), X)
@@ -112,6 +113,7 @@ def perfect(schedule):
     return denoise
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_falls_from_the_example_to_noise(schedule):
     signal = schedule(jnp.linspace(0, 1, 101))
@@ -289,12 +291,14 @@ def dit():
     return params, jax.jit(lambda params, inputs: model.apply(params, (), inputs)[0])
 
 
+@pytest.mark.slow
 def test_a_dit_begins_with_zero_and_with_blocks_that_do_nothing(dit):
     params, apply = dit
     assert (apply(params, INPUTS) == 0).all()
     assert not params["blocks"][0]["modulation"]["kernel"].any()
 
 
+@pytest.mark.slow
 def test_a_dit_sees_the_image_the_time_and_the_label(dit):
     params, apply = dit
     params = shaken(params)
@@ -335,6 +339,7 @@ def gan(hyper):
     )
 
 
+@pytest.mark.slow
 def test_a_generator_moves_to_the_data_with_one_trace_of_a_pure_step():
     traces = []
 

@@ -19,7 +19,8 @@ def start(cell=models.rnn_lm.RNN):
     return config(cell), model, jax.tree.map(lambda leaf: leaf + 0.1, params)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("cell", [models.rnn_lm.RNN, models.rnn_lm.LSTM, models.rnn_lm.GRU])
 def test_decoding_in_pieces_gives_the_logits_of_the_whole_sequence(cell):
     shape, model, params = start(cell)

@@ -84,7 +84,7 @@ MODELS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_drop_rate_may_be_traced_and_then_asks_for_a_key(name):
     params, state = shapes(MODELS[name](), 2, 8, 8, 3)
@@ -104,7 +104,7 @@ def test_a_image_without_its_four_axes_is_refused(name):
         shapes(MODELS[name](), 8, 8, 3)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["convnext", "mixer", "unet"])
 def test_sizes_that_do_not_divide_are_refused_at_init_and_later(name):
     model = MODELS[name]()

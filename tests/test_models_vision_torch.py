@@ -206,6 +206,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", ["basic", "bottleneck", pytest.param("pre-activation", marks=pytest.mark.slow)]

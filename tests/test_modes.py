@@ -170,6 +170,7 @@ def test_training_works(mode, network, task, tmp_path):
             assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [

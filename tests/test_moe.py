@@ -66,6 +66,7 @@ def twin(params, x, k, normalized=False):
     return y, {**losses, "load": load}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
 @pytest.mark.parametrize("k, gates", [(1, None), (2, layers.normalize_gates)])
 def test_moe_is_the_formula_of_the_papers(k, gates, dtype, rtol):
@@ -238,6 +239,7 @@ def gated_in_torch(activation):
     return reference
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("function, activation", [(layers.swiglu, F.silu), (layers.geglu, F.gelu)])
 def test_gated_mlps_are_those_of_torch(function, activation):
     shapes = [(2, 3, IN), (IN, HIDDEN), (HIDDEN,), (IN, HIDDEN), (HIDDEN,), (HIDDEN, OUT), (OUT,)]

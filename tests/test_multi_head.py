@@ -127,7 +127,7 @@ def decode(x, cache):
     return attend_with_cache(PARAMS, x, cache, mask=mask, bias=bias, rotate=rope)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("pieces", [[1] * T, [3, 1, 2], [T]])
 def test_decoding_with_a_cache_is_the_full_pass(pieces):
     TRACES.clear()
@@ -311,6 +311,7 @@ UNFIT = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("message, call", UNFIT.items())
 def test_what_does_not_fit_is_refused(message, call):
     with pytest.raises(ValueError, match=message):

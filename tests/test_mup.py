@@ -94,11 +94,13 @@ def test_in_an_mlp_with_mup_a_step_moves_activations_alike_at_every_width(mlp_by
         assert layer.max() / layer.min() < 1.7
 
 
+@pytest.mark.slow
 def test_without_mup_a_wide_mlp_moves_further(mlp_by_width):
     moves = mlp_by_width[False]
     assert slope(WIDTHS, moves[:, 1]) > 0.5 and slope(WIDTHS, moves[:, 2]) > 0.5
 
 
+@pytest.mark.slow
 def test_at_the_width_of_the_base_mup_is_the_standard_way(mlp_by_width):
     np.testing.assert_allclose(mlp_by_width[True][0], mlp_by_width[False][0], rtol=1e-5)
 
@@ -127,6 +129,7 @@ def test_a_gpts_logits_move_alike_with_mup_and_further_without():
     assert standard / narrow > 2.5  # at the base both ways are one, which is tested below
 
 
+@pytest.mark.slow
 def test_a_gpt_of_the_width_of_the_base_is_what_it_was():
     model, other = models.gpt.gpt(GPT), models.gpt.gpt(models.mup.mup_gpt(GPT, GPT))
     params, _ = model.init(key(), TOKENS[:, :-1])

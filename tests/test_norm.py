@@ -40,6 +40,7 @@ def expect_layer_norm(norm, mean):
     np.testing.assert_allclose(norm(params, jnp.asarray(x)), twin, atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mean", [0.0, 1e4, -1e6])
 def test_layer_norm_is_its_formula_also_where_the_mean_is_large(mean):
     expect_layer_norm(layer_norm, mean)
@@ -59,7 +60,8 @@ def test_layer_norm_does_not_see_the_scale_and_shift_of_its_input():
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("value", [0.0, 7.3, 1e4])
 def test_a_constant_row_gives_the_bias_and_finite_slopes(value):
     params, x = some_params(7), jnp.full((2, 7), value)
@@ -100,6 +102,7 @@ def test_the_derivative_by_hand_is_the_derivative():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), by_hand, plain)
 
 
+@pytest.mark.slow
 def test_the_second_derivative_is_right_too():
     with jax.enable_x64(True):
         x, v = (jnp.asarray(normal(3, 6, seed=seed), jnp.float64) for seed in (0, 1))
@@ -111,7 +114,7 @@ def test_the_second_derivative_is_right_too():
         np.testing.assert_allclose(twice(by_layer_norm), twice(plain_layer_norm), rtol=1e-9)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", [(6, 3), (2, 3, 3)])
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_batch_norm_is_its_formula_in_training(shape, mean):

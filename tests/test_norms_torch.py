@@ -116,6 +116,7 @@ def problems(draw):
     return (batch, *window, groups * per_group), groups, draw(st.integers(0, 99))
 
 
+@pytest.mark.slow
 @given(problem=problems())
 @settings(
     max_examples=3,
@@ -202,6 +203,7 @@ def test_eps_may_be_traced_and_has_a_derivative():
             np.testing.assert_allclose(jax.grad(total)(0.1), slope, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_running_statistics_can_be_differentiated():
     # For hyperparameters that are learned through a whole run. d var / d x = 2 (x - mean) / n.
     x = jnp.asarray(normal(5, 1))
@@ -219,6 +221,7 @@ def kernel_of(weight):
     return np.moveaxis(np.moveaxis(weight.detach().numpy(), 0, -1), 0, -2)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [lambda: torch.nn.Linear(5, 3), lambda: torch.nn.Conv2d(2, 3, 3)])
 def test_weight_norm_is_that_of_torch(make):
     torch.manual_seed(0)
@@ -245,6 +248,7 @@ def test_weight_norm_is_that_of_torch(make):
                 assert np.abs(np.asarray(a) - b).max() <= rtol * np.abs(b).max()
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [lambda: torch.nn.Linear(5, 3), lambda: torch.nn.Conv2d(2, 3, 3)])
 def test_spectral_norm_and_its_power_iteration_are_those_of_torch(make):
@@ -276,6 +280,7 @@ def test_spectral_norm_and_its_power_iteration_are_those_of_torch(make):
                 assert np.abs(np.asarray(a) - b).max() <= 1e-10 * np.abs(b).max()
 
 
+@pytest.mark.slow
 def test_a_spectrally_normalized_kernel_stretches_nothing_once_the_iteration_has_settled():
     kernel = jnp.asarray(normal(6, 4))
     state = layers.spectral_norm_init(jax.random.key(0), kernel)

@@ -187,6 +187,7 @@ def test_below_the_limit_clipping_is_bitwise_the_identity(max_norm):
     jax.tree.map(np.testing.assert_array_equal, clip(max_norm, TWO), TWO)
 
 
+@pytest.mark.slow
 def test_clipping_zero_gradients_is_safe_and_has_a_finite_slope():
     zeros = jax.tree.map(jnp.zeros_like, TWO)
     jax.tree.map(np.testing.assert_array_equal, clip(1.0, zeros), zeros)

@@ -280,7 +280,7 @@ def test_radam_is_plain_momentum_until_its_moment_is_ready():
     assert 0.01 < share.min() <= share.max() < 0.03
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("b2", [0.0, 0.5, 0.9, 0.999, 0.99999])
 def test_the_effective_length_of_a_mean_is_exact(b2):
     steps = jnp.array([1.0, 2.0, 5.0, 100.0, 10_000.0, 1_000_000.0])
@@ -396,7 +396,7 @@ def test_decay_without_a_gradient_shrinks_the_marked_leaves_alone(name):
         np.testing.assert_allclose(step["bias"], [bias], rtol=1e-6)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row):
     grads = GRADS[:20].copy()
@@ -433,6 +433,7 @@ IN_PLACE["sgd with momentum"] = part(optim.sgd, momentum=0.9)
 IN_PLACE["sgd with nesterov"] = part(optim.sgd, momentum=0.9, nesterov=True)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("make", IN_PLACE.values(), ids=IN_PLACE)
 def test_a_donated_state_is_overwritten_without_a_copy(make):
     optimizer = make()

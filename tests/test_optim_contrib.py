@@ -120,7 +120,7 @@ TWINS = {
 ORIGIN = {name: np.zeros_like(p) for name, p in START.items()}
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", TWINS)
 def test_fifty_updates_are_those_of_the_paper(name):
     optimizer, twin, lr = TWINS[name]
@@ -163,7 +163,7 @@ def test_there_is_an_example_of_each():
     assert {name.split()[0] for name in EXAMPLES} == set(contrib.__all__) - elsewhere
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_gradients_of_zero_move_nothing_and_the_one_after_them_is_finite(name):
     optimizer = EXAMPLES[name]
@@ -198,7 +198,8 @@ def test_a_loss_at_or_below_its_bound_is_a_reason_to_stay(name, loss):
 QUICK = ("dog", "momo_adam", "sm3")  # the others take long to compile
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in EXAMPLES]
 )
@@ -224,7 +225,7 @@ def test_the_steps_of_bfloat16_parameters_are_those_of_float32(name):
             np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_gradients_by_every_scalar_are_finite_also_where_a_gradient_is_zero(row):
     steps = 8
@@ -291,7 +292,7 @@ def test_optimistic_players_come_to_the_saddle_which_others_leave():
     assert duel(contrib.optimistic_gradient_descent(beta=0.0))[-1] > 4
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -366,6 +367,7 @@ def test_at_a_small_rate_fromage_shrinks_by_all_its_digits():
     np.testing.assert_allclose(updates["w"][0], expected, rtol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [contrib.dog, contrib.dowg])
 def test_its_rate_does_not_depend_on_the_size_of_the_loss(make):
     optimizer = make(eps=0.0)
@@ -394,6 +396,7 @@ def far(optimizer, lr=1.0, steps=400):
     return float(norms.min() / norms[0])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("optimizer", "steps"),
     [
@@ -435,6 +438,7 @@ def test_mechanic_keeps_the_weights_and_the_loss_scale_of_its_optimizer():
         contrib.mechanize(optim.sgd(), num_betas=0)
 
 
+@pytest.mark.slow
 def test_galore_moves_a_matrix_in_few_directions_and_keeps_as_few_moments():
     optimizer = contrib.galore(optim.adam(), rank=2, every_steps=10)
     params = {"tall": jnp.zeros((20, 7)), "wide": jnp.zeros((6, 30)), "vector": jnp.zeros(5)}

@@ -121,7 +121,7 @@ OPTAX = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_updates_are_those_of_optax(name):
     ours, theirs, lr, factor = OPTAX[name]
@@ -163,13 +163,14 @@ WITH_LOSS = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WITH_LOSS)
 def test_fifty_updates_by_the_loss_are_those_of_optax(name):
     ours, theirs, lr = WITH_LOSS[name]
     assert apart(run_ours(ours, lr)[0], run_optax(theirs, with_loss=True)[0]) < 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["momo", "momo_adam"])
 def test_optax_decays_beside_the_step_of_momo_and_not_all_of_it(name):
     theirs = getattr(optax.contrib, name)(0.3, weight_decay=0.1)
@@ -213,6 +214,7 @@ def test_madgrad_with_the_gradient_of_a_penalty_is_optax_with_decay():
     assert apart(run_ours(ours, 0.1)[0], run_optax(theirs)[0]) < 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("every", [200, 7])
 def test_galore_of_square_matrices_is_that_of_optax(every):
     ours = contrib.galore(optim.adam(b1=0.8), rank=2, every_steps=every, scale=0.7)

@@ -246,7 +246,7 @@ def test_decay_falls_on_the_marked_leaves_alone(name):
     np.testing.assert_array_equal(updates["bias"], [0])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["prodigy", "dadapt_adam", "schedule_free_adamw"])
 def test_the_gradient_by_the_rate_through_twenty_updates_is_finite(name):
     optimizer = named(name)()

@@ -287,6 +287,7 @@ def test_layers_with_a_rate_each_are_groups_with_a_rate_each():
         expect_equal(decayed["layers"][i], one["layers"][i])
 
 
+@pytest.mark.slow
 def test_depths_may_be_swept_and_none_at_all_is_refused():
     def moved(decay):
         return update(layerwise_lr_decay(optim.sgd(), decay, optim.depth_by_number("embed")))

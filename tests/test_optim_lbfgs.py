@@ -76,7 +76,7 @@ def test_updates_of_lbfgs_are_those_of_the_paper():
     np.testing.assert_allclose(path, lbfgs_twin(start, 25, 4), rtol=1e-6)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("search", [optim.wolfe(), optim.backtracking()])
 @pytest.mark.parametrize("size", [2, 10])
 def test_lbfgs_finds_the_minimum_of_rosenbrock_within_100_updates(search, size):
@@ -95,6 +95,7 @@ def test_lbfgs_stays_where_the_gradient_is_zero_and_comes_back_from_infinity():
     np.testing.assert_array_equal(path, 1)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("optimizer", [optim.lbfgs(), optim.contrib.sophia(key=jax.random.key(0))])
 def test_without_an_objective_the_error_says_what_to_do(optimizer):
     params = {"w": jnp.ones(2)}

@@ -136,7 +136,7 @@ def expect_close(got, expected, rtol=2e-6):
         )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "optimizer", "twin"), TWINS, ids=[row[0] for row in TWINS])
 def test_fifty_updates_are_those_of_the_paper(name, optimizer, twin):
     expect_close(run(optimizer), run_twin(twin))
@@ -157,7 +157,7 @@ def test_fifty_updates_of_sophia_are_those_of_the_paper():
     expect_close(got, expected)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", [(4, 4), (3, 9), (9, 3), (2, 5, 8)])
 def test_newton_schulz_brings_the_singular_values_near_one(shape):
     x = RANDOM.normal(size=shape)
@@ -258,7 +258,7 @@ STACKS = [
 ]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", STACKS, ids=["muon", "shampoo", "soap"])
 def test_stacked_matrices_move_as_they_would_alone(make):
     grads, start = GRADS["window"][:12], START["window"]
@@ -299,6 +299,7 @@ def test_the_scale_of_adamw_gives_updates_of_its_size():
     assert 0.1 < rms(update) < 0.25
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [optim.lamb, optim.lars])
 def test_leaves_that_are_not_scaled_follow_the_plain_method(make):
     plain = {optim.lamb: optim.adam(eps=1e-6), optim.lars: optim.sgd(momentum=0.9)}[make]
@@ -328,7 +329,7 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_long_matrix():
 MEETING = np.diag([2.0, 2.0, 1.0, 0.0])  # two eigenvalues that coincide, and one that is 0
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("function", [part(inverse_root, order=4), eigenbasis, orthonormal])
 def test_derivatives_are_finite_where_eigenvalues_meet_or_vanish(function):
     slope = jax.grad(lambda a: jnp.sum(jnp.sin(function(a))))
@@ -357,7 +358,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", MAKERS)
 def test_derivatives_through_twenty_updates_with_zeros_in_the_gradient_are_finite(name):
     optimizer = MAKERS[name]()

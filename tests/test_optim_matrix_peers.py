@@ -84,7 +84,7 @@ OPTAX = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_clipped_and_scheduled_updates_are_those_of_optax(name):
     ours, theirs = OPTAX[name]
@@ -123,7 +123,7 @@ def test_the_first_update_of_muon_is_that_of_optax_and_the_others_are_near():
     assert 1e-4 < apart(*all_updates) < 0.3
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", [(4, 4), (3, 9), (9, 3)])
 def test_newton_schulz_is_that_of_optax(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -133,6 +133,7 @@ def test_newton_schulz_is_that_of_optax(shape):
     np.testing.assert_allclose(optim.newton_schulz(jnp.asarray(x)), theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("scale", "theirs"), [(optim.width_scale, "original"), (optim.adamw_scale, "match_rms_adamw")]
@@ -153,6 +154,7 @@ def test_adafactor_is_that_of_torch():
     assert apart(ours, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_sophia_of_optax_uses_the_curvature_of_the_last_look():
     key, params = jax.random.key(0), {"x": jnp.array([0.3, -0.2])}
     at = jax.value_and_grad(lambda p: jnp.sum(jnp.array([1.0, 4.0]) * p["x"] ** 2) / 2)
@@ -173,6 +175,7 @@ def test_sophia_of_optax_uses_the_curvature_of_the_last_look():
             np.testing.assert_allclose(updates["x"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_lbfgs_without_a_search_is_that_of_optax():
     def loss(x):
         return rosenbrock(x) / 100 + jnp.sum(x**2)

@@ -93,7 +93,7 @@ OPTAX = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", OPTAX)
 def test_fifty_clipped_updates_are_those_of_optax(name):
     optimizer, transformation = OPTAX[name]

@@ -68,11 +68,13 @@ def kernels(wrapper, dtype=jnp.bfloat16):
     return [np.float32(state.params["kernel"]) for state in (first, last)]
 
 
+@pytest.mark.slow
 def test_without_help_no_parameter_of_16_bits_moves_at_a_usual_rate():
     before, after = kernels(None)
     assert (before != after).sum() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_with_help_nearly_all_of_them_move_and_by_as_much_as_in_float32(wrapper):
@@ -148,6 +150,7 @@ def test_stochastic_rounding_keeps_non_finite_values_and_the_derivative():
     assert slope == 1
 
 
+@pytest.mark.slow
 def test_the_draws_differ_by_step_and_by_leaf():
     ones = jnp.ones(64, jnp.bfloat16)
     params = {"a": ones, "b": ones}
@@ -234,6 +237,7 @@ def scaled(make, **options):
     return lambda: optim.dynamic_loss_scale(make(), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [optim.sgd, lambda: optim.sam(optim.sgd(), rho=1e-3)])
 def test_a_scaled_loss_gives_float16_the_gradient_that_it_loses_without(make):

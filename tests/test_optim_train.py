@@ -229,7 +229,7 @@ FROZEN = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", FROZEN)
 def test_no_gradient_is_computed_for_what_is_frozen(name):
     """What is left is the forward pass and the gradient of the head."""
@@ -238,7 +238,7 @@ def test_no_gradient_is_computed_for_what_is_frozen(name):
     assert flops(deep_recipe(FROZEN[name]())) < forward + 0.3 * (whole - forward)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("gradient", [whole_batch, microbatches(3), private_gradient(1e6, 0.0)])
 def test_the_norm_of_the_gradient_is_that_of_what_trains(gradient):
     recipe = deep_recipe(optim.freeze(optim.sgd(), *BODY), gradient=gradient)

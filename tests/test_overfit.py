@@ -51,6 +51,7 @@ def on_outputs(change):
     return Model(inner.init, apply)
 
 
+@pytest.mark.slow
 def test_a_sound_recipe_passes_and_nothing_is_said():
     result = overfit()
     assert result.passed and result.advice == ()
@@ -296,7 +297,7 @@ FAILURES = {
 OFTEN = ("healthy", "zeros", "dead relu", "sigmoids in a stack", "an exploding rnn", "one label")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in OFTEN)) for n in FAILURES]
 )
@@ -313,6 +314,7 @@ def test_a_planted_failure_is_named_first_and_for_no_other(name):
     assert result.passed == (name in ("healthy", "one label", "std 10"))
 
 
+@pytest.mark.slow
 def test_a_bad_start_does_not_pass_by_getting_to_chance():
     result = planted(layers(1, relu), 1000 * IMAGES, optimizer=optim.sgd(), lr=0.1)
     e = result.evidence
@@ -323,7 +325,8 @@ def test_a_bad_start_does_not_pass_by_getting_to_chance():
     assert e.constant_loss <= -(part * np.log(part)).sum() * (1 + 1e-5)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("loss", "y", "guess"),
     [
@@ -349,6 +352,7 @@ def test_nothing_is_concluded_on_the_structure_from_a_trial_that_passed():
     assert all("lr" in text for text in result.advice), result
 
 
+@pytest.mark.slow
 def test_layers_of_a_stack_are_named_apart():
     cut = lambda x: jax.lax.stop_gradient(x)  # noqa: E731
     model = sequential(

@@ -125,6 +125,7 @@ def test_an_ignored_label_that_is_a_token_is_refused():
         pack(numbered([3]), 3).labels(ignore_index=2)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_do_not_depend_on_how_sequences_are_packed_and_padded():
     sequences = numbered([5, 3, 4, 2])
     logits_of = np.random.default_rng(0).normal(size=(15, 15)).astype(np.float32)  # a bigram model

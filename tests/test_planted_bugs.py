@@ -543,6 +543,7 @@ def test_a_schedule_that_rounds_a_traced_length():
         schedule_laws.schedule_may_be_traced(make, {"length": 7.3})
 
 
+@pytest.mark.slow
 def test_a_mean_of_means():
     def measure(y, t):
         return {"mean": losses.cross_entropy(y, t).mean(), "batches": jnp.float32(1)}

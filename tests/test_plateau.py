@@ -24,7 +24,7 @@ def factors(plateau, values):
 LOSSES = np.random.default_rng(0).uniform(1, 2, 60) * np.linspace(1.5, 1, 60)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("patience", [1, 2, 5])
 @pytest.mark.parametrize("cooldown", [0, 3])
 def test_a_plateau_is_that_of_optax(patience, cooldown):

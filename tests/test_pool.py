@@ -40,6 +40,7 @@ def torch_pool(name, x, window, stride, padding, fill=0.0, **options):
     return pool(padded, window, stride=stride, **options).movedim(1, -1)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)  # each compiles two programs
 @given(geometries())
 def test_pools_and_their_gradients_are_those_of_torch(g):
@@ -73,6 +74,7 @@ def test_symmetric_padding_is_torchs_own():
     expect_like_torch({"average": (case, reference)}, normal(2, 5, 6, 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=6)  # each compiles two programs
 @given(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 5)), min_size=1, max_size=2))
 def test_adaptive_pools_and_their_gradients_are_those_of_torch(axes):

@@ -61,6 +61,7 @@ def expected():
     return stepped(single)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", MIXED)
 def test_products_are_of_16_bits_and_all_that_is_kept_is_of_32(name, expected):

@@ -31,7 +31,7 @@ def whole(state):
     return np.asarray(model.apply(params, state.model_state, jnp.asarray(X))[0])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 21, 1024])
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
 def test_every_cut_gives_the_outputs_of_the_weights_to_evaluate_with(

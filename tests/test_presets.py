@@ -91,7 +91,7 @@ def test_torch_preset_of_attention_has_biases_of_0():
     assert inspect.unwrap(ours) is inspect.unwrap(initializers.zeros)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name, gates", [("rnn", 1), ("lstm", 4), ("gru", 3)])
 def test_torch_presets_of_recurrent_layers_draw_as_torch_does(name, gates):
     torch.manual_seed(0)
@@ -137,6 +137,7 @@ def draw_all(cases):
     return draw(jax.random.key_data(key()))
 
 
+@pytest.mark.slow
 def test_flax_presets_are_flax_s_own_initializers_bit_for_bit(linen):
     ours, attention = presets.flax, linen.MultiHeadDotProductAttention(2)
     pairs = [
@@ -220,6 +221,7 @@ def test_keras_presets_have_the_limits_of_keras(preset, argument, shape, in_kera
     np.testing.assert_allclose(draws.var(), limit**2 / 3, rtol=4 * 0.9 / math.sqrt(draws.size))
 
 
+@pytest.mark.slow
 def test_keras_presets_of_the_other_parameters_follow_its_documentation():
     keras = presets.keras
     table = np.asarray(keras.embedding()["table_init"](key(), (40, 60)))
@@ -266,6 +268,7 @@ def test_layers_take_the_presets_as_their_arguments(library):
         assert jax.tree.leaves(jax.eval_shape(init))
 
 
+@pytest.mark.slow
 def test_initializers_give_the_bits_of_jax():
     peer = jax.nn.initializers
     pairs = [

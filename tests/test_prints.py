@@ -35,6 +35,7 @@ def result():
     return fit(recipe, DATA, key=KEY, hyper=HYPER, **options)
 
 
+@pytest.mark.slow
 def test_a_result_of_a_fit_is_a_few_lines(result):
     said = repr(result).split("\n")
     assert said[0] == f"FitResult: all steps made; best evaluation after {result.best_step} steps"
@@ -152,6 +153,7 @@ def test_a_recipe_shows_its_parts_and_not_its_defaults():
     assert "metrics={'error': " in said and "gradient" not in said and "penalty" not in said
 
 
+@pytest.mark.slow
 def test_a_sweep_is_its_size_and_its_best_setting():
     settings = search.grid(lr=[1e-3, 0.1])
     found = sweep(

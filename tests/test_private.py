@@ -58,7 +58,8 @@ def expect_close(got, expected, rtol=2e-6):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * 10)  # of parameters of about 1
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("loss", [token_loss, class_loss])
 def test_without_noise_and_with_a_wide_clip_a_step_is_that_of_the_whole_batch(loss, parts):
@@ -100,7 +101,8 @@ def counting(model):
 SCALED = optim.dynamic_loss_scale(optim.sgd())
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("parts", [1, 4])
 @pytest.mark.parametrize("optimizer", [optim.sgd(), SCALED], ids=["plain", "loss scale"])
 def test_clipped_gradients_are_those_of_optax(optimizer, parts):
@@ -140,7 +142,7 @@ def noise_of(optimizer=optim.sgd(), key=KEY, parts=1):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(stepped(recipe, batch, key=key)[0])]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("optimizer", "parts"), [(optim.sgd(), 1), (optim.sgd(), 4), (SCALED, 1)])
 def test_the_noise_has_the_deviation_of_the_multiplier_times_the_norm_over_the_batch(
     optimizer, parts
@@ -167,6 +169,7 @@ def test_the_noise_is_distributed_as_that_of_optax():
     np.testing.assert_allclose(noise_of()[0].std(), np.std(theirs["w"]), rtol=4 * 1.0 / 100)
 
 
+@pytest.mark.slow
 def test_a_batch_without_weight_still_has_noise_and_no_nan():
     recipe = recipe_with(
         private_gradient(CLIP, 1.0),
@@ -257,6 +260,7 @@ def test_clip_and_noise_may_be_swept_and_differentiated():
     np.testing.assert_allclose(slope, finite, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_of_bfloat16_parameters_are_clipped_and_drawn_in_float32():
     def narrow(gradient):
         recipe = recipe_with(gradient)

@@ -108,7 +108,7 @@ def test_gradients_at_the_end_of_float32_are_those_elsewhere(name):
     expect_close(slope(jnp.asarray(X) * 1e20) * 1e20, slope(jnp.asarray(X) * 1e3) * 1e3)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("scale", [*HUGE, *TINY, 1.0])
 def test_norms_of_trees_and_arrays_follow_the_scale(scale):
     expected = np.sqrt(sum((np.float64(leaf) ** 2).sum() for leaf in TREE.values()))
@@ -175,6 +175,7 @@ def test_in_the_usual_range_not_a_bit_is_changed():
     assert tree.scaled_norm(TREE)[0] == 1
 
 
+@pytest.mark.slow
 def test_neighbors_and_noise_are_found_at_every_scale():
     rows = smote(key(), scaled(X, 1e25), 5) / jnp.float32(1e25)
     np.testing.assert_allclose(rows, smote(key(), jnp.asarray(X), 5), rtol=1e-5, atol=1e-5)

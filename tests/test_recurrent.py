@@ -126,7 +126,7 @@ def test_a_layer_goes_on_from_the_carry_that_it_returned():
     expect_close(*both(PARAMS["lstm"], X), SAME)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", PARTS)
 def test_the_kernel_of_the_hidden_state_has_the_right_second_derivative(kind):
     # The derivative by this kernel is written by hand, and is differentiated here in turn, in both
@@ -168,7 +168,7 @@ def test_the_slopes_of_a_cell_are_its_derivative(kind):
         expect_close(cell.pull(slopes, d), pull(d), 1e-14)  # some ten roundings of 1e-16
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("valid", [None, REAL], ids=["all steps", "padded"])
 @pytest.mark.parametrize("kind", PARTS)
 def test_the_derivative_by_hand_is_that_of_the_scan_also_of_outputs_at_padding(kind, valid):
@@ -220,7 +220,7 @@ def test_the_products_of_input_and_kernel_gradient_are_outside_the_scan():
 TOKENS = jnp.array([[0, 3, 1, 1, 2], [2, 2, 2, 0, 3], [1, 0, 3, 3, 3]])  # (B, T)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", PARTS)
 def test_a_layer_over_tokens_is_the_layer_over_their_rows(kind):
     layer, table = LAYERS[kind][0], jnp.asarray(numbers(4, IN, seed=4))

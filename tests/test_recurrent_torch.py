@@ -94,7 +94,7 @@ def of_fnn(kind, both, lengths):
 SIZES = st.integers(1, 4)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", MODULES)
 @example(np.float64, (3, 4, 3), 2, 2, True, [2, 4, 1])
 @example(np.float32, (1, 1, 1), 1, 1, False, None)

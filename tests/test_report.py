@@ -57,7 +57,7 @@ def test_loss_is_drawn_raw_and_smoothed_and_on_the_validation_part():
     assert list(best.get_xdata()) == [20, 20]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("steps", "evals"), [(0, 0), (1, 0), (1, 1), (2, 2), (3000, 200)])
 def test_short_and_long_histories_are_drawn(steps, evals, tmp_path):
     names = ("loss",) if evals else ()

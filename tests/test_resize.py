@@ -17,6 +17,7 @@ torch.set_num_threads(1)
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
+@pytest.mark.slow
 @settings(max_examples=8)  # each compiles two programs
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=3))
 def test_resizing_and_its_gradients_are_those_of_torch(axes):

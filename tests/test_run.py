@@ -21,6 +21,7 @@ def result():
     return jitted(KEY, HYPER, DATA)
 
 
+@pytest.mark.slow
 def test_a_run_is_bit_equal_to_its_steps_made_by_hand(result):
     keys, step = run_keys(KEY), jax.jit(make_step(recipe), donate_argnums=0)
     state = jax.jit(make_init(recipe))(keys.init, HYPER, DATA.train.x[:BATCH])
@@ -34,6 +35,7 @@ def test_a_run_is_bit_equal_to_its_steps_made_by_hand(result):
     assert_same_bits(tree.stack(rows), result[1].train)
 
 
+@pytest.mark.slow
 def test_the_history_holds_every_step_and_every_evaluation(result):
     state, history = result
     assert state.step == STEPS
@@ -66,6 +68,7 @@ def test_a_vmap_over_keys_trains_one_model_per_key(result):
     assert len({float(loss) for loss in history.valid["loss"][:, -1]}) == 3
 
 
+@pytest.mark.slow
 def test_a_vmap_over_every_hyperparameter_is_a_sweep(result):
     hypers = {name: jnp.array([value, value * 0.5]) for name, value in HYPER.items()}
     states, history = jax.jit(jax.vmap(run, in_axes=(None, 0, None)))(KEY, hypers, DATA)
@@ -77,6 +80,7 @@ def test_a_vmap_over_every_hyperparameter_is_a_sweep(result):
     np.testing.assert_allclose(history.train["loss"][1], alone.train["loss"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [pytest.param(0.1, marks=pytest.mark.slow), 0.9])
 def test_a_validation_loss_has_a_finite_gradient_for_every_hyperparameter(rate):
     # At rate 0.9 whole units are dropped in every example: their gradients are 0, and so is Adam's
@@ -87,6 +91,7 @@ def test_a_validation_loss_has_a_finite_gradient_for_every_hyperparameter(rate):
         assert jnp.isfinite(slope) and slope != 0, name
 
 
+@pytest.mark.slow
 def test_hypergradients_agree_with_finite_differences_in_float64():
     with jax.enable_x64(True):
         data = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, DATA)
@@ -119,6 +124,7 @@ def test_hypergradients_agree_with_finite_differences_in_float64():
             np.testing.assert_allclose(slopes[name], (up - down) / (2 * h), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_run_is_traced_once_for_every_hyper_and_key():
     traces = []
 
@@ -197,6 +203,7 @@ def test_a_penalty_is_an_entry_of_its_own_and_no_part_of_the_loss():
     assert evaluate(state, DATA.valid, more)["loss"] == without
 
 
+@pytest.mark.slow
 def test_evaluation_weighs_every_example_the_same_whatever_the_batches():
     state = jax.jit(make_init(recipe))(KEY, HYPER, DATA.train.x[:BATCH])
     whole = jax.jit(make_evaluate(recipe, batch_size=21))(state, DATA.valid, HYPER)
@@ -207,6 +214,7 @@ def test_evaluation_weighs_every_example_the_same_whatever_the_batches():
             np.testing.assert_allclose(parts[name], value, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_training_learns():
     def steady(hyper):
         return recipe(hyper)._replace(schedule=schedules.constant(hyper["lr"]))

@@ -254,7 +254,7 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", ENDS)
 def test_both_ends_are_exact_for_every_length(name):
     for n in LENGTHS[:3]:
@@ -382,6 +382,7 @@ def test_lengths_of_zero_have_finite_values_and_slopes(warmup):
     assert all(map(jnp.isfinite, (value, *slopes)))
 
 
+@pytest.mark.slow
 def test_slopes_are_finite_at_the_ends_and_joints():
     def total(x, step):
         parts = [

@@ -66,6 +66,7 @@ def _floats(row):
     return hasattr(row.x, "dtype") and jnp.issubdtype(row.x.dtype, jnp.floating)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "row", [r for r in MODELS if _floats(r) and not r.slow], ids=lambda r: r.name
 )
@@ -95,12 +96,14 @@ def test_batch_norm_trained_on_one_value_of_a_feature():
         fit_tiny(lambda h: with_batch_norm(h)._replace(gradient=gradient), hyper={"lr": 0.1})
 
 
+@pytest.mark.slow
 def test_batch_norm_trained_on_two_values_of_a_feature_warns_once():
     with pytest.warns(UserWarning, match="batch_norm: got two values of each feature") as caught:
         fit_tiny(with_batch_norm, hyper={"lr": 0.1}, batch_size=2)
     assert len({str(w.message) for w in caught}) == 1
 
 
+@pytest.mark.slow
 def test_batch_norm_counts_positions_as_values_and_evaluates_one():
     params, state = layers.batch_norm_init(3)
     layers.batch_norm(params, state, jnp.ones((1, 3, 3)), train=True)

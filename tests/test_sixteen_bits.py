@@ -112,7 +112,7 @@ SUMMED = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", SUMMED)
 def test_the_gradient_of_equal_examples_is_their_number_times_that_of_one(name):
     model, x = SUMMED[name]
@@ -155,6 +155,7 @@ def test_a_rate_is_kept_in_sixteen_bits(name, rate, traced):
     assert y.dtype == x.dtype
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rate", RATES)
 def test_alpha_dropout_keeps_its_rate_and_its_moments_in_sixteen_bits(rate):
     x = draw_normal(key(), (200_000,), jnp.bfloat16)
@@ -180,7 +181,7 @@ def test_normal_noise_in_sixteen_bits_has_its_tails(name):
     assert abs(noise.std() - 1) < 0.01
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("row", registry.INITIALIZERS, ids=lambda row: row.name)
 def test_an_initializer_draws_in_float32_and_rounds(row):
     wide = row.initializer(key(), row.shape, jnp.float32)

@@ -349,6 +349,7 @@ def test_the_sets_inside_scikit_learn_are_loaded(name):
     assert made.train.y.dtype == (np.int32 if classes else np.float32)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_mnist_and_fashion_mnist_are_as_published(name):
     made = data.load(name.replace("-", "_"), real(name))

@@ -58,6 +58,7 @@ def plain(scanned):
     return params, state, x, trained(block(), params, state, x)
 
 
+@pytest.mark.slow
 def test_the_unrolled_stack_has_the_same_parameters_and_computes_the_same(scanned):
     params, state, x, expected = scanned
     model = stack(block(), 3, scan=False)
@@ -66,7 +67,7 @@ def test_the_unrolled_stack_has_the_same_parameters_and_computes_the_same(scanne
     expect_close(trained(model, params, state, x), expected)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "policy, scan", [("nothing saved", True), ("products saved", True), ("nothing saved", False)]
 )

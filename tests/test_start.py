@@ -58,6 +58,7 @@ def test_the_optimizer_state_is_made_for_these_weights():
     assert_same_bits(state.opt_state, expected)
 
 
+@pytest.mark.slow
 def test_fit_run_and_a_model_with_these_first_weights_are_the_same(pretrained, tuned):
     weights = (pretrained.params, pretrained.model_state)
 
@@ -146,6 +147,7 @@ SMALL = Data(train=Batch(LINE, 3 * LINE), valid=Batch(LINE, 3 * LINE))
 SOLVED = {"kernel": np.full((1, 1), 3, np.float32), "bias": np.zeros(1, np.float32)}
 
 
+@pytest.mark.slow
 def test_all_members_of_a_sweep_start_from_the_same_weights():
     arguments = dict(steps=4, batch_size=4, progress=silent)
     keys = jax.random.split(jax.random.key(3), 2)
@@ -163,6 +165,7 @@ def test_the_rate_finder_starts_from_weights_by_make_init():
     np.testing.assert_array_equal(curve.losses, 0)
 
 
+@pytest.mark.slow
 def test_a_gradient_to_the_first_weights_is_that_of_all_steps():
     run = make_run(linear, steps=3, batch_size=8)
     w, h = jnp.float32(1.0), 0.125  # the loss is a square: differences are exact but for rounding

@@ -34,6 +34,7 @@ def torch_statistics(decay):
     return kernel, [(m.running_mean.numpy(), m.running_var.numpy()) for m in (module[0], module[2])]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("decay", [0.99, 0.5])
 def test_the_statistics_are_those_of_torch_but_for_its_correction(decay):
     linear, expected = torch_statistics(decay)
@@ -50,6 +51,7 @@ def test_the_statistics_are_those_of_torch_but_for_its_correction(decay):
         np.testing.assert_allclose(new[name]["var"], var * (BATCH - 1) / BATCH, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_an_average_of_weights_is_evaluated_with_its_own_statistics():
     def recipe(hyper):
         model = sequential(nn.linear(8), nn.batch_norm(), nn.linear(1))

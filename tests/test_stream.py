@@ -56,6 +56,7 @@ class RisingOnly:
         return self.array[rows]
 
 
+@pytest.mark.slow
 def test_a_loop_of_steps_over_a_stream_repeats_a_run_bit_for_bit():
     result = jax.jit(make_run(recipe, steps=STEPS, batch_size=BATCH))(KEY, HYPER, DATA)
     keys, step = run_keys(KEY), jax.jit(make_step(recipe), donate_argnums=0)
@@ -159,6 +160,7 @@ def test_an_error_of_the_consumer_ends_the_thread():
     assert not threads()
 
 
+@pytest.mark.slow
 def test_a_forgotten_stream_ends_its_thread():
     batches = stream(X, KEY, 6)
     next(batches)

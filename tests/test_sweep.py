@@ -57,6 +57,7 @@ def whole():
     return sweep(line, LINE, {"lr": LRS}, KEYS, **SHORT)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(("setting", "key"), [(0, 0), (5, 2)])
 def test_a_member_is_the_run_with_its_key_and_hyperparameters(result, setting, key):
@@ -92,6 +93,7 @@ def test_a_member_that_dies_is_kept_at_its_last_finite_state_and_counted(result)
         assert np.isnan(result.history.valid["loss"][setting, 0, step // EVERY :]).all()
 
 
+@pytest.mark.slow
 def test_the_state_of_one_that_died_is_that_of_a_run_up_to_its_death():
     settings = {"lr": np.array([1e5], np.float32)}
     died = sweep(line, LINE, settings, KEYS[:1], **SHORT)
@@ -138,6 +140,7 @@ def test_chunks_change_no_bit_and_are_compiled_once(whole):
     assert again == at_once
 
 
+@pytest.mark.slow
 def test_halving_goes_on_with_the_best_and_changes_no_bit_of_them(whole):
     halved = sweep(line, LINE, {"lr": LRS}, KEYS, **SHORT, halving=halving(eta=2, rungs=2))
     early = whole.history.valid["loss"][:, :, 1].mean(axis=1)  # after 6 of 12 steps
@@ -275,6 +278,7 @@ np.savez(path, *jax.tree.leaves((by_setting.history, by_setting.kept, by_key.his
 """
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_members_and_give_the_same(whole, tmp_path):
     path = tmp_path / "two.npz"
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"

@@ -110,7 +110,7 @@ def test_clips_are_safe_at_zero_and_pass_on_what_is_not_finite(make):
         assert not tree.all_finite(spoilt["bias"]) and tree.all_finite(spoilt["kernel"])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "transform",
     [
@@ -188,6 +188,7 @@ def test_noise_has_the_variances_of_the_paper_and_no_mean():
     assert np.abs(np.corrcoef(noise) - np.eye(10)).max() < 0.025
 
 
+@pytest.mark.slow
 def test_noise_has_the_variances_of_optax():
     peer = optax.add_noise(0.3, 0.55, jax.random.key(1))
     zeros, theirs = {"w": jnp.zeros(40_000)}, []

@@ -88,7 +88,7 @@ def test_loss_and_gradient_are_those_of_the_mean_over_what_counts(name):
     expect_close(change, grads)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("parts", [2, 8])
 def test_parts_with_unequal_counts_are_the_whole_batch(name, parts):
@@ -192,6 +192,7 @@ ONE = np.full_like(LABELS, IGNORED)
 ONE[:, 0] = LABELS[0, 0]  # one token of each example counts, the others are padding
 
 
+@pytest.mark.slow
 def test_fit_divides_by_what_counts():
     data = Data(train=(X, ONE), valid=(X, ONE))
     recipe = recipe_with()
@@ -232,6 +233,7 @@ def test_what_is_no_loss_is_refused(loss, message):
         stepped(recipe_with(loss))
 
 
+@pytest.mark.slow
 def test_targets_that_are_missing_may_be_nan_where_the_loss_masks_them():
     y = np.where(COUNTED, 1.0, np.nan).astype(np.float32)[..., None]
     data = Data(train=(X, y), valid=(X, y))

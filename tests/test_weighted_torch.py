@@ -54,6 +54,7 @@ def test_the_mean_and_its_gradient_are_those_of_torch(name):
     np.testing.assert_allclose(slope, z.grad, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_one_hot_probabilities_weigh_as_their_labels():
     onehot = jnp.eye(CLASSES)[LABELS]
     options = {"class_weights": jnp.asarray(WEIGHTS), "label_smoothing": 0.2, "z_loss": 0.01}

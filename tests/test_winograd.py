@@ -49,7 +49,7 @@ def both(zeros):
     return (compiled(lambda *a, f=f: f(zeros, *a)) for f in (by_winograd, by_xla))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("room", [winograd._BYTES, 1])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_value_and_gradients_are_those_of_xlas_own_convolution(geometry, room, monkeypatch):

@@ -62,7 +62,7 @@ def test_a_compiled_function_is_compiled_again_where_it_is_plain():
     assert traced == [xla.is_plain(), True][: 1 + (not xla.is_plain())]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("value", "expected"), [("1", "True"), ("0", "False"), ("", "False")])
 def test_the_environment_makes_a_whole_process_plain(value, expected):
     program = "from fnn import xla; print(xla.is_plain())"
@@ -168,7 +168,7 @@ def test_a_short_axis_is_drawn_as_one_vector():
 QUICK = ("linear", "layer_norm", "mlp", "cnn", "gpt", "rnn_lm", "stack with state and noise")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     "row",
     [

@@ -19,6 +19,7 @@ from fnn.layers import (
     segment_mask,
     window_mask,
 )
+from fnn.layers.attention import project_query
 from tests.against_torch import expect_like_torch
 from tests.compiled import compiled, expect_same, with_gradients
 from tests.registry.rows import normal
@@ -229,7 +230,7 @@ def test_initial_kernels_have_the_fans_of_a_matrix():
 def test_queries_and_keys_are_normed_before_they_are_turned():
     large = {**PARAMS, **{n: jax.tree.map(lambda p: 1e3 * p, PARAMS[n]) for n in ("query", "key")}}
     expect_same(full(large, X), full(PARAMS, X), 1e-4)  # where eps has no say
-    query = compiled(layers.multi_head.project_query, static_argnums=3)
+    query = compiled(project_query, static_argnums=3)
     heads = query(large, X, np.arange(T), rope)
     turned_back = (
         np.asarray(rope(jnp.asarray(heads), -jnp.arange(T))) / PARAMS["query_norm"]["scale"]

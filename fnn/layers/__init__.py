@@ -3,10 +3,17 @@
 from fnn._arguments import check_exports
 from fnn.layers._window import Padding
 from fnn.layers.attention import (
+    AttentionMask,
+    KVCache,
+    attend_with_cache,
+    attention,
     attention_weights,
     causal_mask,
     combine_masks,
     dot_product_attention,
+    init_cache,
+    multi_head_attention,
+    multi_head_attention_init,
     padding_mask,
     segment_mask,
     window_mask,
@@ -66,13 +73,6 @@ from fnn.layers.linear_recurrence import (
     linear_scan,
 )
 from fnn.layers.moe import moe, moe_init, normalize_gates
-from fnn.layers.multi_head import (
-    KVCache,
-    attend_with_cache,
-    init_cache,
-    multi_head_attention,
-    multi_head_attention_init,
-)
 from fnn.layers.normalization import (
     batch_norm,
     batch_norm_init,
@@ -124,27 +124,28 @@ from fnn.layers.weight_norm import spectral_norm, spectral_norm_init, weight_nor
 
 # fmt: off
 __all__ = [
-    "KVCache", "LSTMCarry", "Padding", "adaptive_average_pool", "adaptive_max_pool", "alibi",
-    "alibi_slopes", "alpha_dropout", "attend_with_cache", "attention_weights", "average_pool",
-    "batch_norm", "batch_norm_init", "bidirectional", "bilinear", "bilinear_init",
-    "causal_mask", "combine_masks", "conv", "conv_init", "conv_transpose",
-    "conv_transpose_init", "depthwise_conv", "depthwise_conv_init", "dot_product_attention",
-    "drop_path", "dropout", "einsum", "einsum_init", "embedding", "embedding_init",
-    "feed_forward", "feed_forward_init", "gated_mlp", "gated_mlp_init", "gaussian_dropout",
-    "gaussian_noise", "geglu", "global_average_pool", "global_max_pool", "group_norm",
-    "group_norm_init", "gru", "gru_cell", "gru_cell_init", "init_cache", "instance_norm",
-    "instance_norm_init", "layer_norm", "layer_norm_init", "learned_positions",
-    "learned_positions_init", "linear", "linear_general", "linear_general_init", "linear_init",
-    "linear_recurrence", "linear_recurrence_cell", "linear_recurrence_cell_init", "linear_scan",
-    "lstm", "lstm_cell", "lstm_cell_init", "max_pool", "moe", "moe_init",
-    "multi_head_attention", "multi_head_attention_init", "multilayer", "normalize_gates",
-    "over_tokens", "padding_mask", "patches", "patchify", "pixel_shuffle", "pixel_unshuffle",
-    "prelu", "prelu_init", "resize_linear", "resize_nearest", "reverse_sequences", "rms_norm",
-    "rms_norm_init", "rnn", "rnn_cell", "rnn_cell_init", "rope", "scan_cell", "segment_mask",
-    "separable_conv", "separable_conv_init", "sinusoidal_positions", "snake", "snake_init",
-    "spatial_dropout", "spectral_norm", "spectral_norm_init", "squeeze_excite",
-    "squeeze_excite_init", "sum_pool", "swiglu", "unembed", "unit_rows", "unpatchify",
-    "upsample_linear", "upsample_nearest", "weight_norm", "weight_norm_init", "window_mask",
+    "AttentionMask", "KVCache", "LSTMCarry", "Padding", "adaptive_average_pool",
+    "adaptive_max_pool", "alibi", "alibi_slopes", "alpha_dropout", "attend_with_cache",
+    "attention", "attention_weights", "average_pool", "batch_norm", "batch_norm_init",
+    "bidirectional", "bilinear", "bilinear_init", "causal_mask", "combine_masks", "conv",
+    "conv_init", "conv_transpose", "conv_transpose_init", "depthwise_conv",
+    "depthwise_conv_init", "dot_product_attention", "drop_path", "dropout", "einsum",
+    "einsum_init", "embedding", "embedding_init", "feed_forward", "feed_forward_init",
+    "gated_mlp", "gated_mlp_init", "gaussian_dropout", "gaussian_noise", "geglu",
+    "global_average_pool", "global_max_pool", "group_norm", "group_norm_init", "gru",
+    "gru_cell", "gru_cell_init", "init_cache", "instance_norm", "instance_norm_init",
+    "layer_norm", "layer_norm_init", "learned_positions", "learned_positions_init", "linear",
+    "linear_general", "linear_general_init", "linear_init", "linear_recurrence",
+    "linear_recurrence_cell", "linear_recurrence_cell_init", "linear_scan", "lstm", "lstm_cell",
+    "lstm_cell_init", "max_pool", "moe", "moe_init", "multi_head_attention",
+    "multi_head_attention_init", "multilayer", "normalize_gates", "over_tokens", "padding_mask",
+    "patches", "patchify", "pixel_shuffle", "pixel_unshuffle", "prelu", "prelu_init",
+    "resize_linear", "resize_nearest", "reverse_sequences", "rms_norm", "rms_norm_init", "rnn",
+    "rnn_cell", "rnn_cell_init", "rope", "scan_cell", "segment_mask", "separable_conv",
+    "separable_conv_init", "sinusoidal_positions", "snake", "snake_init", "spatial_dropout",
+    "spectral_norm", "spectral_norm_init", "squeeze_excite", "squeeze_excite_init", "sum_pool",
+    "swiglu", "unembed", "unit_rows", "unpatchify", "upsample_linear", "upsample_nearest",
+    "weight_norm", "weight_norm_init", "window_mask",
 ]
 # fmt: on
 

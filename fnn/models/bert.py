@@ -196,7 +196,7 @@ def bert_features(
     """
     _expect_input(config, x)
     dropout = transformer.make_dropout("bert", rate, key, train)
-    mask = None if x.lengths is None else layers.padding_mask(x.lengths, x.tokens.shape[1])
+    mask = layers.AttentionMask(lengths=x.lengths)
     h = dropout("tokens", _embed(config, params, x))
     return transformer.apply_blocks(config.block, params["blocks"], h, mask, dropout)
 

@@ -18,9 +18,8 @@ from fnn.dtypes import indices
 from fnn.expect import within
 from fnn.initializers import Initializer, glorot_uniform
 from fnn.keys import fold_name, fold_name_or_none
-from fnn.layers.attention import Attend
+from fnn.layers.attention import Attend, project_key_value, project_out, project_query
 from fnn.layers.embedding import unit_rows
-from fnn.layers.multi_head import project_key_value, project_out, project_query
 from fnn.models import transformer
 from fnn.models._common import add_positions, expect_length, expect_tokens, stochastic
 from fnn.models.transformer import (
@@ -143,7 +142,7 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
         dropout = transformer.make_dropout(
             "encoder_decoder", rate, fold_name_or_none(key, "decoder"), train
         )
-        causal, mask = layers.causal_mask(target.shape[1]), _source_mask(config, source)
+        causal, mask = layers.AttentionMask(causal=True), _source_mask(config, source)
 
         def step(h: Array, i: Any, block: Params, carry: Any) -> tuple[Array, Any]:
             drop = dropout.of_block(i)

@@ -209,7 +209,7 @@ def gpt_features(
     """
     expect_tokens("gpt", tokens, config.max_length)
     dropout = transformer.make_dropout("gpt", rate, key, train)
-    x, mask = dropout("tokens", _embed(params, tokens)), layers.causal_mask(tokens.shape[1])
+    x, mask = dropout("tokens", _embed(params, tokens)), layers.AttentionMask(causal=True)
     x = transformer.apply_blocks(config.block, params["blocks"], x, mask, dropout)
     return _last_norm(config, params, x)
 

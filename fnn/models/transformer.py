@@ -18,8 +18,7 @@ from fnn._arguments import check_exports
 from fnn.expect import in_layer
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, key_of_noise
-from fnn.layers.attention import Attend
-from fnn.layers.multi_head import Rotate
+from fnn.layers.attention import Attend, Mask, Rotate
 from fnn.nn import feed_forward, layer_norm
 from fnn.tree import unstack
 from fnn.types import Model, Params, PRNGKey, Scalar
@@ -60,7 +59,7 @@ class BlockConfig:
     bias: bool = True  # of the projections of attention and MLP
     qk_norm: bool = False  # whether queries and keys are normalized
     rotate: Rotate | None = None  # of queries and keys by their positions: layers.rope
-    attend: Attend = layers.dot_product_attention
+    attend: Attend = layers.attention
     kernel_init: Initializer = normal(0.02)
     out_kernel_init: Initializer | None = None  # of the last projections; kernel_init if None
 
@@ -165,12 +164,12 @@ def mlp(config: BlockConfig) -> Sublayer:
 
 
 def self_attention(
-    config: BlockConfig, mask: Array | None, dropout: Dropout = Dropout(), name: str = "weights"
+    config: BlockConfig, mask: Mask, dropout: Dropout = Dropout(), name: str = "weights"
 ) -> Sublayer:
     """Self-attention as a sublayer.
 
     Args:
-      mask: bool, each axis of (B, H, T, T) or 1; None for full attention.
+      mask: an `AttentionMask`, or bool, each axis of (B, H, T, T) or 1; None for full attention.
       dropout, name: of the attention weights, and the name of its noise.
     """
     attend = dropout.attend(name, config.attend)
@@ -262,9 +261,7 @@ def loop_over_blocks(
     return jax.lax.scan(scanned, x, (jnp.arange(n), blocks, carries))
 
 
-def apply_blocks(
-    config: BlockConfig, blocks: Any, x: Array, mask: Array | None, dropout: Dropout
-) -> Array:
+def apply_blocks(config: BlockConfig, blocks: Any, x: Array, mask: Mask, dropout: Dropout) -> Array:
     """The blocks in turn, with self-attention under `mask` and independent dropout."""
 
     def step(x: Array, i: Any, params: Params, carry: Any) -> tuple[Array, Any]:

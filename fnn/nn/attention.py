@@ -8,8 +8,7 @@ from fnn import layers
 from fnn.expect import within
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import key_of_noise
-from fnn.layers.attention import Attend
-from fnn.layers.multi_head import Rotate
+from fnn.layers.attention import Attend, AttentionMask, Rotate
 from fnn.nn.embedding import expect_sequences
 from fnn.types import Model, ModelState, Params, PRNGKey, Scalar
 
@@ -23,11 +22,11 @@ def self_attention(
     out_features: int | None = None,
     bias: bool = True,
     qk_norm: bool = False,
-    mask: Callable[[int], Any] | None = None,
+    mask: AttentionMask | Callable[[int], Any] | None = None,
     position_bias: Callable[[int], Any] | None = None,
     rotate: Rotate | None = None,
     rate: Scalar = 0.0,
-    attend: Attend = layers.dot_product_attention,
+    attend: Attend = layers.attention,
     kernel_init: Initializer = lecun_normal(),
     out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,
@@ -35,9 +34,9 @@ def self_attention(
     """Multi-head self-attention; see `layers.multi_head_attention`.
 
     Args:
-      mask: T -> mask, such as `layers.causal_mask` or a `partial` of `layers.window_mask`; None
-        masks nothing. Masks that differ from example to example, as for padding, are arguments of
-        the function in `layers`.
+      mask: a rule such as `AttentionMask(causal=True)`, or T -> array, such as
+        `layers.causal_mask`; None masks nothing. Masks that differ from example to example, as for
+        padding, are arguments of the function in `layers`.
       position_bias: T -> what to add to the logits, (1, heads, T, T), such as
         `lambda n: layers.alibi(heads, jnp.arange(n), jnp.arange(n))[None]`.
       rotate: applied to queries and keys with their positions: `layers.rope`.
@@ -47,7 +46,8 @@ def self_attention(
     Apply takes x (B, T, E) and returns (B, T, out_features).
     Raises: ValueError for x of another shape, and for a rate with train=True and no key.
 
-    >>> model = self_attention(2, mask=layers.causal_mask, rotate=layers.rope)
+    >>> mask = layers.AttentionMask(causal=True)
+    >>> model = self_attention(2, mask=mask, rotate=layers.rope)
     >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 3, 4)))
     >>> model.apply(params, state, jnp.ones((1, 3, 4)))[0].shape
     (1, 3, 4)
@@ -76,7 +76,7 @@ def self_attention(
         y = layers.multi_head_attention(
             params,
             x,
-            mask=None if mask is None else mask(x.shape[1]),
+            mask=mask(x.shape[1]) if callable(mask) else mask,
             bias=None if position_bias is None else position_bias(x.shape[1]),
             rotate=rotate,
             attend=with_dropout("self_attention", attend, rate, key, train),
@@ -96,7 +96,7 @@ def cross_attention(
     bias: bool = True,
     qk_norm: bool = False,
     rate: Scalar = 0.0,
-    attend: Attend = layers.dot_product_attention,
+    attend: Attend = layers.attention,
     kernel_init: Initializer = lecun_normal(),
     out_kernel_init: Initializer | None = None,
     bias_init: Initializer = zeros,

@@ -49,6 +49,15 @@ MODELS = [
         noisy=True,
     ),
     ModelRow(
+        name="self_attention by tiles, causal in a window",
+        make=lambda: nn.self_attention(
+            2,
+            mask=layers.AttentionMask(causal=True, window=(2, 0)),
+            attend=partial(layers.attention, implementation="blockwise", block_size=2),
+        ),
+        x=normal(3, 5, 4),
+    ),
+    ModelRow(
         name="cross_attention",
         make=lambda: nn.cross_attention(2, num_kv_heads=1, head_features=3, rate=0.5),
         x=(normal(3, 2, 4), normal(3, 5, 3, seed=1)),
@@ -77,7 +86,7 @@ MODELS = [
     ),
 ]
 
-HELPERS = [  # tests/test_attention.py, tests/test_multi_head.py, tests/test_moe.py
+HELPERS = [  # tests/test_attention*.py, tests/test_multi_head.py, tests/test_moe.py
     "layers.attention_weights",
     "layers.causal_mask",
     "layers.combine_masks",

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int, Integer
 from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
-from fnn.layers.attention import Attend, causal_mask, combine_masks, dot_product_attention
+from fnn.layers.attention.attention import attention
+from fnn.layers.attention.dense import Attend
+from fnn.layers.attention.masks import Mask, as_array, causal_mask, combine_masks
 from fnn.layers.linear import add_bias
 from fnn.layers.normalization import rms_norm, rms_norm_init
 from fnn.types import Params, PRNGKey
@@ -106,11 +108,11 @@ def multi_head_attention(
     x: Float[Array, "batch queries in"],
     memory: Float[Array, "batch keys memory"] | None = None,
     *,
-    mask: Array | None = None,
+    mask: Mask = None,
     bias: Float[Array, "..."] | None = None,
     rotate: Rotate | None = None,
     positions: Integer[Array, "..."] | None = None,
-    attend: Attend = dot_product_attention,
+    attend: Attend = attention,
 ) -> Float[Array, "batch queries out"]:
     """Multi-head attention of x to itself, or to `memory` (cross-attention).
 
@@ -119,14 +121,14 @@ def multi_head_attention(
     Args:
       x: (B, T, in_features).
       memory: (B, S, memory_features); None for self-attention, S = T.
-      mask, bias: of `dot_product_attention`; each axis of (B, H, T, S) or 1.
+      mask, bias: of `attention`: an `AttentionMask`, or each axis of (B, H, T, S) or 1.
       rotate: applied to normalized queries and keys, (B, T, H, D), and their positions:
         `layers.rope`, or a `partial` of it.
       positions: of x, in self-attention also of the keys; 0, 1, ... if None. Those of a memory are
         always 0, 1, ...
       attend: computes the heads from (B, T, H, D), (B, S, K, D), (B, S, K, D), `mask=` and
-        `bias=`; a `partial` of `dot_product_attention` for another scale, a softcap or dropout,
-        or a fused kernel of the same signature.
+        `bias=`; a `partial` of `attention` for another scale, a softcap, dropout or another
+        implementation, or a kernel of the same signature.
 
     Returns: (B, T, out_features), in the dtype of x. A query without keys gives the output bias.
     Raises: ValueError if shapes do not fit.
@@ -152,7 +154,12 @@ def project_query(
     positions: Integer[Array, "..."],
     rotate: Rotate | None = None,
 ) -> Float[Array, "batch queries heads features"]:
-    """The queries of `multi_head_attention`, normalized and rotated: (B, T, H, D)."""
+    """The queries of `multi_head_attention`, normalized and rotated: (B, T, H, D).
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
+    >>> project_query(params, jnp.ones((1, 3, 4)), jnp.arange(3)).shape
+    (1, 3, 2, 2)
+    """
     query = _normalized(params, "query_norm", _heads(params, "query", x))
     return query if rotate is None else rotate(query, positions)
 
@@ -165,7 +172,13 @@ def project_key_value(
 ) -> tuple[
     Float[Array, "batch keys kv_heads features"], Float[Array, "batch keys kv_heads features"]
 ]:
-    """The keys, normalized and rotated, and the values of `multi_head_attention`: (B, S, K, D)."""
+    """The keys, normalized and rotated, and the values of `multi_head_attention`: (B, S, K, D).
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2, num_kv_heads=1)
+    >>> key, value = project_key_value(params, jnp.ones((1, 3, 4)), jnp.arange(3))
+    >>> key.shape, value.shape
+    ((1, 3, 1, 2), (1, 3, 1, 2))
+    """
     key = _normalized(params, "key_norm", _heads(params, "key", x))
     return (key if rotate is None else rotate(key, positions)), _heads(params, "value", x)
 
@@ -173,7 +186,12 @@ def project_key_value(
 def project_out(
     params: Params, heads: Float[Array, "batch queries heads features"]
 ) -> Float[Array, "batch queries out"]:
-    """The output of `multi_head_attention` from its heads: (B, T, H, D) to (B, T, out)."""
+    """The output of `multi_head_attention` from its heads: (B, T, H, D) to (B, T, out).
+
+    >>> params = multi_head_attention_init(jax.random.key(0), 4, 2)
+    >>> project_out(params, jnp.ones((1, 3, 2, 2))).shape
+    (1, 3, 4)
+    """
     kernel = params["out"]["kernel"]
     y = rows_times(lax.collapse(heads, 2), lax.collapse(kernel, 0, kernel.ndim - 1))
     return add_bias(params["out"], y)
@@ -229,10 +247,10 @@ def attend_with_cache(
     x: Float[Array, "batch queries in"],
     cache: KVCache,
     *,
-    mask: Array | None = None,
+    mask: Mask = None,
     bias: Float[Array, "..."] | None = None,
     rotate: Rotate | None = None,
-    attend: Attend = dot_product_attention,
+    attend: Attend = attention,
 ) -> tuple[Float[Array, "batch queries out"], KVCache]:
     """Causal self-attention of the next tokens to themselves and to those in the cache.
 
@@ -244,8 +262,8 @@ def attend_with_cache(
       x: (B, T, in_features), the tokens at cache.position, ..., cache.position + T - 1.
       cache: from `init_cache` or the last call. Its position may be traced, so one compiled program
         serves every step.
-      mask, bias: each axis of (B, H, T, length) or 1; the mask is combined with the causal one. A
-        sliding window is `window_mask(T, length, before=..., offset=cache.position)`.
+      mask, bias: each axis of (B, H, T, length) or 1, or an `AttentionMask`, whose positions are
+        those in the sequence; the mask is combined with the causal one.
       rotate, attend: as in `multi_head_attention`; keys are cached rotated.
 
     Returns: y (B, T, out_features), and the cache with the new tokens in it.
@@ -267,7 +285,8 @@ def attend_with_cache(
         lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), cache.position, axis=1)
         for old, part in zip((cache.key, cache.value), fresh, strict=True)
     )
-    seen = combine_masks(causal_mask(new, length, offset=cache.position), mask)
+    own = as_array(mask, new, length, offset=cache.position)
+    seen = combine_masks(causal_mask(new, length, offset=cache.position), own)
     heads = attend(query, key.astype(x.dtype), value.astype(x.dtype), mask=seen, bias=bias)
     y = project_out(params, heads)
     y = jnp.where(cache.position + new <= length, y, jnp.nan)

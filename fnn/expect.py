@@ -267,11 +267,12 @@ images: x.astype('float32') / 255
 
 
 class in_layer:
-    """Context that adds to an error, as a note, the path of the layer and the spec of its input.
+    """Context of a layer: names its operations, and adds a note with its path to an error.
 
         with in_layer(("stages", 1, "conv"), x): ...
 
-    Nested contexts extend the path of the same note, which then reads as a path of the parameters.
+    Nested contexts extend the path, which then reads as a path of the parameters: in the compiled
+    program, in profiles, in `diagnose.summary`, and in the note, which also has the spec of x.
 
     Args:
       address: the path below the enclosing context.
@@ -287,11 +288,13 @@ class in_layer:
 
     def __init__(self, address: Sequence[str | int], x: Any):
         self.path, self.x = "/".join(map(str, address)), x
+        self.scope = jax.named_scope(self.path)
 
     def __enter__(self) -> None:
-        pass
+        self.scope.__enter__()
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.scope.__exit__(kind, error, traceback)
         if not isinstance(error, Exception):
             return
         notes = getattr(error, "__notes__", [])

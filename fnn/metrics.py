@@ -15,6 +15,7 @@ from fnn import dtypes
 from fnn._arguments import check_exports
 from fnn.expect import expect_not_paired, expect_real, spec
 from fnn.losses._elements import Mask, expect_mask, kept_rows, masked
+from fnn.losses.lazy import LazyLogits, as_logits
 from fnn.losses.terms import sums_of, total_of
 from fnn.types import Loss, Metric, Scalar, Terms, Weighted
 from fnn.weighted import per_weight
@@ -123,7 +124,7 @@ def binary_accuracy(threshold: Scalar = 0.0, *, ignore_index: int | None = None)
 
 
 def hits(
-    logits: Float[Array, "*batch classes"],
+    logits: Float[Array, "*batch classes"] | LazyLogits,
     targets: Num[Array, "..."] | Bool[Array, "..."],
     *,
     k: int = 1,
@@ -149,6 +150,7 @@ def hits(
     >>> hits(jnp.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]), jnp.array([2, 0]), k=2).tolist()
     [1.0, 1.0]
     """
+    logits = as_logits(logits)
     labels, valid = _labels(logits, targets, ignore_index)
     classes = logits.shape[-1]
     if not 1 <= k <= classes:

@@ -179,7 +179,7 @@ def test_scalars_may_be_traced_and_have_derivatives():
         ({"kernel": jnp.zeros((V, D))}, r"expected a kernel of shape \(3, classes\)"),
         ({"labels": jnp.zeros((N, 1), jnp.int32)}, r"expected labels of shape \(10,\)"),
         ({"bias": jnp.zeros(D)}, r"expected a bias of shape \(7,\)"),
-        ({"chunk_rows": 0}, "expected chunk_rows to be a positive integer, got 0"),
+        ({"chunk_rows": 0}, "expected chunk_rows to be a positive integer or None, got 0"),
         ({"where": jnp.ones(3, bool)}, r"expected where of shape \(10,\)"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fnn import nn
+from fnn.activations import gelu, gelu_tanh, mish, silu
 from fnn.layers import batch_norm, batch_norm_init, layer_norm, layer_norm_init
 from tests.registry.rows import normal
 
@@ -201,3 +202,24 @@ def test_the_wrong_features_are_refused(shape):
 def test_a_model_refuses_an_input_without_a_batch_axis(model):
     with pytest.raises(ValueError, match="put the batch first"):
         model.init(jax.random.key(0), jnp.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm", "batch_norm"])
+def test_a_norm_of_16_bits_saves_no_array_of_32(name):
+    x = jnp.ones((4, 6, 8), jnp.bfloat16)
+    model = nn.group_norm(2) if name == "group_norm" else getattr(nn, name)()
+    params, state = model.init(jax.random.key(0), x)
+
+    def apply(params, x):
+        return model.apply(params, state, x, train=True)[0]
+
+    residuals = jax.tree.leaves(jax.eval_shape(lambda p, x: jax.vjp(apply, p, x)[1], params, x))
+    large = [r for r in residuals if r.size >= x.size]
+    assert large and all(r.dtype == jnp.bfloat16 for r in large)
+
+
+def test_an_activation_saves_its_slope_alone():
+    x = jnp.ones((4, 6))
+    for activation in (gelu, gelu_tanh, silu, mish):
+        _, back = jax.vjp(activation, x)
+        assert sum(r.size >= x.size for r in jax.tree.leaves(back)) == 1

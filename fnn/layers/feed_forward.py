@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from fnn.activations import gelu, silu
@@ -69,7 +70,8 @@ def feed_forward(
     >>> feed_forward({'up': one, 'down': one}, jnp.array([[3.0]]), jnp.square).tolist()
     [[9.0]]
     """
-    return by_rows(lambda r: linear(params["down"], activation(linear(params["up"], r))), x)
+    hidden = lambda r: checkpoint_name(linear(params["up"], r), "mlp_hidden")  # noqa: E731
+    return by_rows(lambda r: linear(params["down"], activation(hidden(r))), x)
 
 
 def gated_mlp_init(
@@ -140,8 +142,10 @@ def gated_mlp(
     """
 
     def apply(rows: Array) -> Array:
-        gate = activation(linear(params["gate"], rows))
-        return linear(params["down"], gate * linear(params["up"], rows))
+        gate, up = (
+            checkpoint_name(linear(params[name], rows), "mlp_hidden") for name in ("gate", "up")
+        )
+        return linear(params["down"], activation(gate) * up)
 
     return by_rows(apply, x)
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +58,12 @@ def layer_norm(
     wide = x.astype(at_least_float32(x))
     eps = jnp.asarray(eps, wide.dtype)
     if "scale" not in params:
-        return affine(params, normalize(wide, eps, (x.ndim - 1,))).astype(x.dtype)
+        normalized = normalize(wide, eps, (x.ndim - 1,), x.dtype)
+        return affine(params, normalized, x.dtype).astype(x.dtype)
     scale = params["scale"].astype(wide.dtype)
-    y = by_rows(lambda rows: normalize_and_scale(rows, scale, eps), wide)
+    y = by_rows(lambda rows: normalize_and_scale(rows, scale, eps, x.dtype), wide)
     shift = {name: p for name, p in params.items() if name == "bias"}
-    return affine(shift, y).astype(x.dtype)
+    return affine(shift, y, x.dtype).astype(x.dtype)
 
 
 def batch_norm_init(
@@ -124,10 +126,10 @@ def batch_norm(
         )
     if train:
         _expect_several(x)
-        normalized, state = _by_batch(wide, state, jnp.asarray(eps, wide.dtype), decay)
+        normalized, state = _by_batch(wide, state, jnp.asarray(eps, wide.dtype), decay, x.dtype)
     else:
         normalized = _by_running(wide, state, eps)
-    return affine(params, normalized).astype(x.dtype), state
+    return affine(params, normalized, x.dtype).astype(x.dtype), state
 
 
 def _expect_several(x: Array) -> None:
@@ -146,14 +148,16 @@ def _expect_several(x: Array) -> None:
         )
 
 
-def _by_batch(x: Array, state: ModelState, eps: Array, decay: Scalar) -> tuple[Array, ModelState]:
+def _by_batch(
+    x: Array, state: ModelState, eps: Array, decay: Scalar, saved_dtype: Any
+) -> tuple[Array, ModelState]:
     axes = tuple(range(x.ndim - 1))
     # XLA merges these moments with those inside `normalize`.
     new = dict(zip(("mean", "var"), moments(x, axes), strict=True))
     state = jax.tree.map(
         lambda old, kept: decay * old + (1 - decay) * kept.reshape(old.shape), state, new
     )
-    return normalize(x, eps, axes), state
+    return normalize(x, eps, axes, saved_dtype), state
 
 
 def _by_running(x: Array, state: ModelState, eps: Scalar) -> Array:
@@ -212,8 +216,8 @@ def group_norm(
     split = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
     wide = x.astype(at_least_float32(x)).reshape(split)
     axes = (*range(1, x.ndim - 1), x.ndim)  # the window, and the features of a group
-    normalized = normalize(wide, jnp.asarray(eps, wide.dtype), axes)
-    return affine(params, normalized.reshape(x.shape)).astype(x.dtype)
+    normalized = normalize(wide, jnp.asarray(eps, wide.dtype), axes, x.dtype)
+    return affine(params, normalized.reshape(x.shape), x.dtype).astype(x.dtype)
 
 
 def instance_norm_init(features: int, *, scale: bool = True, bias: bool = True) -> Params:
@@ -263,8 +267,8 @@ def instance_norm(
             "layer_norm"
         )
     wide = x.astype(at_least_float32(x))
-    normalized = normalize(wide, jnp.asarray(eps, wide.dtype), axes)
-    return affine(params, normalized).astype(x.dtype)
+    normalized = normalize(wide, jnp.asarray(eps, wide.dtype), axes, x.dtype)
+    return affine(params, normalized, x.dtype).astype(x.dtype)
 
 
 def rms_norm_init(features: int) -> Params:
@@ -296,5 +300,5 @@ def rms_norm(
     """
     expect_features("rms_norm", params, x)
     wide = x.astype(at_least_float32(x))
-    normalized = normalize_rms(wide, jnp.asarray(eps, wide.dtype))
-    return affine(params, normalized).astype(x.dtype)
+    normalized = normalize_rms(wide, jnp.asarray(eps, wide.dtype), x.dtype)
+    return affine(params, normalized, x.dtype).astype(x.dtype)

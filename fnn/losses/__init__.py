@@ -20,6 +20,7 @@ from fnn.losses.combine import combine
 from fnn.losses.contrastive import cosine, nt_xent, sigmoid_contrastive, triplet
 from fnn.losses.divergence import jensen_shannon, kl_divergence
 from fnn.losses.fused import fused_cross_entropy
+from fnn.losses.lazy import LazyLogits
 from fnn.losses.penalties import l1_penalty, l2_penalty
 from fnn.losses.perceptron import perceptron
 from fnn.losses.regression import (
@@ -36,9 +37,9 @@ from fnn.losses.sequence import ctc
 
 # fmt: off
 __all__ = [
-    "binary_cross_entropy", "binary_dice", "binary_focal", "combine", "cosine", "cross_entropy",
-    "ctc", "dice", "focal", "fused_cross_entropy", "gaussian_nll", "hinge", "huber",
-    "jensen_shannon", "kl_divergence", "l1_penalty", "l2_penalty", "log_cosh",
+    "LazyLogits", "binary_cross_entropy", "binary_dice", "binary_focal", "combine", "cosine",
+    "cross_entropy", "ctc", "dice", "focal", "fused_cross_entropy", "gaussian_nll", "hinge",
+    "huber", "jensen_shannon", "kl_divergence", "l1_penalty", "l2_penalty", "log_cosh",
     "mean_absolute_error", "mean_squared_error", "multiclass_hinge", "nt_xent", "perceptron",
     "poisson", "quantile", "sigmoid_contrastive", "squared_hinge", "triplet",
 ]

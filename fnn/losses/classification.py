@@ -19,13 +19,15 @@ from fnn.losses._elements import (
     weighted,
 )
 from fnn.losses._logits import cost_at, costs, log_total, logit_at
+from fnn.losses.fused import fused_cross_entropy
+from fnn.losses.lazy import LazyLogits, as_logits, is_large
 from fnn.types import Scalar, Weighted
 from fnn.weighted import per_weight
 
 
 @within(label_smoothing="[0, 1]", z_loss="[0, inf)")
 def cross_entropy(
-    logits: Float[Array, "*batch classes"],
+    logits: Float[Array, "*batch classes"] | LazyLogits,
     targets: Num[Array, "..."],
     *,
     label_smoothing: Scalar = 0.0,
@@ -40,7 +42,9 @@ def cross_entropy(
 
     Args:
       logits: z, unnormalized log-probabilities. A class at -inf is excluded from the smoothing, and
-        has infinite loss only as the target.
+        has infinite loss only as the target. Large `LazyLogits`, of a language model in training,
+        are computed in chunks by `fused_cross_entropy` where targets are labels and classes have
+        no weights.
       targets: integer labels in [0, C) of shape (*batch,), or probabilities (*batch, C).
       label_smoothing: a, in [0, 1]; may be traced.
       class_weights: w, of shape (C,), at least 0: a row of label y has weight w_y in the mean, as
@@ -63,7 +67,19 @@ def cross_entropy(
     >>> tokens.weights.tolist(), f"{tokens.mean():.4f}"
     ([1.0, 0.0], '1.3863')
     """
-    z, targets, kept = _rows("cross_entropy", logits, targets, ignore_index, where)
+    labels_only = class_weights is None and _is_labels(targets)
+    if isinstance(logits, LazyLogits) and is_large(logits) and labels_only:
+        return fused_cross_entropy(
+            logits.x,
+            logits.kernel,
+            targets,
+            bias=logits.bias,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            ignore_index=ignore_index,
+            where=where,
+        )
+    z, targets, kept = _rows("cross_entropy", as_logits(logits), targets, ignore_index, where)
     _expect_class_weights("cross_entropy", class_weights, z)
     weights = _row_weights(class_weights, targets, z)
     if _is_labels(targets):

@@ -39,7 +39,7 @@ def fused_cross_entropy(
     labels: Integer[Array, "..."],
     *,
     bias: Float[Array, "..."] | None = None,
-    chunk_rows: int = 1024,
+    chunk_rows: int | None = None,
     label_smoothing: Scalar = 0.0,
     z_loss: Scalar = 0.0,
     ignore_index: int | None = None,
@@ -53,7 +53,8 @@ def fused_cross_entropy(
       kernel, bias: of the projection, (features, classes) and (classes,). The logits are at least
         float32, also for bfloat16 x and kernel, where a plain projection rounds.
       labels: integers in [0, classes) of shape (*batch,).
-      chunk_rows: rows per chunk, whose logits take chunk_rows * classes * 4 bytes.
+      chunk_rows: rows per chunk, whose logits take chunk_rows * classes * 4 bytes; None for the
+        number of rows that takes 128 MiB, at most 1,024.
       label_smoothing, z_loss, ignore_index, where: as in `cross_entropy`.
 
     Returns, Raises: as in `cross_entropy`.
@@ -65,6 +66,8 @@ def fused_cross_entropy(
     >>> f"{losses[0]:.4f}"   # log 4
     '1.3863'
     """
+    if chunk_rows is None:
+        chunk_rows = min(1024, max(1, 2**25 // max(1, kernel.shape[-1])))
     _expect_shapes(x, kernel, labels, bias, chunk_rows)
     expect_mask("fused_cross_entropy", where, labels.shape)
     labels = indices(labels)

@@ -17,6 +17,7 @@ from fnn.expect import within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
 from fnn.layers.linear import add_bias
+from fnn.losses import LazyLogits
 from fnn.models import transformer
 from fnn.models._common import add_positions, expect_tokens, stochastic
 from fnn.models.transformer import BlockConfig, post_norm
@@ -142,8 +143,8 @@ def masked_lm(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
     Args: as of `bert`.
 
     Apply takes a BERTInput whose masked tokens are replaced, such as by [MASK], and returns logits
-    (B, T, V). Parameters: those of `bert` without a pooler, and 'head': {'dense': {'kernel',
-    'bias'}, 'norm', 'bias': (V,)}.
+    (B, T, V), with train=True as `losses.LazyLogits`. Parameters: those of `bert` without a pooler,
+    and 'head': {'dense': {'kernel', 'bias'}, 'norm', 'bias': (V,)}.
     Raises: as `bert`.
     Source: Devlin et al. 2019, arXiv:1810.04805, section 3.1.
 
@@ -164,11 +165,14 @@ def masked_lm(config: BERTConfig, *, rate: Scalar = 0.0) -> Model:
         }
         return {**_encoder_init(config, key), "head": head}
 
-    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array | LazyLogits:
         features = bert_features(config, params, x, rate=rate, key=key, train=train)
         head = params["head"]
         hidden = config.activation(layers.linear(head["dense"], features))
         hidden = transformer.normalize(config.block, head, "norm", hidden)
+        if train:
+            table = params["tokens"]["table"]
+            return LazyLogits(x=hidden, kernel=table.T, bias=head.get("bias"))
         return add_bias(head, layers.unembed(params["tokens"], hidden))
 
     return stochastic(init, forward)

@@ -110,7 +110,7 @@ def _layer_scale(scale_init: Initializer) -> Model:
 
     return stateless(
         lambda key, x: {"scale": scale_init(fold_name(key, "scale"), x.shape[-1:])},
-        lambda params, x: affine(params, x.astype(at_least_float32(x))).astype(x.dtype),
+        lambda params, x: affine(params, x.astype(at_least_float32(x)), x.dtype).astype(x.dtype),
     )
 
 

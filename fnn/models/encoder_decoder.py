@@ -20,6 +20,7 @@ from fnn.initializers import Initializer, glorot_uniform
 from fnn.keys import fold_name, fold_name_or_none
 from fnn.layers.attention import Attend, project_key_value, project_out, project_query
 from fnn.layers.embedding import unit_rows
+from fnn.losses import LazyLogits
 from fnn.models import transformer
 from fnn.models._common import add_positions, expect_length, expect_tokens, stochastic
 from fnn.models.transformer import (
@@ -117,7 +118,8 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
         traced. A plain 0 disables dropout.
 
     Apply takes the pair (source, target), integers (B, S) and (B, T), the target shifted by one
-    token (teacher forcing), and returns logits (B, T, V). Parameters: {'tokens': {'table'},
+    token (teacher forcing), and returns logits (B, T, V), with
+    train=True as `losses.LazyLogits`. Parameters: {'tokens': {'table'},
     'encoder': [{'attention', ...}, ...], 'decoder': [{'attention', 'cross', ...}, ...]}, and by the
     config 'source', 'positions', 'encoder_norm' and 'decoder_norm' (with `pre_norm`) and 'head'.
     Raises: ValueError for x of another shape, and for sequences longer than max_length.
@@ -134,7 +136,7 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
         _expect_pair(config, x)
         return _init(config, key)
 
-    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array | LazyLogits:
         _expect_pair(config, x)
         source, target = x
         own = fold_name_or_none(key, "encoder")
@@ -152,8 +154,9 @@ def encoder_decoder(config: EncoderDecoderConfig, *, rate: Scalar = 0.0) -> Mode
             return _decoder_block(config, block, h, attention, cross, carry, drop)
 
         h = dropout("tokens", _embed(config, params, "tokens", target))
-        h, _ = transformer.loop_over_blocks(step, h, params["decoder"], name="decoder")
-        return _logits(config, params, h)
+        layer = transformer.rematerialized(config.block, step, params["decoder"])
+        h, _ = transformer.loop_over_blocks(layer, h, params["decoder"], name="decoder")
+        return _lazy_logits(config, params, h) if train else _logits(config, params, h)
 
     return stochastic(init, forward)
 
@@ -185,7 +188,8 @@ def encode(
         return transformer.block(config.block, block, h, attention, carry, drop)
 
     h = dropout("source", _embed(config, params, "source", source))
-    h, _ = transformer.loop_over_blocks(step, h, params["encoder"], name="encoder")
+    layer = transformer.rematerialized(config.block, step, params["encoder"])
+    h, _ = transformer.loop_over_blocks(layer, h, params["encoder"], name="encoder")
     return _norm(config, params, "encoder_norm", h)
 
 
@@ -302,6 +306,11 @@ def _embed(
         return add_positions(params["positions"], h, start)
     positions = jnp.arange(tokens.shape[1], dtype=jnp.int32) + jnp.asarray(start, jnp.int32)
     return h + layers.sinusoidal_positions(positions, config.features, dtype=h.dtype)[None]
+
+
+def _lazy_logits(config: EncoderDecoderConfig, params: Params, h: Array) -> LazyLogits:
+    h = _norm(config, params, "decoder_norm", h)
+    return LazyLogits(x=h, kernel=params["tokens" if config.tied else "head"]["table"].T)
 
 
 def _logits(config: EncoderDecoderConfig, params: Params, h: Array) -> Array:

@@ -17,6 +17,7 @@ from fnn.activations import gelu_tanh
 from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name
+from fnn.losses import LazyLogits
 from fnn.models import transformer
 from fnn.models._common import add_positions, expect_length, expect_tokens, stochastic
 from fnn.models.transformer import BlockConfig
@@ -134,7 +135,8 @@ def gpt(config: GPTConfig, *, rate: Scalar = 0.0) -> Model:
       rate: dropout rate of the embeddings, the attention weights and the sublayers' outputs; may be
         traced. A plain 0 disables dropout.
 
-    Apply takes integers (B, T) in [0, V) with T <= max_length and returns logits (B, T, V).
+    Apply takes integers (B, T) in [0, V) with T <= max_length and returns logits (B, T, V), with
+    train=True as `losses.LazyLogits`, so that `losses.cross_entropy` need not hold all of them.
     Parameters: {'tokens': {'table'}, 'positions': {'table'}, 'blocks': [{'attention', ...}, ...],
     'norm', 'head': {'kernel'}}; no positions with `rotate`, no head if tied, and with `scan` the
     blocks are one tree whose leaves have a first axis of L.
@@ -151,9 +153,9 @@ def gpt(config: GPTConfig, *, rate: Scalar = 0.0) -> Model:
         expect_tokens("gpt", x, config.max_length)
         return _init(config, key)
 
-    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array | LazyLogits:
         hidden = gpt_features(config, params, x, rate=rate, key=key, train=train)
-        return _head(params, hidden)
+        return _lazy_head(params, hidden) if train else _head(params, hidden)
 
     return stochastic(init, forward)
 
@@ -250,6 +252,12 @@ def _embed(params: Params, tokens: Array, start: Any = 0) -> Array:
 def _last_norm(config: GPTConfig, params: Params, x: Array) -> Array:
     x = transformer.normalize(config.block, params, "norm", x) if "norm" in params else x
     return x if config.head_multiplier == 1 else config.head_multiplier * x
+
+
+def _lazy_head(params: Params, x: Array) -> LazyLogits:
+    if "head" in params:
+        return LazyLogits(x=x, kernel=params["head"]["kernel"])
+    return LazyLogits(x=x, kernel=params["tokens"]["table"].T)
 
 
 def _head(params: Params, x: Array) -> Array:

@@ -19,6 +19,7 @@ from fnn.expect import in_layer, within
 from fnn.initializers import Initializer, lecun_normal
 from fnn.keys import fold_name, key_of_noise
 from fnn.layers.embedding import unit_rows
+from fnn.losses import LazyLogits
 from fnn.models._common import expect_tokens, stochastic
 from fnn.types import Decoder, Model, Params, PRNGKey, Scalar
 
@@ -60,7 +61,8 @@ def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
       rate: dropout rate after the embedding and after each layer, but not between time steps; may
         be traced.
 
-    Apply takes tokens (B, T), integers in [0, V), and returns logits (B, T, V). Parameters:
+    Apply takes tokens (B, T), integers in [0, V), and returns logits (B, T, V), with
+    train=True as `losses.LazyLogits`. Parameters:
     {'embedding': {'table'}, 'layers': [...], 'head': {'kernel', 'bias'}}.
     Raises: ValueError for a config without a layer, and for tokens that are not integers (B, T).
     Source: Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329 (where dropout is applied).
@@ -78,11 +80,14 @@ def rnn_lm(config: RNNLMConfig, *, rate: Scalar = 0.0) -> Model:
         expect_tokens("rnn_lm", x)
         return _init(config, key)
 
-    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array:
+    def forward(params: Params, x: Any, key: PRNGKey | None, train: bool) -> Array | LazyLogits:
         expect_tokens("rnn_lm", x)
         noise = key_of_noise("rnn_lm", rate, key, train)
         drop = None if noise is None else partial(_drop, noise, rate)
-        return _logits(config, params, None, x, drop)[1]
+        features, head = _features(config, params, None, x, drop)[1], params["head"]
+        if train:
+            return LazyLogits(x=features, kernel=head["kernel"], bias=head["bias"])
+        return _head(params, features)
 
     return stochastic(init, forward)
 
@@ -101,13 +106,13 @@ def rnn_decoder(config: RNNLMConfig) -> Decoder:
 
     def init(params: Params, batch: int, length: int) -> Carry:
         tokens = jax.ShapeDtypeStruct((batch, 1), jnp.int32)
-        carry, _ = jax.eval_shape(lambda p, x: _logits(config, p, None, x), params, tokens)
+        carry, _ = jax.eval_shape(lambda p, x: _features(config, p, None, x), params, tokens)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry)
 
     def step(params: Params, tokens: Any, carry: Carry) -> tuple[Array, Carry]:
         expect_tokens("rnn_decoder", tokens)
-        carry, logits = _logits(config, params, carry, tokens)
-        return logits, carry
+        carry, features = _features(config, params, carry, tokens)
+        return _head(params, features), carry
 
     return Decoder(init=init, step=step)
 
@@ -132,7 +137,7 @@ def _init(config: RNNLMConfig, key: PRNGKey) -> Params:
     return {"embedding": table, "layers": cells, "head": head}
 
 
-def _logits(
+def _features(
     config: RNNLMConfig,
     params: Params,
     carry: Carry | None,
@@ -150,8 +155,12 @@ def _logits(
                 last, x = layer(own, x, carry=start)
         carries.append(last)
         x = x if drop is None else drop(i + 1, x)
+    return carries, x
+
+
+def _head(params: Params, x: Array) -> Array:
     with in_layer(("head",), x):
-        return carries, layers.linear(params["head"], x)
+        return layers.linear(params["head"], x)
 
 
 check_exports(__name__)

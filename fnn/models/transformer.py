@@ -20,6 +20,7 @@ from fnn.initializers import Initializer, normal
 from fnn.keys import fold_name, key_of_noise
 from fnn.layers.attention import Attend, Mask, Rotate
 from fnn.nn import feed_forward, layer_norm
+from fnn.nn.compute import Policy, checkpoint_policy
 from fnn.tree import unstack
 from fnn.types import Model, Params, PRNGKey, Scalar
 from fnn.xla import draw_each, in_memory
@@ -60,6 +61,7 @@ class BlockConfig:
     qk_norm: bool = False  # whether queries and keys are normalized
     rotate: Rotate | None = None  # of queries and keys by their positions: layers.rope
     attend: Attend = layers.attention
+    remat: Policy | None = None  # what `nn.remat` of a block saves; None computes nothing twice
     kernel_init: Initializer = normal(0.02)
     out_kernel_init: Initializer | None = None  # of the last projections; kernel_init if None
 
@@ -225,8 +227,11 @@ def block(
     return x, carry
 
 
+Step = Callable[[Array, Any, Params, Any], tuple[Array, Any]]
+
+
 def loop_over_blocks(
-    step: Callable[[Array, Any, Params, Any], tuple[Array, Any]],
+    step: Step,
     x: Array,
     blocks: Any,
     carries: Any = (),
@@ -268,7 +273,16 @@ def apply_blocks(config: BlockConfig, blocks: Any, x: Array, mask: Mask, dropout
         own = dropout.of_block(i)
         return block(config, params, x, self_attention(config, mask, own), carry, own)
 
-    return loop_over_blocks(step, x, blocks)[0]
+    return loop_over_blocks(rematerialized(config, step, blocks), x, blocks)[0]
+
+
+def rematerialized(config: BlockConfig, step: Step, blocks: Any) -> Step:
+    """`step` of `loop_over_blocks`, of which the backward pass saves what `config.remat` says."""
+    if config.remat is None:
+        return step
+    # A scan shares no expressions with the forward pass, so CSE needs no prevention.
+    is_unrolled = isinstance(blocks, list)
+    return jax.checkpoint(step, policy=checkpoint_policy(config.remat), prevent_cse=is_unrolled)
 
 
 def decode_blocks(config: BlockConfig, blocks: Any, x: Array, caches: Any) -> tuple[Array, Any]:

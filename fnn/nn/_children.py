@@ -71,7 +71,7 @@ def apply_child(
 
     An error in it gets a note with its address and x; its operations are named by the address.
     """
-    with in_layer(at, x), scope(at):
+    with in_layer(at, x):
         return model.apply(
             child(params, at, {}),
             child(model_state, at, ()),
@@ -84,8 +84,3 @@ def apply_child(
 def is_empty(part: Any) -> bool:
     """Whether a node holds nothing: {} or ()."""
     return isinstance(part, (dict, tuple)) and not part
-
-
-def scope(address: Address) -> Any:
-    """A name scope for the operations of a child, for profiles and `diagnose.summary`."""
-    return jax.named_scope("/".join(map(str, address)))

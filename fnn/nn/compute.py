@@ -7,30 +7,65 @@ import jax
 import jax.numpy as jnp
 
 from fnn.dtypes import cast_floats, is_float
+from fnn.expect import did_you_mean
+from fnn.losses import LazyLogits
 from fnn.nn._base import Layer, as_model
 from fnn.optim import dynamic_loss_scale
 from fnn.optim._base import expect_unscaled
 from fnn.recipe import Recipe
 from fnn.types import Model, ModelState, Optimizer, Params, PRNGKey
 
-Policy = Callable[..., Any]  # which intermediate values to save; see jax.checkpoint_policies
+# Which intermediate values are saved for the backward pass, which computes the others again:
+# 'nothing', 'dots' (products with parameters), 'attention' (the heads), a tuple of names given by
+# `jax.ad_checkpoint.checkpoint_name`, or one of `jax.checkpoint_policies`.
+Policy = str | tuple[str, ...] | Callable[..., Any]
+
+_POLICIES: dict[str, Callable[..., Any]] = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
+}
 
 
-def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveable) -> Model:
+def checkpoint_policy(policy: Policy) -> Callable[..., Any]:
+    """The policy of `jax.checkpoint` for a `remat`.
+
+    Raises: ValueError for an unknown name.
+
+    >>> checkpoint_policy('nothing') is jax.checkpoint_policies.nothing_saveable
+    True
+    """
+    if isinstance(policy, tuple):
+        return jax.checkpoint_policies.save_only_these_names(*policy)
+    if not isinstance(policy, str):
+        return policy
+    if policy not in _POLICIES:
+        advice = did_you_mean(policy, _POLICIES, f"for values of that name, write ({policy!r},)")
+        raise ValueError(
+            f"remat: expected policy to be one of {', '.join(map(repr, _POLICIES))}, a tuple of "
+            f"names or one of jax.checkpoint_policies, got {policy!r}; {advice}"
+        )
+    return _POLICIES[policy]
+
+
+def remat(layer: Layer, policy: Policy = "nothing") -> Model:
     """The same model with rematerialization: the backward pass recomputes intermediate values.
 
     Trades time for memory: with the default policy, only x and the parameters are saved.
 
     Args:
-      policy: which intermediate values to save all the same, one of `jax.checkpoint_policies`;
-        `dots_with_no_batch_dims_saveable` saves the products with parameters, the most expensive.
+      policy: which intermediate values to save all the same: 'nothing'; 'dots', the products with
+        parameters, the most expensive; 'attention', the heads of attention; a tuple of names given
+        by `jax.ad_checkpoint.checkpoint_name`, of which transformer blocks have 'query', 'key',
+        'value', 'attention' and 'mlp_hidden'; or one of `jax.checkpoint_policies`.
 
+    Raises: ValueError for an unknown policy.
     Source: Chen et al. 2016, arXiv:1604.06174.
 
     >>> remat(jnp.sin).apply({}, (), jnp.zeros((1, 1)))[0].tolist()
     [[0.0]]
     """
-    model = as_model(layer, "remat")
+    model, saved = as_model(layer, "remat"), checkpoint_policy(policy)
 
     def apply(
         params: Params, model_state: ModelState, x: Any, *, key: Any = None, train: bool = False
@@ -40,7 +75,7 @@ def remat(layer: Layer, policy: Policy = jax.checkpoint_policies.nothing_saveabl
         ) -> tuple[Any, ModelState]:
             return model.apply(params, model_state, x, key=key, train=train)
 
-        return jax.checkpoint(forward, policy=policy)(params, model_state, x, key)
+        return jax.checkpoint(forward, policy=saved)(params, model_state, x, key)
 
     return Model(init=model.init, apply=apply)
 
@@ -77,9 +112,17 @@ def cast(layer: Layer, dtype: Any) -> Model:
         y, new_state = model.apply(
             cast_floats(params, dtype), model_state, cast_floats(x, dtype), key=key, train=train
         )
-        return cast_floats(y, _float_of(x)), jax.tree.map(_as_before, new_state, model_state)
+        return _cast_outputs(y, _float_of(x)), jax.tree.map(_as_before, new_state, model_state)
 
     return Model(init=model.init, apply=apply)
+
+
+def _cast_outputs(y: Any, dtype: Any) -> Any:
+    """The floats of y as `dtype`; lazy logits stay narrow, since losses make them float32."""
+    is_lazy = lambda leaf: isinstance(leaf, LazyLogits)  # noqa: E731
+    return jax.tree.map(
+        lambda leaf: leaf if is_lazy(leaf) else cast_floats(leaf, dtype), y, is_leaf=is_lazy
+    )
 
 
 def _as_before(new: Any, old: Any) -> Any:

@@ -9,8 +9,7 @@ from jax import lax
 from fnn import tree
 from fnn.expect import spec
 from fnn.nn._base import Layer, as_model, output_of
-from fnn.nn._children import scope
-from fnn.nn.compute import Policy
+from fnn.nn.compute import Policy, checkpoint_policy
 from fnn.types import Model, ModelState, Params, PRNGKey
 from fnn.xla import draw_each, in_memory
 
@@ -29,8 +28,8 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
       scan: True compiles one block and loops over it, so that compile time does not grow with n.
         False unrolls the loop: longer to compile, and XLA may optimize across blocks. Both compute
         the same.
-      policy: which intermediate values of a block to save for the backward pass, one of
-        `jax.checkpoint_policies`; the others are recomputed. None saves all.
+      policy: of `remat`: which intermediate values of a block to save for the backward pass, such
+        as 'attention'; the others are recomputed. None saves all.
 
     Raises: ValueError for n < 1, and for a block that changes shape or dtype.
 
@@ -61,7 +60,7 @@ def stack(block: Layer, n: int, *, scan: bool = True, policy: Policy | None = No
 
         if policy is not None:
             # A scan shares no expressions with the forward pass, so CSE needs no prevention.
-            layer = jax.checkpoint(layer, policy=policy, prevent_cse=not scan)
+            layer = jax.checkpoint(layer, policy=checkpoint_policy(policy), prevent_cse=not scan)
         if not scan:
             return _unrolled(layer, n, params, model_state, x)
         xs = (jnp.arange(n), params, model_state)
@@ -75,7 +74,7 @@ def _unrolled(
 ) -> tuple[Any, ModelState]:
     states = []
     for i, own in enumerate(tree.unstack((params, model_state), n)):
-        with scope((i,)):
+        with jax.named_scope(str(i)):
             x, state = layer(x, i, *own)
         states.append(state)
     return x, tree.stack(states)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from fnn.autodiff import LinearFunction, linear_call, varying_like
@@ -138,7 +139,7 @@ def _attend(plan: Plan, query: Array, key: Array, value: Array, masks: Masks) ->
 
 @_attend.defjvp
 def _attend_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    y, log_sum = _forward(plan, *primals)
+    y, log_sum = (checkpoint_name(part, "attention") for part in _forward(plan, *primals))
     residuals = (*primals, y, log_sum)
     return y, linear_call(*_derivative(plan), residuals, tangents[:3])
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Integer
 
 from fnn.expect import expect_floats
@@ -145,7 +146,8 @@ def multi_head_attention(
     if memory is not None:
         x, steps = memory, jnp.arange(memory.shape[1], dtype=jnp.int32)
     key, value = project_key_value(params, x, steps, rotate)
-    return project_out(params, attend(query, key, value, mask=mask, bias=bias))
+    heads = attend(query, key, value, mask=mask, bias=bias)
+    return project_out(params, checkpoint_name(heads, "attention"))
 
 
 def project_query(
@@ -206,7 +208,8 @@ def _heads(params: Params, name: str, x: Array) -> Array:
             f"{x.shape}; give it the inputs that its kernel {kernel.shape} was made for"
         )
     y = rows_times(x, lax.collapse(kernel, 1))
-    return add_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
+    y = add_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
+    return checkpoint_name(y, name)
 
 
 def _normalized(params: Params, name: str, heads: Array) -> Array:

@@ -21,8 +21,8 @@ __version__ = "0.1.0"  # pyproject.toml reads it here
 
 _PARTS = (
     "activations", "checkpoint", "data", "diagnose", "generate", "initializers", "interop",
-    "keys", "layers", "losses", "measures", "metrics", "models", "nn", "optim", "order", "recipe",
-    "report", "scaling", "schedules", "testing", "train", "tree", "types", "xla",
+    "keys", "layers", "losses", "measures", "metrics", "models", "nn", "optim", "order", "plan",
+    "recipe", "report", "scaling", "schedules", "testing", "train", "tree", "types", "xla",
 )  # fmt: skip
 
 __all__ = [

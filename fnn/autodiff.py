@@ -69,6 +69,26 @@ def linear_sum(*terms: tuple[LinearFunction, LinearFunction, PyTree, PyTree]) ->
     return reduce(partial(jax.tree.map, jnp.add), parts)
 
 
+def with_derivative_of(
+    function: Callable[..., PyTree], other: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
+    """`function` with the derivatives of `other`, a function of the same values.
+
+    For a kernel that lacks forward mode or second derivatives, beside its textbook expression.
+
+    >>> f = with_derivative_of(jnp.round, lambda x: 3 * x)
+    >>> float(f(1.2)), float(jax.grad(f)(1.2))
+    (1.0, 3.0)
+    """
+    made = jax.custom_jvp(function)
+
+    @made.defjvp
+    def derivative(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:
+        return made(*primals), jax.jvp(other, primals, tangents)[1]
+
+    return made
+
+
 def apply_transpose(
     function: Callable[[Array], Array], shape: tuple[Dim, ...], cotangent: Array, *reads: Array
 ) -> Array:

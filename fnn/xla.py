@@ -2,8 +2,8 @@
 
 Each function states the value it computes, the compiler behavior it works around, the platform
 and version in which that was seen, and the benchmark row that shows the gain; one that gains less
-than 3 % of time or 5 % of memory is deleted. None acts on a GPU or TPU: they test the platform at
-lowering or, where shapes change, JAX's default backend.
+than 3 % of time or 5 % of memory is deleted. But for `on_one_device`, none acts on a GPU or TPU:
+they test the platform at lowering or, where shapes change, JAX's default backend.
 
 `with plain():` replaces all of them by the textbook expression; FNN_XLA_PLAIN=1 in the environment
 does so for a whole process.
@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import export, lax
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.types import PRNGKey
@@ -228,3 +230,62 @@ def draw_flat(
     if not _acts() or not shape or shape[-1] >= 128 or n > 2**20:
         return draw(key, shape)
     return draw(key, (-(-n // 64) * 64,))[:n].reshape(shape)
+
+
+def on_one_device(
+    function: Callable[..., PyTree], otherwise: Callable[..., PyTree], *args: PyTree
+) -> PyTree:
+    """`function(*args)` in a program for one device, or inside `jax.shard_map`; else `otherwise`.
+
+    Both compute the same values; the choice is made at lowering. XLA cannot partition the kernels
+    of Pallas, and JAX refuses to lower them for several devices. JAX 0.10, TPU. It has no
+    derivative: `autodiff.with_derivative_of` gives it one.
+
+    >>> on_one_device(lambda x: x + 1, lambda x: 1 + x, jnp.zeros(2)).tolist()
+    [1.0, 1.0]
+    """
+    leaves, structure = jax.tree.flatten(args)
+    on_leaves = [
+        lambda *leaves, f=f: jax.tree.leaves(f(*jax.tree.unflatten(structure, leaves)))
+        for f in (function, otherwise)
+    ]
+    one, several = (jax.make_jaxpr(f)(*leaves) for f in on_leaves)
+    outputs = jax.tree.structure(jax.eval_shape(otherwise, *args))
+    return jax.tree.unflatten(outputs, _on_one_device.bind(*leaves, one=one, several=several))
+
+
+def _lower_by_devices(ctx: Any, *leaves: Any, one: Any, several: Any) -> Any:
+    jaxpr = several if _is_partitioned(ctx.module_context.axis_context) else one
+    return mlir.lower_fun(jaxpr_as_fun(jaxpr), multiple_results=True)(ctx, *leaves)
+
+
+def _is_partitioned(axes: Any) -> bool:
+    """Whether XLA partitions the program: one for several devices outside of manual axes."""
+    if hasattr(axes, "num_devices"):
+        return axes.num_devices != 1
+    mesh = getattr(axes, "mesh", None)
+    manual = set(getattr(axes, "manual_axes", ())) | set(getattr(mesh, "manual_axes", ()))
+    return mesh is not None and manual != set(mesh.axis_names)
+
+
+def _batch_by_devices(leaves: Any, dims: Any, *, one: Any, several: Any) -> Any:
+    moved = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(leaves, dims, strict=True)]
+    axes = tuple(None if d is None else 0 for d in dims)
+    one, several = (
+        jax.make_jaxpr(jax.vmap(jaxpr_as_fun(jaxpr), axes))(*moved) for jaxpr in (one, several)
+    )
+    outputs = _on_one_device.bind(*moved, one=one, several=several)
+    return outputs, [0] * len(outputs)
+
+
+_on_one_device = Primitive("fnn_on_one_device")
+_on_one_device.multiple_results = True
+_on_one_device.def_impl(
+    jax.jit(
+        lambda *leaves, one, several: jaxpr_as_fun(one)(*leaves),
+        static_argnames=("one", "several"),
+    )
+)
+_on_one_device.def_abstract_eval(lambda *types, one, several: several.out_avals)
+batching.primitive_batchers[_on_one_device] = _batch_by_devices
+mlir.register_lowering(_on_one_device, _lower_by_devices)

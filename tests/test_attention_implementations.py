@@ -124,6 +124,46 @@ def test_in_bfloat16_the_sums_are_of_float32():
     expect_same(got, jax.jit(partial(result, implementation="dense"))(rounded), 4 * 2**-8)
 
 
+def test_where_kernels_stand_by_every_derivative_and_vmap_is_that_of_the_tiles():
+    """On this machine the tiles run; what JAX traces for a TPU stands beside them."""
+    shapes = (2, 256, 2, 64), (2, 256, 1, 64), (2, 256, 1, 64)
+    inputs, directions = (
+        tuple(jnp.asarray(normal(*shape, seed=i + s)) for i, shape in enumerate(shapes))
+        for s in (0, 5)
+    )
+    weights = jnp.asarray(normal(2, 256, 2, 64, seed=8))
+
+    @jax.jit
+    def both():
+        rules = [
+            partial(attention, mask=AttentionMask(causal=True), implementation=implementation)
+            for implementation in ("auto", "blockwise")
+        ]
+        batched = [jax.vmap(rule)(*(x[None] for x in inputs)) for rule in rules]
+        return [all_derivatives(f, inputs, directions, weights) for f in rules], batched
+
+    (got, wanted), (got_batch, wanted_batch) = both()
+    expect_same(got, wanted)
+    expect_same(got_batch, wanted_batch)
+
+
+def test_a_program_for_several_tpus_has_tiles_in_place_of_the_kernel():
+    from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+    mesh = AbstractMesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    shape = jax.ShapeDtypeStruct(
+        (2, 256, 2, 64),
+        jnp.bfloat16,
+        sharding=NamedSharding(mesh, PartitionSpec("data")),
+    )
+
+    def loss(*heads):
+        return attention(*heads, mask=AttentionMask(causal=True)).astype(jnp.float32).sum()
+
+    lowered = jax.jit(jax.grad(loss)).trace(*[shape] * 3).lower(lowering_platforms=("tpu",))
+    assert "tpu_custom_call" not in lowered.as_text()
+
+
 def memory_of(length, implementation, derivative):
     """Bytes of temporaries of attention to one head."""
     shape = jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)

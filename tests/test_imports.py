@@ -20,7 +20,7 @@ ROWS = {
     ],
     3: ["layers", "optim"],
     4: ["nn", "models"],
-    5: ["train", "generate", "diagnose"],
+    5: ["train", "generate", "diagnose", "plan"],
     6: ["data", "checkpoint", "report", "interop", "testing"],
 }
 # fmt: on

@@ -12,7 +12,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from fnn.autodiff import LinearFunction, linear_call, varying_like
+from fnn.autodiff import LinearFunction, linear_call, varying_like, with_derivative_of
 from fnn.dtypes import at_least_float32, indices
 from fnn.expect import did_you_mean, within
 from fnn.layers.attention import blockwise, kernels
@@ -20,9 +20,11 @@ from fnn.layers.attention.blockwise import Masks, TileRule
 from fnn.layers.attention.dense import dot_product_attention, expect_fitting
 from fnn.layers.attention.masks import AttentionMask, Mask, as_rule
 from fnn.types import Scalar
-from fnn.xla import is_plain, is_symbolic
+from fnn.xla import is_plain, is_symbolic, on_one_device
 
 Implementation = Literal["auto", "dense", "blockwise", "cudnn", "splash"]
+
+Kernel = Callable[..., Array]  # kernel(rule, query, key, value, masks) -> heads
 
 log = logging.getLogger(__name__)
 
@@ -151,59 +153,65 @@ def _derivative(plan: Plan) -> tuple[LinearFunction, LinearFunction]:
 
 def _forward(plan: Plan, *inputs: Any) -> tuple[Array, Array]:
     """The heads, and the logs of the sums that the derivative of the tiles reads."""
+    tiles = functools.partial(blockwise.forward, plan.rule)
 
-    def by(kernel: Callable[..., Array], query: Array, *rest: Any) -> tuple[Array, Array]:
+    def by(kernel: Kernel, query: Array, *rest: Any) -> tuple[Array, Array]:
         batch, queries, heads, _ = query.shape
         unused = jnp.zeros((batch, heads, queries), at_least_float32(query))
         return kernel(plan.rule, query, *rest), varying_like(unused, query)
 
-    return _on_platform(
-        plan,
-        functools.partial(by, kernels.cudnn),
-        functools.partial(by, kernels.splash),
-        functools.partial(blockwise.forward, plan.rule),
-        *inputs,
-    )
+    return _on_platform(plan, by, tiles, tiles, *inputs)
 
 
 def _tangents(plan: Plan, saved: Any, directions: Any) -> Array:
     def recomputed(saved: Any, directions: Any) -> Array:
-        inputs = saved[:4]
-        again = (*inputs, *blockwise.forward(plan.rule, *inputs))
-        return blockwise.tangents(plan.rule, again, directions)
+        return blockwise.tangents(plan.rule, _with_sums(plan, saved), directions)
+
+    def by(kernel: Kernel, saved: Any, directions: Any) -> Array:
+        return recomputed(saved, directions)
 
     tiles = functools.partial(blockwise.tangents, plan.rule)
-    return _on_platform(plan, recomputed, recomputed, tiles, saved, directions)
+    return _on_platform(plan, by, recomputed, tiles, saved, directions)
 
 
 def _cotangents(plan: Plan, saved: Any, cotangent: Array) -> tuple[Array, Array, Array]:
-    def of(kernel: Callable[..., Array], saved: Any, cotangent: Array) -> Any:
+    def by(kernel: Kernel, saved: Any, cotangent: Array) -> Any:
         *heads, masks = saved[:4]
         back = jax.vjp(lambda *heads: kernel(plan.rule, *heads, masks), *heads)[1]
         return back(cotangent)
 
-    return _on_platform(
-        plan,
-        functools.partial(of, kernels.cudnn),
-        functools.partial(of, kernels.splash),
-        functools.partial(blockwise.cotangents, plan.rule),
-        saved,
-        cotangent,
-    )
+    def recomputed(saved: Any, cotangent: Array) -> tuple[Array, Array, Array]:
+        return blockwise.cotangents(plan.rule, _with_sums(plan, saved), cotangent)
+
+    tiles = functools.partial(blockwise.cotangents, plan.rule)
+    return _on_platform(plan, by, recomputed, tiles, saved, cotangent)
+
+
+def _with_sums(plan: Plan, saved: Any) -> Any:
+    """What the tiles save; a kernel saves no logs of sums."""
+    return (*saved[:4], *blockwise.forward(plan.rule, *saved[:4]))
 
 
 def _on_platform(
     plan: Plan,
-    cudnn: Callable[..., Any],
-    splash: Callable[..., Any],
-    default: Callable[..., Any],
+    by: Callable[..., Any],
+    recomputed: Callable[..., Any],
+    tiles: Callable[..., Any],
     *args: Any,
 ) -> Any:
-    branches = {"cuda": cudnn} if plan.cudnn else {}
-    branches |= {"tpu": splash} if plan.splash else {}
-    return (
-        lax.platform_dependent(*args, **branches, default=default) if branches else default(*args)
-    )
+    """`tiles(*args)`, or `by(kernel, *args)` on a platform with a kernel.
+
+    Kernels have no second derivatives and no forward mode: there, `recomputed` is differentiated.
+    """
+    chosen: dict[str, Callable[..., Any]] = {}
+    if plan.cudnn:
+        chosen["cuda"] = functools.partial(by, kernels.cudnn)
+    if plan.splash:
+        splash = functools.partial(by, kernels.splash)
+        # Pallas' kernels cannot be partitioned by XLA over the devices of one program.
+        chosen["tpu"] = functools.partial(on_one_device, splash, recomputed)
+    chosen = {name: with_derivative_of(kernel, recomputed) for name, kernel in chosen.items()}
+    return lax.platform_dependent(*args, **chosen, default=tiles) if chosen else tiles(*args)
 
 
 def _masks(rule: AttentionMask, query: Array, key: Array) -> Masks:

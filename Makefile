@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test test-all check format docs clean
+.PHONY: run test test-all test-tpu check format docs clean
 .NOTPARALLEL:
 
 run: .venv/run-ready
@@ -16,6 +16,10 @@ test: .venv/ready
 # As users compile it, and with the tests that take long: every row of the registry, every law.
 test-all: .venv/ready
 	XLA_FLAGS= $(BIN)/python -m pytest -q -m 'slow or not slow'
+
+# The steps of the models, compiled for a TPU v5e by its own compiler; no TPU is needed.
+test-tpu: .venv-tpu/ready
+	XLA_FLAGS= JAX_PLATFORMS=cpu .venv-tpu/bin/python -m pytest -q -n 1 -m slow tests/test_tpu_compile.py
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
@@ -40,5 +44,10 @@ docs: .venv/docs-ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
 	touch .venv/run-ready $@
 
+.venv-tpu/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,tpu-compile]'
+	touch $@
+
 clean:
-	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-tpu runs site .pytest_cache .mypy_cache .ruff_cache

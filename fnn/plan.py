@@ -1,10 +1,11 @@
 """What a training step needs on a device that you may not have: memory, operations, time.
 
-    python -m fnn.plan experiments/char_gpt.py:recipe --x "int32[64,256]" --y "int32[64,256]" \\
+    python -m fnn.plan train.py:recipe --x "int32[64,256]" --y "int32[64,256]" \\
         --hyper lr=0.001 --target v5e:2x4
 
 Nothing is executed. For a TPU the real compiler says what the program needs, where libtpu is
-installed (`pip install libtpu`); elsewhere shapes and the program compiled for this machine do.
+installed (`pip install 'fnn[tpu-compile]'`); otherwise it is read from shapes and from the program
+compiled for this machine.
 """
 
 import argparse

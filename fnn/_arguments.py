@@ -63,7 +63,7 @@ def kind_of(annotation: Any, least: int | None = None) -> Kind | None:
     if not known or len(known) < len(kinds):
         return None
     optional = len(parts) < len(members)
-    words = " or ".join(dict.fromkeys(kind.words for kind in known))
+    words = " or ".join(dict.fromkeys(kind.words for kind in known if kind.words))
     if {int, Sequence[int]} == set(parts):
         words = "a positive number, or a sequence of them" if least else "a number, or several"
     return Kind(
@@ -97,6 +97,8 @@ def _simple(annotation: Any, least: int | None) -> Kind | None:
         return _sequence(_PYTHON[float])
     if origin is Mapping and args[0] is str:
         return Kind("a mapping of names", lambda v: isinstance(v, Mapping), lambda v: "use a dict")
+    if hasattr(annotation, "__jax_array__"):  # acts as the array that stands beside it
+        return Kind("", lambda value: isinstance(value, annotation), lambda value: "")
     if annotation in EXAMPLES or (isinstance(annotation, type) and _is_config(annotation)):
         return Kind(
             with_article(annotation.__name__),

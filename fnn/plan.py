@@ -83,7 +83,7 @@ class Estimate:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilization at most: the share of the time that operations need."""
+        """Model FLOPs utilization at most: the fraction of the time that operations need."""
         chip = CHIPS.get(self.target.partition(":")[0])
         if chip is None or chip.flops is None or not self.seconds:
             return None

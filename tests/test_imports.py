@@ -26,7 +26,7 @@ ROWS = {
 # fmt: on
 ROW = {part: row for row, parts in ROWS.items() for part in parts}
 # Laws compare what is compiled; an export is jitted, and so is a primitive outside of a jit.
-MAY_JIT = {*ROWS[5], "testing", "interop", "autodiff"}
+MAY_JIT = {*ROWS[5], "testing", "interop", "autodiff", "xla"}
 OTHERS = {"optax", "torch", "flax", "equinox", "keras", "haiku", "transformers"}
 EXTRAS = [
     "matplotlib",

@@ -27,7 +27,9 @@ def loss(model, params, x):
     return jnp.square(y).mean()
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["list", "scan"])
+@pytest.mark.parametrize(
+    "scan", [pytest.param(False, marks=pytest.mark.slow, id="list"), pytest.param(True, id="scan")]
+)
 def test_no_value_and_no_gradient_changes_with_the_policy(scan):
     plain = gpt.gpt(config(None, scan), rate=0.1)
     params, _ = plain.init(KEY, TOKENS)
@@ -56,6 +58,7 @@ def test_what_is_not_saved_is_computed_again():
     assert saved(("query", "mlp_hidden"))["query"] < again["query"]
 
 
+@pytest.mark.slow
 def test_an_encoder_and_a_decoder_follow_the_policy():
     small = encoder_decoder.transformer_base(vocab_size=11, features=8, num_layers=2, num_heads=2)
     x = (TOKENS, TOKENS[:, :4])

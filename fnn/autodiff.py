@@ -80,7 +80,7 @@ def with_derivative_of(
     >>> float(f(1.2)), float(jax.grad(f)(1.2))
     (1.0, 3.0)
     """
-    made = jax.custom_jvp(function)
+    made = jax.custom_jvp(lambda *args: function(*args))
 
     @made.defjvp
     def derivative(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:

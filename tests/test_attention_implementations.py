@@ -242,6 +242,31 @@ def test_an_implementation_that_cannot_is_refused(options, message):
         unchecked(layers.attention)(*HEADS, **options)
 
 
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (AttentionMask(window=(-1, 0)), r"window \(before, after\) .* got \(-1, 0\)"),
+        (AttentionMask(memory_segments=jnp.zeros((1, 8), int)), "expected segments with"),
+        (AttentionMask(segments=jnp.zeros((8,), int)), r"segments of integers \(1, 8\)"),
+        (
+            AttentionMask(lengths=jnp.zeros((2,), int)),
+            r"lengths of integers \(1,\), got int32\[2\]",
+        ),
+        (AttentionMask(lengths=jnp.zeros((1,))), r"lengths of integers .* float32\[1\]"),
+    ],
+)
+@pytest.mark.parametrize("function", [attention, dot_product_attention])
+def test_a_rule_that_does_not_fit_is_refused(function, mask, message):
+    with pytest.raises(ValueError, match=message):
+        unchecked(function)(*HEADS, mask=mask)
+
+
+def test_segments_of_other_keys_are_asked_for():
+    query, key, value = (jnp.zeros((1, n, 2, 8)) for n in (8, 9, 9))
+    with pytest.raises(ValueError, match="expected memory_segments for 8 queries and 9 keys"):
+        attention(query, key, value, mask=AttentionMask(segments=jnp.zeros((1, 8), int)))
+
+
 def test_the_choice_is_logged_once_with_its_reason(caplog):
     x = jnp.zeros((1, 300, 1, 8))
     with caplog.at_level(logging.INFO, logger="fnn.layers.attention.attention"):

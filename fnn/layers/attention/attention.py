@@ -18,7 +18,7 @@ from fnn.expect import did_you_mean, within
 from fnn.layers.attention import blockwise, kernels
 from fnn.layers.attention.blockwise import Masks, TileRule
 from fnn.layers.attention.dense import dot_product_attention, expect_fitting
-from fnn.layers.attention.masks import AttentionMask, Mask, as_rule
+from fnn.layers.attention.masks import AttentionMask, Mask, as_rule, expect_rule
 from fnn.types import Scalar
 from fnn.xla import is_plain, is_symbolic, on_one_device
 
@@ -85,6 +85,7 @@ def attention(
         )
     rule = as_rule(mask)
     expect_fitting("attention", query, key, value, rule.mask, bias)
+    expect_rule("attention", rule, query.shape[0], query.shape[1], key.shape[1])
     why_dense = _why_dense(query, key, bias, softcap, drop)
     if implementation == "dense" or (implementation == "auto" and why_dense):
         _say(query, "dense", why_dense)

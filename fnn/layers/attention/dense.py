@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from fnn.activations import softmax
 from fnn.dtypes import at_least_float32
 from fnn.expect import within
-from fnn.layers.attention.masks import Mask, as_array
+from fnn.layers.attention.masks import Mask, as_array, expect_rule
 from fnn.types import Scalar
 
 # attend(query, key, value, mask=mask, bias=bias) -> (B, T, H, features of the values)
@@ -63,7 +63,7 @@ def dot_product_attention(
     >>> dot_product_attention(q, k, v, mask=jnp.array([[[[False, True]]]])).item()
     1.0
     """
-    mask = as_array(mask, query.shape[1], key.shape[1])
+    mask = _dense_mask("dot_product_attention", mask, query, key)
     expect_fitting("dot_product_attention", query, key, value, mask, bias)
     weights = softmax(_logits(query, key, mask, bias, scale, softcap))
     weights = weights if drop is None else drop(weights)
@@ -89,9 +89,16 @@ def attention_weights(
     >>> attention_weights(jnp.ones((1, 1, 1, 2)), jnp.zeros((1, 4, 1, 2))).tolist()
     [[[[0.25, 0.25, 0.25, 0.25]]]]
     """
-    mask = as_array(mask, query.shape[1], key.shape[1])
+    mask = _dense_mask("attention_weights", mask, query, key)
     expect_fitting("attention_weights", query, key, key, mask, bias)
     return softmax(_logits(query, key, mask, bias, scale, softcap))
+
+
+def _dense_mask(where: str, mask: Mask, query: Array, key: Array) -> Array | None:
+    if query.ndim != 4 or key.ndim != 4:  # `expect_fitting` says so
+        return None
+    expect_rule(where, mask, query.shape[0], query.shape[1], key.shape[1])
+    return as_array(mask, query.shape[1], key.shape[1])
 
 
 def _logits(

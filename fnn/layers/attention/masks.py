@@ -2,12 +2,14 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Integer
 
 from fnn.dtypes import indices
+from fnn.expect import spec
 
 Position = int | Integer[Array, ""]
 
@@ -56,6 +58,42 @@ class AttentionMask:
             None if self.segments is None else segment_mask(self.segments, self.memory_segments),
             self.mask,
         )
+
+
+def expect_rule(where: str, mask: "Mask", batch: Any, queries: Any, keys: Any) -> None:
+    """ValueError, from `where`, for a rule that does not fit the batch and the lengths."""
+    if not isinstance(mask, AttentionMask):
+        return
+    window = mask.window
+    if window is not None and (len(window) != 2 or min(window) < 0):
+        raise ValueError(
+            f"{where}: expected a window (before, after) of counts of at least 0, got {window}; a "
+            "window of W keys that ends at the query is (W - 1, 0)"
+        )
+    if mask.memory_segments is not None and mask.segments is None:
+        raise ValueError(
+            f"{where}: expected segments with memory_segments, got None; give the ids of the "
+            "queries"
+        )
+    if mask.segments is not None and mask.memory_segments is None and queries != keys:
+        raise ValueError(
+            f"{where}: expected memory_segments for {queries} queries and {keys} keys, got None; "
+            "give the ids of the keys"
+        )
+    shapes = {
+        "segments": (batch, queries),
+        "memory_segments": (batch, keys),
+        "lengths": (batch,),
+    }
+    for name, shape in shapes.items():
+        array = getattr(mask, name)
+        if array is None:
+            continue
+        if tuple(array.shape) != shape or not jnp.issubdtype(array.dtype, jnp.integer):
+            raise ValueError(
+                f"{where}: expected {name} of integers {shape}, got {spec(array)}; give each "
+                "example its own"
+            )
 
 
 # A mask as users give it: a rule, or an array of booleans of which each axis is that of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fnn import nn
-from fnn.models import encoder_decoder, gpt
+from fnn.models import encoder_decoder, gpt, resnet
 from tests.compiled import expect_same
 
 KEY = jax.random.key(0)
@@ -71,6 +71,26 @@ def test_an_encoder_and_a_decoder_follow_the_policy():
     # The gradient of a key's bias is 0: what is there are roundings.
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7)
     jax.tree.map(close, again, plain)
+
+
+@pytest.mark.parametrize("policy", ["nothing", ("conv",)])
+def test_a_resnet_follows_the_policy(policy):
+    small = resnet.resnet18(out_features=3)
+    small = replace(small, depths=(1,), widths=(4,), stem_features=4)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
+    plain, again = (resnet.resnet(replace(small, remat=p)) for p in (None, policy))
+    params, state = plain.init(KEY, x)
+
+    def gradients(model, params):
+        def loss(params):
+            y, new = model.apply(params, state, x, train=True)
+            return jnp.square(y).sum(), new
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    got, expected = (jax.jit(lambda p, m=m: gradients(m, p))(params) for m in (again, plain))
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, got, expected)
 
 
 def test_an_unknown_policy_is_refused():

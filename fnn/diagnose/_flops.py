@@ -12,7 +12,7 @@ from fnn import xla
 _FREE = {
     "and", "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type",
     "copy", "copy_p", "device_put", "dynamic_slice", "dynamic_update_slice", "eq", "expand_dims",
-    "gather", "ge", "gt", "iota", "is_finite", "le", "lt", "ne", "not", "opt_barrier",
+    "gather", "ge", "gt", "iota", "is_finite", "le", "lt", "name", "ne", "not", "opt_barrier",
     "optimization_barrier", "or", "pad", "platform_index", "pvary", "random_bits", "random_fold_in",
     "random_seed", "random_split", "random_unwrap", "random_wrap", "real", "reshape", "rev",
     "scatter", "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "slice",

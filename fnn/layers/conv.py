@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from fnn.initializers import Initializer, lecun_normal, zeros
@@ -98,7 +99,8 @@ def conv(
     _expect_fit("conv", x, kernel, groups)
     window = make_window("conv", x, kernel.shape[:-2], stride, dilation)
     x, pairs = pad_copies("conv", x, window, padding)
-    return add_bias(params, convolve(x, kernel, window, pairs, groups))
+    y = add_bias(params, convolve(x, kernel, window, pairs, groups))
+    return checkpoint_name(y, "conv")
 
 
 def depthwise_conv_init(

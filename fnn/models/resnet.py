@@ -17,6 +17,7 @@ from fnn.keys import fold_name
 from fnn.layers._axes import expect_images
 from fnn.models._common import expect_stages, with_check
 from fnn.nn.compact import Run, compact
+from fnn.nn.compute import Policy
 from fnn.types import Model, ModelState, Params, PRNGKey, Scalar
 
 # fmt: off
@@ -44,6 +45,7 @@ class ResNetConfig:
     top: Part  # from the last block to the head
     norm: Callable[[], Model] = partial(nn.batch_norm, decay=0.9)
     activation: nn.Layer = relu
+    remat: Policy | None = None  # what `nn.remat` of a block saves; None computes nothing twice
     last_scale_init: Initializer = ones  # of a branch's last norm; zeros for identity blocks
     kernel_init: Initializer = he_normal(Fan.OUT)  # of the convolutions
     head_init: Initializer = lecun_normal()  # no activation follows the head
@@ -76,7 +78,7 @@ def resnet(config: ResNetConfig, *, rate: Scalar = 0.0) -> Model:
     """
     expect_stages("resnet", config.depths, config.widths)
     stages = [
-        nn.sequential(*(config.block(config, width, s, rate) for s in _strides(i, depth)))
+        nn.sequential(*(_block(config, width, s, rate) for s in _strides(i, depth)))
         for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True))
     ]
     model = nn.sequential(
@@ -86,6 +88,11 @@ def resnet(config: ResNetConfig, *, rate: Scalar = 0.0) -> Model:
         head=nn.linear(config.out_features, kernel_init=config.head_init),
     )
     return with_check(model, partial(expect_images, "resnet"))
+
+
+def _block(config: ResNetConfig, features: int, stride: int, rate: Scalar) -> Model:
+    block = config.block(config, features, stride, rate)
+    return block if config.remat is None else nn.remat(block, config.remat)
 
 
 def _strides(stage: int, depth: int) -> list[int]:

@@ -57,7 +57,8 @@ def remat(layer: Layer, policy: Policy = "nothing") -> Model:
       policy: which intermediate values to save all the same: 'nothing'; 'dots', the products with
         parameters, the most expensive; 'attention', the heads of attention; a tuple of names given
         by `jax.ad_checkpoint.checkpoint_name`, of which transformer blocks have 'query', 'key',
-        'value', 'attention' and 'mlp_hidden'; or one of `jax.checkpoint_policies`.
+        'value', 'attention' and 'mlp_hidden', and convolutions 'conv'; or one of
+        `jax.checkpoint_policies`.
 
     Raises: ValueError for an unknown policy.
     Source: Chen et al. 2016, arXiv:1604.06174.

@@ -20,7 +20,7 @@ from fnn.layers.attention.blockwise import Masks, TileRule
 from fnn.layers.attention.dense import dot_product_attention, expect_fitting
 from fnn.layers.attention.masks import AttentionMask, Mask, as_rule, expect_rule
 from fnn.types import Scalar
-from fnn.xla import is_plain, is_symbolic, on_one_device
+from fnn.xla import Dim, is_plain, is_symbolic, on_one_device
 
 Implementation = Literal["auto", "dense", "blockwise", "cudnn", "splash"]
 
@@ -266,5 +266,5 @@ def _say_kernel(query: Array, chosen: dict[str, bool], refusals: dict[str, str])
 
 
 @functools.cache
-def _say_once(shape: tuple[int, ...], dtype: str, choice: str) -> None:
+def _say_once(shape: tuple[Dim, ...], dtype: str, choice: str) -> None:
     log.info("attention of %s queries %s: %s", dtype, shape, choice)

@@ -125,7 +125,7 @@ def train(config: Config, precision: Callable[[Recipe], Recipe]) -> Found:
         accuracy=100 * np.asarray(evaluated["accuracy"]),
         loss=np.asarray(history.train["loss"]),
         skipped=int(state.skipped.sum()) if hasattr(state, "skipped") else 0,
-        parameters=tree_bytes(one.params),
+        parameters=tree.nbytes(one.params),
         activations=kept,
         milliseconds=1000 * seconds / config.steps,
     )
@@ -142,12 +142,7 @@ def activations(recipe: Recipe, params: Any, model_state: Any, x: Any, config: C
 
     batch = x[: config.batch_size]
     kept = jax.tree.leaves(jax.eval_shape(pullback, params, batch, jax.random.key(0)))
-    return tree_bytes([leaf for leaf in kept if leaf.shape[:1] == batch.shape[:1]])
-
-
-def tree_bytes(values: Any) -> int:
-    """Total size of all leaves."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(values))
+    return tree.nbytes([leaf for leaf in kept if leaf.shape[:1] == batch.shape[:1]])
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> float:

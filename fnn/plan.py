@@ -134,16 +134,13 @@ def estimate(
     (60, 124, 80, True)
     """
     chip, devices = _parse(target)
-    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tuple(batch))
     size = tree.length(batch)
     if size % devices:
         raise ValueError(
             f"plan: expected a batch that {devices} devices divide, got {size} examples; use "
             f"{devices * max(1, size // devices)}"
         )
-    own = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct((size // devices, *a.shape[1:]), a.dtype), batch
-    )
+    own = _resized(batch, size // devices)
     inputs = _Inputs.of(recipe, own, {} if hyper is None else hyper)
     flops = count_flops(make_step(recipe), *inputs)
     need = _need(recipe, inputs, target, devices)
@@ -152,14 +149,14 @@ def estimate(
         for amount, peak in ((flops, chip.flops), (need.moved, chip.bandwidth))
         if amount is not None and peak is not None
     ]
-    params = _bytes(inputs.state.params)
+    params = tree.nbytes(inputs.state.params)
     return Estimate(
         target=target,
         devices=devices,
         batch_size=size,
         params=params,
-        opt_state=_bytes(inputs.state.opt_state),
-        batch=_bytes(own),
+        opt_state=tree.nbytes(inputs.state.opt_state),
+        batch=tree.nbytes(own),
         gradients=params,
         temporaries=need.temporaries,
         total=need.total,
@@ -194,11 +191,7 @@ def largest_batch(
     devices = _parse(target)[1]
 
     def fits(parts: int) -> bool:
-        size = parts * devices
-        sized = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), tuple(batch)
-        )
-        return estimate(recipe, sized, target, hyper=hyper).fits
+        return estimate(recipe, _resized(batch, parts * devices), target, hyper=hyper).fits
 
     limit = most // devices
     if limit < 1 or not fits(1):
@@ -211,6 +204,11 @@ def largest_batch(
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low * devices
+
+
+def _resized(batch: PyTree, size: int) -> tuple[Any, ...]:
+    """The shapes of a batch of another size."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), tuple(batch))
 
 
 class _Inputs(NamedTuple):
@@ -245,7 +243,7 @@ def _need(recipe: RecipeFunction, inputs: _Inputs, target: str, devices: int) ->
             used = _used(str(error))
             if used is None:
                 raise
-            arguments = _bytes((inputs.state, inputs.batch))
+            arguments = tree.nbytes((inputs.state, inputs.batch))
             return _Need(None, arguments + used, None, "the TPU compiler: out of memory")
     return _read(step.lower(*inputs).compile(), "shapes and this machine's compiler")
 
@@ -259,6 +257,22 @@ def _read(compiled: Any, source: str) -> _Need:
 
 
 def _compile_for_tpu(step: Any, inputs: _Inputs, target: str, devices: int) -> Any:
+    mesh = Mesh(np.array(tpu_devices(target)), ("data",))
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    batch = _resized(inputs.batch, devices * tree.length(inputs.batch))
+
+    def placed(shapes: Any, sharding: Any) -> Any:
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes
+        )
+
+    arguments = placed(inputs._replace(batch=None), whole)._replace(batch=placed(batch, split))
+    return step.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+
+
+def tpu_devices(target: str) -> list[Any]:
+    """TPUs to compile for, by libtpu; they cannot run anything."""
     for name, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -268,32 +282,12 @@ def _compile_for_tpu(step: Any, inputs: _Inputs, target: str, devices: int) -> A
     from jax.experimental import topologies
 
     # A host has four chips: fewer are some of them.
-    name = target.partition(":")[0]
+    devices, name = _parse(target)[1], target.partition(":")[0]
     host = f"{name}:2x2" if name in ("v5e", "v6e") else f"{name}:2x2x1"
     topology = topologies.get_topology_desc(
         platform="tpu", topology_name=host if devices < 4 else target
     )
-    mesh = Mesh(np.array(topology.devices[:devices]), ("data",))
-    whole = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec("data"))
-
-    def placed(shapes: Any, sharding: Any, times: int = 1) -> Any:
-        return jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(
-                (times * a.shape[0], *a.shape[1:]) if times > 1 else a.shape,
-                a.dtype,
-                sharding=sharding,
-            ),
-            shapes,
-        )
-
-    arguments = (
-        placed(inputs.state, whole),
-        placed(inputs.batch, split, devices),
-        placed(inputs.key, whole),
-        placed(inputs.hyper, whole),
-    )
-    return step.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+    return list(topology.devices[:devices])
 
 
 def _used(message: str) -> int | None:
@@ -326,10 +320,6 @@ def _memory_here() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _bytes(values: PyTree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(values))
-
-
 check_exports(__name__)
 
 
@@ -351,7 +341,7 @@ def _setting(text: str) -> tuple[str, float]:
 
 
 def _load(text: str) -> Callable[..., Any]:
-    """The function of 'package.module:name' or 'file.py:name'; the name is 'recipe' if left out."""
+    """Loads the function 'package.module:name' or 'file.py:name'; the default name is 'recipe'."""
     where, _, name = text.partition(":")
     if where.endswith(".py"):
         spec = importlib.util.spec_from_file_location(Path(where).stem, where)

@@ -69,6 +69,15 @@ def matching(*patterns: str) -> Mask:
     return mask
 
 
+def nbytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a tree, or of the arrays that its ShapeDtypeStructs describe.
+
+    >>> nbytes({'w': jnp.zeros((2, 3)), 'b': jnp.zeros(3, jnp.bfloat16)})
+    30
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def count(tree: PyTree) -> int:
     """Total number of elements in the tree.
 

@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import os
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from fnn import Recipe, losses, models, nn, optim, schedules
+from fnn import Recipe, losses, models, nn, optim, plan, schedules
 from fnn.generate import generate
 from fnn.train import make_init, make_run, make_step
 from fnn.types import Batch, Data
@@ -31,13 +30,7 @@ HYPER = {"lr": jax.ShapeDtypeStruct((), jnp.float32)}
 
 @pytest.fixture(scope="module")
 def tpu():
-    from jax.experimental import topologies
-
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    return SingleDeviceSharding(topology.devices[0])
+    return SingleDeviceSharding(plan.tpu_devices("v5e")[0])
 
 
 def compiled(function, tpu, *shapes):

@@ -68,9 +68,7 @@ def forward(
             fade * total + p.sum(axis=-1),
             fade[..., None] * heads + _product(p.astype(v.dtype), _at(v, j)),
         )
-        return tuple(
-            _put(part, new_part, i) for part, new_part in zip(carry, new, strict=True)
-        ), None
+        return tuple(_put(old, part, i) for old, part in zip(carry, new, strict=True)), None
 
     start = (
         jnp.full(q.shape[:-1], -jnp.inf, dtype),
@@ -111,9 +109,7 @@ def tangents(
             + _product(change.astype(v.dtype), _at(v, j))
             + _product(p.astype(v.dtype), _at(dv, j)),
         )
-        return tuple(
-            _put(part, new_part, i) for part, new_part in zip(carry, new, strict=True)
-        ), None
+        return tuple(_put(old, part, i) for old, part in zip(carry, new, strict=True)), None
 
     dtype = at_least_float32(query)
     start = (

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
+from fnn import tree
 from fnn.measures import Recorded
 from fnn.train.state import Start
 from fnn.train.sweeps._member import Plan, first_state, run_span
@@ -186,11 +187,7 @@ def _estimate(plan: Plan, span: Span, state: PyTree, data: Data) -> int:
     """Bytes of one member: history, state with gradients and updates, batches."""
     batch = jax.tree.map(lambda a: a[: plan.batch_size], data.train)
     history = 4 * 8 * (span.last - span.first)
-    return history + 4 * _bytes(state) + 4 * _bytes(batch)
-
-
-def _bytes(values: PyTree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(values))
+    return history + 4 * tree.nbytes(state) + 4 * tree.nbytes(batch)
 
 
 def _bytes_used(compiled: Any) -> int:

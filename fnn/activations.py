@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.autodiff import linear_call
 from fnn.dtypes import at_least_float32
 from fnn.expect import expect_real, within
 from fnn.types import Scalar
@@ -53,7 +54,24 @@ def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> relu(jnp.array([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return jax.nn.relu(x)
+    return _relu(x)
+
+
+@jax.custom_jvp
+def _relu(x: Array) -> Array:
+    return jnp.maximum(x, 0)
+
+
+@_relu.defjvp
+def _relu_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # From the output, which the next layer saves anyway, rather than from a mask.
+    y = _relu(*primals)
+    return y, linear_call(_where_positive, _where_positive, y, *tangents)
+
+
+def _where_positive(y: Array, dx: Array) -> Array:
+    """The derivative of relu; its own transpose."""
+    return jnp.where(y > 0, dx, 0)
 
 
 def relu6(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -75,7 +93,7 @@ def squared_relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> squared_relu(jnp.array([-1.0, 3.0])).tolist()
     [0.0, 9.0]
     """
-    return jnp.square(jax.nn.relu(x))
+    return jnp.square(relu(x))
 
 
 def leaky_relu(

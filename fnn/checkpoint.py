@@ -122,7 +122,8 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Read a file of `save` into the structure of `like`.
 
     Args:
-      like: a tree of arrays or ShapeDtypeStructs; shapes and dtypes must be those in the file.
+      like: a tree of arrays or ShapeDtypeStructs; shapes and dtypes must be those in the file. The
+        arrays are put into the memory of those of `like`: into the host's for `optim.offload`.
 
     Returns: the tree, and the metadata.
     Raises: ValueError for a damaged file (naming the leaf), for leaves that differ from those of
@@ -138,8 +139,13 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     arrays, meta = _read(path)
     wanted = dict(zip(tree.paths(like), jax.tree.leaves(like), strict=True))
     expect_alike(f"checkpoint.load: {path} and the state", wanted, arrays, dtypes=True)
-    leaves = [_on_device(path, name, arrays[name]) for name in wanted]
+    leaves = [_placed(_on_device(path, name, arrays[name]), leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), meta
+
+
+def _placed(array: jax.Array, like: Any) -> jax.Array:
+    space = jax.typeof(like).memory_space
+    return jax.device_put(array, space) if space == jax.memory.Space.Host else array
 
 
 def _on_device(path: Path, name: str, array: np.ndarray) -> jax.Array:

@@ -4,6 +4,8 @@
 """
 
 import importlib.util
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from fnn import Recipe, losses, models, nn, optim, plan, schedules
+from fnn import Recipe, losses, models, nn, optim, plan, schedules, tree
 from fnn.generate import generate
 from fnn.train import make_init, make_run, make_step
 from fnn.types import Batch, Data
@@ -34,7 +36,11 @@ def tpu():
 
 
 def compiled(function, tpu, *shapes):
-    placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=tpu), shapes)
+    def on_tpu(a):
+        where = getattr(a, "sharding", None) or tpu
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where)
+
+    placed = jax.tree.map(on_tpu, shapes)
     return jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",)).compile()
 
 
@@ -87,6 +93,39 @@ def language_model(hyper):
 def test_attention_is_the_kernel_of_the_tpu(tpu):
     text = compiled_step(language_model, tpu, TOKENS, TOKENS).as_text()
     assert "splash" in text
+
+
+def test_products_in_8_bits_compile(tpu):
+    for change in (nn.fp8, partial(nn.fp8, scaling="delayed")):
+        recipe = lambda hyper, change=change: change(language_model(hyper))  # noqa: E731
+        assert "f8e4m3" in compiled_step(recipe, tpu, TOKENS, TOKENS).as_text()
+
+
+def test_offloaded_states_and_values_lie_in_host_memory(tpu):
+    block = replace(CONFIG.block, remat=nn.offload("mlp_hidden"))
+
+    def recipe(hyper):
+        plain = language_model(hyper)
+        model = models.gpt.gpt(replace(CONFIG, block=block))
+        return plain._replace(model=model, optimizer=optim.offload(plain.optimizer))
+
+    state = jax.eval_shape(make_init(recipe), KEY, HYPER, TOKENS)
+    host = tpu.with_memory_kind("pinned_host")
+    placed = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=host if a.ndim else tpu),
+        state.opt_state,
+    )
+    program = compiled(
+        make_step(recipe),
+        tpu,
+        replace(state, opt_state=placed),
+        (TOKENS, TOKENS),
+        KEY,
+        HYPER,
+    )
+    memory = program.memory_analysis()
+    assert memory.host_argument_size_in_bytes >= 2 * tree.nbytes(state.params)
+    assert memory.host_temp_size_in_bytes > 0
 
 
 def test_forward_mode_compiles(tpu):

@@ -10,8 +10,8 @@ from fnn.dtypes import at_least_float32
 from fnn.expect import expect_floats
 from fnn.initializers import Initializer, lecun_normal, zeros
 from fnn.keys import fold_name
+from fnn.layers.fp8 import product
 from fnn.types import Params, PRNGKey
-from fnn.xla import rows_times
 
 
 def linear_init(
@@ -61,7 +61,7 @@ def linear(params: Params, x: Float[Array, "*batch in"]) -> Float[Array, "*batch
             f"linear: expected x with {kernel.shape[0]} features in its last axis, got shape "
             f"{x.shape}; the kernel is {kernel.shape}: give it the inputs that it was made for"
         )
-    return add_bias(params, rows_times(x, kernel))
+    return add_bias(params, product(params, x, kernel))
 
 
 def add_bias(params: Params, y: Array) -> Float[Array, "..."]:

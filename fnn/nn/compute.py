@@ -48,6 +48,37 @@ def checkpoint_policy(policy: Policy) -> Callable[..., Any]:
     return _POLICIES[policy]
 
 
+def offload(*names: str, save: tuple[str, ...] = ()) -> Policy:
+    """A policy of `remat` that keeps intermediate values in host memory ('pinned_host').
+
+    They are copied there in the forward pass and back in the backward pass, which XLA overlaps with
+    other work where it can; values without a name are computed again.
+
+    Args:
+      names: of the values to offload, as in `remat`: 'mlp_hidden' is a block's largest.
+      save: names of those that stay in the device's memory.
+
+    Raises: ValueError for no names.
+
+    >>> layer = lambda x: jnp.sin(jax.ad_checkpoint.checkpoint_name(2 * x, 'double'))
+    >>> model = remat(layer, offload('double'))
+    >>> jax.jit(jax.grad(lambda x: model.apply({}, (), x)[0].sum()))(jnp.zeros((1, 1))).tolist()
+    [[2.0]]
+    """
+    if not names:
+        raise ValueError(
+            "offload: expected the names of values to offload, got none; give one such as "
+            "'mlp_hidden'"
+        )
+    policy: Policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=list(save),
+        names_which_can_be_offloaded=list(names),
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+    return policy
+
+
 def remat(layer: Layer, policy: Policy = "nothing") -> Model:
     """The same model with rematerialization: the backward pass recomputes intermediate values.
 
@@ -57,8 +88,8 @@ def remat(layer: Layer, policy: Policy = "nothing") -> Model:
       policy: which intermediate values to save all the same: 'nothing'; 'dots', the products with
         parameters, the most expensive; 'attention', the heads of attention; a tuple of names given
         by `jax.ad_checkpoint.checkpoint_name`, of which transformer blocks have 'query', 'key',
-        'value', 'attention' and 'mlp_hidden', and convolutions 'conv'; or one of
-        `jax.checkpoint_policies`.
+        'value', 'attention' and 'mlp_hidden', and convolutions 'conv'; `offload`, which keeps such
+        values in host memory; or one of `jax.checkpoint_policies`.
 
     Raises: ValueError for an unknown policy.
     Source: Chen et al. 2016, arXiv:1604.06174.

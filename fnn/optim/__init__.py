@@ -24,6 +24,7 @@ from fnn.optim.lion import lion, sign_sgd, signum
 from fnn.optim.lr_scaling import depth_by_number, layerwise_lr_decay, scaled_for_width
 from fnn.optim.mixed_precision import dynamic_loss_scale, master_weights, stochastic_rounding
 from fnn.optim.muon import adamw_scale, matrices, muon, newton_schulz, width_scale
+from fnn.optim.offload import offload
 from fnn.optim.rmsprop import rmsprop, rprop
 from fnn.optim.sam import asam, sam
 from fnn.optim.schedule_free import schedule_free_adamw, schedule_free_sgd
@@ -41,11 +42,11 @@ __all__ = [
     "clip_by_value", "contrib", "decoupled_decay", "depth_by_number", "dynamic_loss_scale",
     "elementwise", "ema", "freeze", "from_direction", "frozen", "full_step", "groups",
     "groups_table", "lamb", "lars", "layerwise_lr_decay", "lbfgs", "lion", "lookahead",
-    "master_weights", "matrices", "muon", "nadam", "nadamw", "newton_schulz", "partition",
-    "proximal_l1", "radam", "reduce_on_plateau", "relative_step", "rmsprop", "rprop", "sam",
-    "scaled_for_width", "schedule_free_adamw", "schedule_free_sgd", "scheduled", "sgd", "sign_sgd",
-    "signum", "skip_not_finite", "skip_spikes", "stochastic_rounding", "swa", "width_scale",
-    "wolfe", "yogi", "zero_not_finite",
+    "master_weights", "matrices", "muon", "nadam", "nadamw", "newton_schulz", "offload",
+    "partition", "proximal_l1", "radam", "reduce_on_plateau", "relative_step", "rmsprop", "rprop",
+    "sam", "scaled_for_width", "schedule_free_adamw", "schedule_free_sgd", "scheduled", "sgd",
+    "sign_sgd", "signum", "skip_not_finite", "skip_spikes", "stochastic_rounding", "swa",
+    "width_scale", "wolfe", "yogi", "zero_not_finite",
 ]
 # fmt: on
 

@@ -76,7 +76,13 @@ def everywhere(devices: Devices, arrays: PyTree) -> PyTree:
     """The arrays, replicated on all devices, inside or outside of a jit; unchanged for ()."""
     if not devices:
         return arrays
-    return jax.device_put(arrays, NamedSharding(_mesh(devices), P()))
+    mesh = _mesh(devices)
+
+    def replicated(leaf: Any) -> NamedSharding:
+        host = jax.typeof(leaf).memory_space == jax.memory.Space.Host
+        return NamedSharding(mesh, P(), memory_kind="pinned_host" if host else None)
+
+    return jax.device_put(arrays, jax.tree.map(replicated, arrays))
 
 
 def _on_all(devices: Devices, function: Callable[..., Any], *specs: P) -> Callable[..., Any]:

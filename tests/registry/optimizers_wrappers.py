@@ -48,6 +48,7 @@ OPTIMIZERS = [
     OptimizerRow(name="swa", make=lambda: optim.swa(optim.sgd(), start=3, period=2)),
     OptimizerRow(name="accumulate", make=lambda: optim.accumulate(_adam(), steps=2)),
     OptimizerRow(name="skip_not_finite", make=lambda: optim.skip_not_finite(_adam())),
+    OptimizerRow(name="offload", make=lambda: optim.offload(_adam())),
     OptimizerRow(
         name="skip_spikes",
         make=lambda: optim.skip_spikes(_adam(), warmup_steps=2),

@@ -17,10 +17,10 @@ from fnn.keys import fold_name
 from fnn.layers.attention.attention import attention
 from fnn.layers.attention.dense import Attend
 from fnn.layers.attention.masks import Mask, as_array, causal_mask, combine_masks
+from fnn.layers.fp8 import product
 from fnn.layers.linear import add_bias
 from fnn.layers.normalization import rms_norm, rms_norm_init
 from fnn.types import Params, PRNGKey
-from fnn.xla import rows_times
 
 # rotate(heads (B, T, H, D), positions (T,)) -> the same shape, such as a rotary embedding
 Rotate = Callable[[Any, Any], Array]
@@ -194,9 +194,9 @@ def project_out(
     >>> project_out(params, jnp.ones((1, 3, 2, 2))).shape
     (1, 3, 4)
     """
-    kernel = params["out"]["kernel"]
-    y = rows_times(lax.collapse(heads, 2), lax.collapse(kernel, 0, kernel.ndim - 1))
-    return add_bias(params["out"], y)
+    out = params["out"]
+    kernel = lax.collapse(out["kernel"], 0, out["kernel"].ndim - 1)
+    return add_bias(out, product(out, lax.collapse(heads, 2), kernel))
 
 
 def _heads(params: Params, name: str, x: Array) -> Array:
@@ -207,7 +207,7 @@ def _heads(params: Params, name: str, x: Array) -> Array:
             f"multi_head_attention: expected the {name} from (batch, time, {kernel.shape[0]}), got "
             f"{x.shape}; give it the inputs that its kernel {kernel.shape} was made for"
         )
-    y = rows_times(x, lax.collapse(kernel, 1))
+    y = product(params[name], x, lax.collapse(kernel, 1))
     y = add_bias(params[name], y.reshape(*x.shape[:-1], *kernel.shape[1:]))
     return checkpoint_name(y, name)
 

@@ -285,7 +285,7 @@ def load(config: Config) -> tuple[Batch, Batch]:
     return parts[0], parts[1]
 
 
-def main(config: Config) -> None:
+def main(config: Config, load: Callable[[Config], tuple[Batch, Batch]] = load) -> None:
     """Compile, then run, and print the time of each."""
     with shared.ends_with_message(__file__):
         train, test = load(config)

@@ -1,27 +1,26 @@
 """GPT-2 on an accelerator: tokens per second and utilization of fnn beside torch.compile.
 
-    python experiments/benchmarks/accelerator.py --peak-tflops 989      # an H100 in bfloat16
+    python experiments/benchmarks/accelerator.py
     python experiments/benchmarks/accelerator.py --layers 2 --features 64 --heads 2 --length 32
 
 GPT-2 small, 124 M parameters, batch 16, context 1,024, computed in bfloat16 with the parameters and
-AdamW in float32, with gradients clipped by norm. On CUDA fnn's attention is cuDNN's, by `jax.nn`;
-torch's is its scaled dot product, compiled with the model under autocast. Both take turns, round by
-round. A ratio is the time of fnn over that of torch, below 1 where fnn is faster: the median, with
-the quartiles beside it. A training step counts as 6 N + 12 L T E operations per token (Chowdhery et
-al. 2022, arXiv:2204.02311, appendix B). `training.py` and `sweeps.py` also run on an accelerator.
+AdamW in float32, with gradients clipped by norm. fnn's attention is `layers.attention`, on CUDA
+cuDNN's; torch's is its scaled dot product, compiled with the model under autocast. Both take turns,
+round by round. A ratio is the time of fnn over that of torch, below 1 where fnn is faster: the
+median, with the quartiles beside it. A training step counts as 6 N + 12 L T E operations per token
+(Chowdhery et al. 2022, arXiv:2204.02311, appendix B). `gpu.py` runs this and more.
 """
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.peers.machine import describe
@@ -31,6 +30,7 @@ from experiments.benchmarks.peers.work import CLIP_NORM, LR
 from fnn import losses, models, schedules
 from fnn.activations import gelu
 from fnn.nn import mixed_bfloat16
+from fnn.plan import CHIPS
 from fnn.recipe import Recipe
 from fnn.train import make_init, make_step
 
@@ -46,17 +46,10 @@ class Config:
     heads: int = 12
     vocabulary: int = 50304  # GPT-2's, rounded up to a multiple of 64
     scan: bool = True  # one block, looped over; False: unrolled
-    peak_tflops: float | None = None  # of the device in bfloat16, to compute its utilization
+    peak_tflops: float | None = None  # in bfloat16, for the utilization; None: from `fnn.plan`
     steps: int = 10  # of a round
     rounds: int = 7
     out: Path = Path("runs/benchmarks")
-
-
-def cudnn(query: Any, key: Any, value: Any, *, mask: Any = None, bias: Any = None) -> Any:
-    """Causal attention by cuDNN, which needs no mask for it."""
-    return jax.nn.dot_product_attention(
-        query, key, value, bias=bias, is_causal=True, implementation="cudnn"
-    )
 
 
 def tokens(config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +70,6 @@ def of_fnn(config: Config) -> tuple[Steps, int]:
         bias=False,
         scan=config.scan,
     )
-    if jax.default_backend() == "gpu":
-        block = replace(shape.block, attend=cudnn)
-        shape = replace(shape, block=block)
 
     def recipe(hyper: Any) -> Recipe:
         plain = Recipe(
@@ -136,6 +126,14 @@ def of_torch(config: Config) -> Steps:
     return steps
 
 
+def peak_of(config: Config) -> float | None:
+    """Operations per second of the device at most, if known."""
+    if config.peak_tflops:
+        return config.peak_tflops * 1e12
+    kind = jax.devices()[0].device_kind.lower()
+    return next((chip.flops for name, chip in CHIPS.items() if name in kind), None)
+
+
 def seconds(steps: Steps, n: int) -> float:
     start = time.perf_counter()
     steps(n)
@@ -154,13 +152,13 @@ def main(config: Config) -> None:
         for name in list(running)[:: 1 if i % 2 == 0 else -1]:
             times[name].append(seconds(running[name], config.steps))
     operations = 6 * parameters + 12 * config.layers * config.length * config.features
-    batch = config.batch * config.length
+    batch, peak = config.batch * config.length, peak_of(config)
     print(f"{parameters:,} parameters on {jax.devices()[0].device_kind}; {describe()['versions']}")
     for name, each in times.items():
         rate = batch / float(np.median(each))
         line = f"  {name:15}{rate:12,.0f} tokens a second"
-        if config.peak_tflops:
-            line += f"   {rate * operations / config.peak_tflops / 1e12:.1%} of the peak"
+        if peak:
+            line += f"   {rate * operations / peak:.1%} of the peak"
         if name != "fnn":
             line += f"   fnn / {name} {shown(ratio_of(times['fnn'], each))}"
         print(line)
@@ -170,4 +168,6 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    import tyro
+
     main(tyro.cli(Config, description=__doc__))

@@ -1,6 +1,6 @@
 """What the compilers of accelerators make of a training step: memory, bytes moved, kernels.
 
-    python experiments/benchmarks/compiled.py                       # every target that compiles here
+    python experiments/benchmarks/compiled.py                  # every target that compiles here
     python experiments/benchmarks/compiled.py --targets v5e --networks gpt2 --libraries fnn Linen
 
 Nothing is executed and no accelerator is needed: libtpu compiles for TPUs (`pip install
@@ -38,14 +38,14 @@ def h100() -> Any:
 
     Call it before anything else that starts JAX. There is no public way yet.
     """
-    import jax_plugins.xla_cuda12 as plugin
+    import jax_plugins.xla_cuda12 as plugin  # type: ignore[import-not-found]
     from jax._src.lib import xla_client
 
     library = Path(plugin.__file__).parent / "xla_cuda_plugin.so"
     client = xla_client.load_pjrt_plugin_dynamically("cuda", str(library))
     xla_client.initialize_pjrt_plugin("cuda")
     spec = (HERE / "h100.txtpb").read_text()
-    topology = xla_client.make_c_api_device_topology(
+    topology: Any = xla_client.make_c_api_device_topology(
         client, "", target_config=spec, topology="1x1x1"
     )
     return topology._make_compile_only_devices()[0]

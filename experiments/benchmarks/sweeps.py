@@ -24,10 +24,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments.benchmarks.peers import PEERS, Steps
-from experiments.benchmarks.peers.machine import Others, describe, finish
+from experiments.benchmarks.peers.machine import MOST_OTHERS, Others, describe, finish
 from experiments.benchmarks.peers.names import expect_names
 from experiments.benchmarks.peers.ratios import ratio_of, shown
 from experiments.benchmarks.peers.work import WORKS
@@ -45,6 +44,7 @@ class Config:
     rounds: int = 5
     peers: tuple[str, ...] = ("torch", "Flax NNX", "Flax NNX cached", "Flax Linen", "Equinox")
     out: Path = Path("runs/benchmarks")
+    most_others: float = MOST_OTHERS  # cores that others may keep busy
 
 
 def nothing(state: Any) -> tuple[()]:
@@ -92,7 +92,7 @@ def main(config: Config) -> None:
     peers = {name: PEERS[name].make()(WORK) for name in config.peers if PEERS[name].installed}
     for steps in peers.values():
         steps(config.steps)
-    recipe = recipe_of(WORK)
+    recipe, _ = recipe_of(WORK)
     first = seconds_of_sweep(recipe, data, config)
     times: dict[str, list[float]] = {"fnn sweep": [], **{name: [] for name in peers}}
     for _ in range(config.rounds):
@@ -108,8 +108,10 @@ def main(config: Config) -> None:
         print(f"  {name:20}{seconds:10.2f} s   fnn / {name} {text}")
     figures = {"times": times, "seconds_with_compilation": first}
     told = {"machine": machine, "config": asdict(config), **figures}
-    finish(config.out / "sweeps.json", others, told)
+    finish(config.out / "sweeps.json", others, told, most=config.most_others)
 
 
 if __name__ == "__main__":
+    import tyro
+
     main(tyro.cli(Config, description=__doc__))

@@ -5,7 +5,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-import tyro
+try:
+    import tyro
+except ImportError:  # configurations are then made in Python, as `benchmarks/gpu.py` does
+    tyro = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 Static = Annotated[T, "static"]  # an option of type float that is no argument of the recipe
@@ -49,6 +52,8 @@ def unset(help: str, means: str, read: type = int) -> Any:
       read: the type of other values.
     """
     word = "INT" if read is int else "DIR"
+    if tyro is None:
+        return help
     hint = f"(default: {means})"
     return tyro.conf.arg(constructor=read, metavar=word, help=help, help_behavior_hint=hint)
 

@@ -15,8 +15,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
 from experiments.shared.options import Options, RunOptions, flag, typed
 from fnn.checkpoint import RunDir, new_runs
 from fnn.train import FitResult, compile_cache, exit_code, resume_command
@@ -151,6 +149,8 @@ def command(
         within a compiled program.
     """
     compile_cache()
+    import tyro
+
     read = tyro.extras.overridable_config_cli if isinstance(config, dict) else tyro.cli
     start(lambda: main(read(config)), resumes=resumes)  # type: ignore[arg-type]
 

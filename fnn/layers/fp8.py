@@ -78,25 +78,25 @@ class _Quantized(NamedTuple):
     x_scale: Array
     kernel_scale: Array
     grad_scale: Array | None  # None: that of each gradient itself
-    history: (
-        Array | None
-    )  # (2, n), the magnitudes of x and the kernel in column 0, ones in column 1
+    history: Array | None  # the first two rows of the history's cotangent
 
 
 def _quantized(x: Array, kernel: Array, history: Array | None) -> _Quantized:
     if history is None:
-        scales = [_scale(_magnitude(a), FORWARD) for a in (x, kernel)]
-        q = (_quantize(a, s, FORWARD) for a, s in zip((x, kernel), scales, strict=True))
-        return _Quantized(*q, *scales, None, None)
-    largest = history.max(axis=1)
+        largest, grad_scale, noted = jnp.stack([_magnitude(x), _magnitude(kernel)]), None, None
+    else:
+        largest = history.max(axis=1)
+        first = largest[2] == 0
+        grad_scale = jnp.where(first, FIRST_GRAD_SCALE, _scale(largest[2], BACKWARD))
+        noted = jnp.stack([_noted(x, history), _noted(kernel, history)])
     x_scale, kernel_scale = (_scale(a, FORWARD) for a in largest[:2])
     return _Quantized(
         _quantize(x, x_scale, FORWARD),
         _quantize(kernel, kernel_scale, FORWARD),
         x_scale,
         kernel_scale,
-        jnp.where(largest[2] > 0, _scale(largest[2], BACKWARD), FIRST_GRAD_SCALE),
-        jnp.stack([_noted(x, history), _noted(kernel, history)]),
+        grad_scale,
+        noted,
     )
 
 

@@ -43,5 +43,5 @@ def offload(optimizer: Optimizer) -> Optimizer:
     return wrap("offload", optimizer, init, update, weights=weights, inner=lambda state: state)
 
 
-def _moved(state: PyTree, space: jax.memory.Space) -> PyTree:
+def _moved(state: PyTree, space: Any) -> PyTree:
     return jax.tree.map(lambda leaf: jax.device_put(leaf, space) if leaf.ndim else leaf, state)

@@ -19,7 +19,7 @@ class Block(eqx.Module):
     out: nn.Linear
     up: nn.Linear
     down: nn.Linear
-    how: str | None = eqx.field(static=True)
+    how: Any = eqx.field(static=True)
 
     def __init__(self, cudnn: bool, key: Any):
         e, keys = GPT2.features, jax.random.split(key, 4)

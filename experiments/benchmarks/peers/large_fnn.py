@@ -27,10 +27,13 @@ from fnn.types import Model
 
 def _masked_lm() -> Model:
     model = bert.masked_lm(bert.bert_base(vocab_size=BERT.vocabulary, scan=True))
-    return Model(
-        init=lambda key, x: model.init(key, bert.BERTInput(x)),
-        apply=lambda params, state, x, **how: model.apply(params, state, bert.BERTInput(x), **how),
-    )
+
+    def apply(
+        params: Any, model_state: Any, x: Any, *, key: Any = None, train: bool = False
+    ) -> tuple[Any, Any]:
+        return model.apply(params, model_state, bert.BERTInput(x), key=key, train=train)
+
+    return Model(init=lambda key, x: model.init(key, bert.BERTInput(x)), apply=apply)
 
 
 def _gpt2(remat: str | None = None) -> Model:

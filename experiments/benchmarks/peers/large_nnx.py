@@ -21,7 +21,7 @@ LayerNorm = partial(nnx.LayerNorm, use_bias=False, dtype=BF16)
 class Block(nnx.Module):
     def __init__(self, cudnn: bool, rngs: nnx.Rngs):
         e = GPT2.features
-        self.how = "cudnn" if cudnn else None
+        self.how: Any = "cudnn" if cudnn else None
         self.norms = nnx.List([LayerNorm(e, rngs=rngs) for _ in range(2)])
         self.qkv = nnx.List([Linear(e, e, rngs=rngs) for _ in range(3)])
         self.out = Linear(e, e, rngs=rngs)

@@ -54,7 +54,7 @@ def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> relu(jnp.array([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return _relu(x)
+    return _relu(jnp.asarray(x))
 
 
 @jax.custom_jvp
@@ -71,7 +71,7 @@ def _relu_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def _where_positive(y: Array, dx: Array) -> Array:
     """The derivative of relu; its own transpose."""
-    return jnp.where(y > 0, dx, 0)
+    return jnp.where(y == 0, 0, dx)  # of y > 0, XLA would make x > 0, and keep x as well
 
 
 def relu6(x: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -3,11 +3,15 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
+from fnn.autodiff import linear_call
 from fnn.dtypes import at_least_float32
 from fnn.layers._axes import Size, Sizes, sizes_for, window_axes
 from fnn.layers._window import (
@@ -43,8 +47,8 @@ def max_pool(
     >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), (2,)).ravel().tolist()
     [3.0, 2.0]
     """
-    window, x, _ = _padded("max_pool", x, kernel_size, stride, padding, -jnp.inf)
-    return _reduce_windows(_first_maximum, x, window)
+    window, x, pairs = _window_of("max_pool", x, kernel_size, stride, padding)
+    return _maxima(x, window, pairs)
 
 
 def sum_pool(
@@ -132,6 +136,36 @@ def global_average_pool(
     return x.astype(at_least_float32(x)).mean(axis=axes).astype(x.dtype)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _maxima(x: Array, window: Window, pairs: Pairs) -> Array:
+    return _reduce_windows(_first_maximum, pad_with(x, pairs, -jnp.inf), window)
+
+
+@_maxima.defjvp
+def _maxima_jvp(window: Window, pairs: Pairs, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # From x, which the layer before saves anyway, rather than from a mask for each comparison.
+    there, back = _linear_maxima(window, pairs)
+    return _maxima(*primals, window, pairs), linear_call(there, back, *primals, *tangents)
+
+
+@functools.cache  # because JAX's compilation cache is keyed by the identity of the functions
+def _linear_maxima(window: Window, pairs: Pairs) -> tuple[Callable[..., Array], ...]:
+    """The derivative of `_maxima` at x, and its transpose."""
+
+    def maxima(x: Array) -> Array:
+        return _reduce_windows(_first_maximum, pad_with(x, pairs, -jnp.inf), window)
+
+    def there(x: Array, dx: Array) -> Array:
+        return jax.jvp(maxima, (x,), (dx,))[1]
+
+    def back(x: Array, dy: Array) -> Array:
+        # Behind a barrier, or XLA would find the comparisons of the forward pass and keep those.
+        x, dy = lax.optimization_barrier((x, dy))
+        return jax.vjp(maxima, x)[1](dy)[0]
+
+    return there, back
+
+
 def _first_maximum(a: Array, b: Array) -> Array:
     """The larger of the two, a if they are equal; the whole gradient goes to one of them."""
     return jnp.where((b > a) | (b != b), b, a)
@@ -143,9 +177,16 @@ def _padded(
     kernel_size: Sizes,
     stride: Size | None,
     padding: Padding,
-    fill: float = 0,
 ) -> tuple[Window, Array, Pairs]:
-    """The window, x padded for it with `fill`, and the number of fills before and after."""
+    """The window, x padded for it with zeros, and their number before and after."""
+    window, x, pairs = _window_of(where, x, kernel_size, stride, padding)
+    return window, pad_with(x, pairs), pairs
+
+
+def _window_of(
+    where: str, x: Array, kernel_size: Sizes, stride: Size | None, padding: Padding
+) -> tuple[Window, Array, Pairs]:
+    """The window, x padded with copies of its entries, and the fills still to add."""
     window = make_window(where, x, kernel_size, kernel_size if stride is None else stride, 1)
     x, pairs = pad_copies(where, x, window, padding)
     if any(max(pair) >= n for pair, n in zip(pairs, window.shape, strict=True)):
@@ -153,7 +194,7 @@ def _padded(
             f"{where}: expected padding below the window {window.shape}, got {pairs}; a window "
             "of padding alone has nothing to pool"
         )
-    return window, pad_with(x, pairs, fill), pairs
+    return window, x, pairs
 
 
 def _reduce_windows(pair: Callable[[Array, Array], Array], x: Array, window: Window) -> Array:

@@ -14,6 +14,7 @@ import importlib.util
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,7 +269,16 @@ def _compile_for_tpu(step: Any, inputs: _Inputs, target: str, devices: int) -> A
         )
 
     arguments = placed(inputs._replace(batch=None), whole)._replace(batch=placed(batch, split))
-    return step.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+    return compile_for_tpu(step, *arguments)
+
+
+def compile_for_tpu(jitted: Any, *shapes: Any) -> Any:
+    """A jitted function compiled for the TPUs on which its arguments, as shapes, are placed."""
+    lowered = jitted.trace(*shapes).lower(lowering_platforms=("tpu",))
+    with warnings.catch_warnings():
+        # JAX stores such a program in its compilation cache, but cannot read it without a TPU.
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+        return lowered.compile()
 
 
 def tpu_devices(target: str) -> list[Any]:

@@ -291,3 +291,33 @@ def test_what_the_kernels_lack_is_said():
     rule, masks = TileRule(False, None, 1.0, None, 128), Masks(None, None, None, None)
     assert kernels.why_not_splash(rule, x, x, x, masks) == ""
     assert kernels.why_not_cudnn(rule, x, x, x, masks) != ""
+
+
+@pytest.mark.parametrize("rule", ["causal", "all keys", "lengths", "odd keys, even queries"])
+def test_cudnn_gets_even_lengths(rule, monkeypatch):
+    # Its backward pass refuses odd ones, as those of a ViT: 14 x 14 patches and a class token.
+    plain = jax.nn.dot_product_attention
+
+    def even_lengths(query, key, value, *, implementation, **how):
+        assert query.shape[1] % 2 == key.shape[1] % 2 == 0 and implementation == "cudnn"
+        return plain(query, key, value, implementation="xla", **how)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", even_lengths)
+    queries = 12 if rule == "odd keys, even queries" else 13
+    query, key, value = (
+        jnp.asarray(normal(2, n, 2, 8, seed=i), jnp.float32)
+        for i, n in enumerate([queries, 13, 13])
+    )
+    lengths = jnp.array([0, 5]) if rule == "lengths" else None
+    tiles = TileRule(rule == "causal", None, 0.3, None, 128)
+    masks = Masks(None, None, lengths, None)
+    wanted = dot_product_attention(
+        query,
+        key,
+        value,
+        scale=0.3,
+        mask=AttentionMask(causal=tiles.causal, lengths=lengths).dense(queries, 13),
+    )
+    np.testing.assert_allclose(
+        kernels.cudnn(tiles, query, key, value, masks), wanted, rtol=1e-5, atol=1e-5
+    )

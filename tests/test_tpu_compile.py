@@ -37,11 +37,11 @@ def tpu():
 
 def compiled(function, tpu, *shapes):
     def on_tpu(a):
-        where = getattr(a, "sharding", None) or tpu
+        where = tpu if isinstance(a, jax.Array) else a.sharding or tpu
         return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where)
 
     placed = jax.tree.map(on_tpu, shapes)
-    return jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",)).compile()
+    return plan.compile_for_tpu(jax.jit(function), *placed)
 
 
 def compiled_step(recipe, tpu, x, y):

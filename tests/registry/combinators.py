@@ -68,4 +68,6 @@ HELPERS = [
     "nn.base.output_of",
     "nn.precision.mixed_bfloat16",  # of a recipe, not of a model
     "nn.precision.mixed_float16",
+    "nn.fp8.fp8",  # the same: tests/test_fp8.py
+    "nn.compute.offload",  # a policy: tests/test_offload.py
 ]

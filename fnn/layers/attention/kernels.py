@@ -40,7 +40,15 @@ def why_not_cudnn(rule: TileRule, query: Array, key: Array, value: Array, masks:
 def cudnn(
     rule: TileRule, query: Array, key: Array, value: Array, masks: Masks
 ) -> Float[Array, "b t h d"]:
-    """The heads by cuDNN's flash attention, through `jax.nn.dot_product_attention`."""
+    """The heads by cuDNN's flash attention, through `jax.nn.dot_product_attention`.
+
+    Its backward pass takes even lengths only: odd ones get an element more, which is masked.
+    """
+    queries, keys = query.shape[1], key.shape[1]
+    lengths = masks.lengths
+    if keys % 2 and lengths is None:
+        lengths = jnp.full(key.shape[0], keys, jnp.int32)
+    query, key, value = map(_to_even, (query, key, value))
     y = jax.nn.dot_product_attention(
         query,
         key,
@@ -48,12 +56,18 @@ def cudnn(
         scale=rule.scale,
         is_causal=rule.causal or (rule.window is not None and rule.window[1] == 0),
         local_window_size=None if rule.window is None else (rule.window[0], 0),
-        key_value_seq_lengths=masks.lengths,
+        key_value_seq_lengths=lengths,
         implementation="cudnn",
-    )
+    )[:, :queries]
     if masks.lengths is None:
         return y
     return jnp.where(masks.lengths[:, None, None, None] > 0, y, 0)
+
+
+def _to_even(heads: Array) -> Array:
+    """Heads (b, t, h, d) with zeros behind the last of an odd number of elements."""
+    odd = heads.shape[1] % 2
+    return jnp.pad(heads, ((0, 0), (0, odd), (0, 0), (0, 0))) if odd else heads
 
 
 def why_not_splash(rule: TileRule, query: Array, key: Array, value: Array, masks: Masks) -> str:

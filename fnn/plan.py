@@ -28,8 +28,8 @@ from jaxtyping import PyTree
 
 from fnn import tree
 from fnn._arguments import check_exports
-from fnn.diagnose._flops import count_flops
 from fnn.expect import did_you_mean
+from fnn.flops import count_flops
 from fnn.recipe import RecipeFunction
 from fnn.train.state import make_init
 from fnn.train.step import make_step

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "fnn"
 ROWS = {
     1: [
         "types", "weighted", "show", "dtypes", "tree", "keys", "xla", "autodiff", "expect",
-        "_messages", "_arguments",
+        "flops", "_messages", "_arguments",
     ],
     2: [
         "initializers", "activations", "losses", "metrics", "measures", "_recipe_check", "recipe",

@@ -12,7 +12,7 @@ import pytest
 from fnn import models, nn, optim
 from fnn.activations import relu
 from fnn.diagnose import summary
-from fnn.diagnose._flops import count_flops
+from fnn.flops import count_flops
 from fnn.nn import cast, remat, residual, sequential, stack
 from fnn.train import compile_cache
 from fnn.types import Model

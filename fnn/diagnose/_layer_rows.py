@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnn import tree, xla
-from fnn.diagnose._flops import of_equation, sub_jaxprs
+from fnn.flops import of_equation, sub_jaxprs
 
 _FNN = Path(__file__).parents[1]
 _COMBINATORS = {"_base", "_children", "compact", "compute", "sequential", "stack"}  # of fnn/nn

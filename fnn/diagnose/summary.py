@@ -11,9 +11,9 @@ from jaxtyping import Array
 
 from fnn import show, tree
 from fnn._messages import advice, is_array, refuse
-from fnn.diagnose._flops import count_flops
 from fnn.diagnose._layer_rows import Layer, layers_of
 from fnn.expect import spec
+from fnn.flops import count_flops
 from fnn.types import Model, Optimizer
 
 _WIDTH = 80  # columns of the table

@@ -10,6 +10,14 @@ call `check_model`, `check_optimizer`, ... for all laws of a kind:
 from fnn.testing.gradients import (
     gradients_match_finite_differences as gradients_match_finite_differences,
 )
+from fnn.testing.guards import (
+    costs_at_most,
+    explain_retrace,
+    keys_used_once,
+    no_leaks,
+    no_recompiles,
+    no_transfers,
+)
 from fnn.testing.initializer_laws import check_initializer
 from fnn.testing.laws import (
     donation_is_safe,
@@ -38,11 +46,11 @@ from fnn.testing.transform_laws import supports_all_transforms
 # fmt: off
 __all__ = [
     "accumulation_equals_whole_batch", "check_initializer", "check_loss", "check_metric",
-    "check_model", "check_optimizer", "check_schedule", "check_transform",
-    "devices_equal_whole_batch", "donation_is_safe",
-    "evaluation_does_not_depend_on_the_batch_size", "gradients_match_finite_differences",
-    "is_elementwise", "is_pure", "jit_equals_eager", "keeps_structure_and_dtype",
-    "padding_changes_nothing", "scan_equals_unrolled", "supports_all_transforms", "traces_once",
-    "vmap_equals_loop",
+    "check_model", "check_optimizer", "check_schedule", "check_transform", "costs_at_most",
+    "devices_equal_whole_batch", "donation_is_safe", "evaluation_does_not_depend_on_the_batch_size",
+    "explain_retrace", "gradients_match_finite_differences", "is_elementwise", "is_pure",
+    "jit_equals_eager", "keeps_structure_and_dtype", "keys_used_once", "no_leaks", "no_recompiles",
+    "no_transfers", "padding_changes_nothing", "scan_equals_unrolled", "supports_all_transforms",
+    "traces_once", "vmap_equals_loop",
 ]
 # fmt: on

@@ -8,6 +8,8 @@ import jax
 
 from fnn import xla
 
+__all__ = ["count_flops"]
+
 # Data movement, selection, comparison and random bits.
 _FREE = {
     "and", "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type",

@@ -15,7 +15,7 @@ def functions_of(name):
     """The functions of fnn.layers behind a constructor, that of its parameters first."""
     stem = OF.get(name, name)
     found = [getattr(layers, stem + end, None) for end in ("_init", "_cell_init", "")]
-    return [function for function in found if function is not None]
+    return [function for function in found if callable(function)]  # not a module of this name
 
 
 PAIRS = [

@@ -45,7 +45,14 @@ def over(rows, slow=()):
 @pytest.mark.sampled(12)
 @over(registry.MODELS)
 def test_the_laws_of_models_hold_for(row):
-    testing.check_model(row.make(), row.x, noisy=row.noisy, rowwise=row.rowwise, smooth=row.smooth)
+    testing.check_model(
+        row.make(),
+        row.x,
+        noisy=row.noisy or "auto",
+        rowwise=row.rowwise,
+        smooth=row.smooth,
+        policy="fnn",
+    )
 
 
 @pytest.mark.sampled(12)
@@ -58,13 +65,18 @@ def test_the_laws_of_optimizers_hold_for(row):
         leafwise=row.leafwise,
         decays=row.decays,
         draws=row.draws,
+        linear_in_lr=row.linear_in_lr,
+        skip=row.skip,
+        policy="fnn",
     )
 
 
 @pytest.mark.sampled(4)
 @over(registry.TRANSFORMS)
 def test_the_laws_of_transforms_hold_for(row):
-    testing.check_transform(row.make, row.scalars, leafwise=row.leafwise, draws=row.draws)
+    testing.check_transform(
+        row.make, row.scalars, leafwise=row.leafwise, draws=row.draws, policy="fnn"
+    )
 
 
 @pytest.mark.sampled(8)
@@ -76,6 +88,7 @@ def test_the_laws_of_losses_hold_for(row):
         row.targets,
         rowwise=row.rowwise,
         at_least_zero=row.at_least_zero,
+        policy="fnn",
     )
 
 
@@ -95,19 +108,21 @@ def test_the_laws_of_activations_hold_for(row):
 @pytest.mark.sampled(5)
 @over(registry.INITIALIZERS)
 def test_the_laws_of_initializers_hold_for(row):
-    testing.check_initializer(row.initializer, row.shape, std=row.std, random=row.random)
+    testing.check_initializer(
+        row.initializer, row.shape, std=row.std, random=row.random, policy="fnn"
+    )
 
 
 @pytest.mark.sampled(8)
 @over(registry.SCHEDULES)
 def test_the_laws_of_schedules_hold_for(row):
-    testing.check_schedule(row.make, row.scalars, row.values)
+    testing.check_schedule(row.make, row.scalars, row.values, policy="fnn")
 
 
 @pytest.mark.sampled(4)
 @over(registry.METRICS)
 def test_the_laws_of_metrics_hold_for(row):
-    testing.check_metric(row.make(), row.predictions, row.targets)
+    testing.check_metric(row.make(), row.predictions, row.targets, policy="fnn")
 
 
 def test_every_slow_optimizer_is_a_row():

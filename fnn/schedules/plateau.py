@@ -86,10 +86,11 @@ def reduce_on_plateau(
         better = _better(value, state.best, rtol, atol)
         since = jnp.where(better | (state.cooldown > 0), 0, state.since_best + 1)
         reduce = since > jnp.asarray(patience, since.dtype)
-        lower = jnp.maximum(state.factor * wide(factor), wide(least))
+        dtype = state.factor.dtype
+        lower = jnp.maximum(state.factor * jnp.asarray(factor, dtype), jnp.asarray(least, dtype))
         wait = jnp.asarray(cooldown, jnp.int32)
         return PlateauState(
-            factor=jnp.where(reduce, lower.astype(state.factor.dtype), state.factor),
+            factor=jnp.where(reduce, lower, state.factor),
             best=jnp.where(better, value, state.best),
             since_best=jnp.where(reduce, 0, since),
             cooldown=jnp.where(reduce, wait, jnp.maximum(state.cooldown - 1, 0)),

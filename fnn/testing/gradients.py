@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from fnn.dtypes import is_float
 from fnn.testing._compare import fresh
+from fnn.testing.battery import LawError
 from fnn.tree import path_of
 
 # In float64 a central difference at this step has an error of about 1e-10 (the step squared, and
@@ -68,7 +69,7 @@ def _weighted_sum(outputs: PyTree) -> Any:
         if not is_float(leaf):
             continue
         if leaf.dtype != jnp.float64:
-            raise AssertionError(
+            raise LawError(
                 f"gradients_match_finite_differences: output {i} is {leaf.dtype} for float64 "
                 "arguments; derive every dtype from the input, none fixed at float32"
             )
@@ -90,7 +91,7 @@ def _expect_slope(
     rounding = 1e-9 * max(abs(value), 1.0)  # a hundred times 2^-53 over the step
     allowed = rtol * max(abs(numeric), typical) + rounding
     if not abs(analytic - numeric) <= allowed:
-        raise AssertionError(
+        raise LawError(
             f"gradients_match_finite_differences: argument '{path}': the derivative along a random "
             f"direction is {analytic}, the central difference is {numeric}; they must be at most "
             f"{allowed:.1e} apart; look for a custom derivative, stop_gradient, a kink near the "

@@ -9,6 +9,7 @@ import numpy as np
 
 from fnn.dtypes import cast_floats, is_float
 from fnn.testing._compare import fresh
+from fnn.testing.battery import LawError
 from fnn.testing.gradients import RTOL, STEP
 from fnn.tree import path_of
 
@@ -174,7 +175,7 @@ def _expect_close(what: str, found: dict[str, Any], allowed: float, hint: str) -
     apart = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     if not apart.max(initial=0.0) <= allowed:
         worst = np.unravel_index(np.nan_to_num(apart, nan=np.inf).argmax(), apart.shape)
-        raise AssertionError(
+        raise LawError(
             f"supports_all_transforms: {what} at {tuple(map(int, worst))} is {a[worst]} {one} and "
             f"{b[worst]} {other}; they must be at most {allowed:.1e} apart; {hint}"
         )

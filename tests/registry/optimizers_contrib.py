@@ -19,7 +19,13 @@ OPTIMIZERS = [
         scalars={**_MOMENTS, "eps": 0.1, "weight_decay": 0.1},
         decays=True,
     ),
-    OptimizerRow(name="cocob", make=contrib.cocob, scalars={"alpha": 10.0, "eps": 0.5}, lr=1.0),
+    OptimizerRow(
+        name="cocob",
+        linear_in_lr=False,
+        make=contrib.cocob,
+        scalars={"alpha": 10.0, "eps": 0.5},
+        lr=1.0,
+    ),
     OptimizerRow(
         name="dog",
         make=contrib.dog,
@@ -34,7 +40,13 @@ OPTIMIZERS = [
         lr=1.0,
         leafwise=False,
     ),
-    OptimizerRow(name="fromage", make=contrib.fromage, scalars={"min_norm": 1.0}, decays=True),
+    OptimizerRow(
+        name="fromage",
+        linear_in_lr=False,
+        make=contrib.fromage,
+        scalars={"min_norm": 1.0},
+        decays=True,
+    ),
     OptimizerRow(
         name="galore",
         make=lambda b1, scale: contrib.galore(
@@ -43,10 +55,15 @@ OPTIMIZERS = [
         scalars={"b1": 0.9, "scale": 0.5},
     ),
     OptimizerRow(
-        name="madgrad", make=contrib.madgrad, scalars={"momentum": 0.9, "eps": 0.1}, lr=0.1
+        name="madgrad",
+        linear_in_lr=False,
+        make=contrib.madgrad,
+        scalars={"momentum": 0.9, "eps": 0.1},
+        lr=0.1,
     ),
     OptimizerRow(
         name="mechanize",
+        linear_in_lr=False,
         make=lambda momentum, **given: contrib.mechanize(
             optim.sgd(momentum=momentum), num_betas=3, **given
         ),
@@ -56,6 +73,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="momo",
+        linear_in_lr=False,
         make=contrib.momo,
         scalars={"beta": 0.8, "lower_bound": 0.1, "weight_decay": 0.1},
         lr=0.5,
@@ -64,6 +82,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="momo with a bound that adapts",
+        linear_in_lr=False,
         make=partial(contrib.momo, adapt_bound=True),
         scalars={"beta": 0.8, "lower_bound": 0.1},
         lr=0.2,
@@ -71,6 +90,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="momo_adam",
+        linear_in_lr=False,
         make=contrib.momo_adam,
         scalars={**_MOMENTS, "lower_bound": 0.1, "weight_decay": 0.1},
         lr=0.5,
@@ -79,6 +99,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="momo_adam with a bound that adapts",
+        linear_in_lr=False,
         make=partial(contrib.momo_adam, adapt_bound=True),
         scalars=_MOMENTS,
         lr=0.2,

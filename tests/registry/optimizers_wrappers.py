@@ -48,7 +48,11 @@ OPTIMIZERS = [
     OptimizerRow(name="swa", make=lambda: optim.swa(optim.sgd(), start=3, period=2)),
     OptimizerRow(name="accumulate", make=lambda: optim.accumulate(_adam(), steps=2)),
     OptimizerRow(name="skip_not_finite", make=lambda: optim.skip_not_finite(_adam())),
-    OptimizerRow(name="offload", make=lambda: optim.offload(_adam())),
+    OptimizerRow(
+        name="offload",
+        make=lambda: optim.offload(_adam()),
+        skip={"scalars_have_gradients": "JAX transposes no copy to the host's memory"},
+    ),
     OptimizerRow(
         name="skip_spikes",
         make=lambda: optim.skip_spikes(_adam(), warmup_steps=2),
@@ -62,6 +66,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="schedule_free_sgd",
+        linear_in_lr=False,
         make=optim.schedule_free_sgd,
         scalars={"beta": 0.8, "weight_decay": 0.1},
         decays=True,
@@ -81,6 +86,7 @@ OPTIMIZERS = [
     ),
     OptimizerRow(
         name="dadapt_adam",
+        linear_in_lr=False,
         make=optim.contrib.dadapt_adam,
         scalars={"b1": 0.8, "b2": 0.95, "eps": _EPS, "d0": 0.05},
         lr=0.5,

@@ -80,7 +80,9 @@ class OptimizerRow:
     leafwise: bool = True  # a leaf's update does not depend on the other leaves
     decays: bool = False  # moves parameters even where the gradient is zero
     draws: bool = False  # adds noise to each leaf, found by the leaf's path
+    linear_in_lr: bool = True
     slow: bool = False  # takes long to compile; see the marker
+    skip: dict[str, str] = field(default_factory=dict)  # name of a law -> the reason
 
 
 @dataclass(frozen=True, kw_only=True)

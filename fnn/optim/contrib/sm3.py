@@ -52,8 +52,8 @@ def sm3(*, momentum: Scalar = 0.9, eps: Scalar = 1e-8) -> Optimizer:
     """
 
     def init(params: Params) -> SM3State:
-        zeros = tree.zeros_like(params)
-        return SM3State(m=zeros, largest=jax.tree.map(_maxima, zeros))
+        zeros = tree.zeros_like(params)  # not those of m, which may be donated with it
+        return SM3State(m=tree.zeros_like(params), largest=jax.tree.map(_maxima, zeros))
 
     def direction(grads: Params, state: SM3State, params: Params) -> tuple[Params, SM3State]:
         def add_square(g: Array, bounds: Sequence[Array]) -> Array:

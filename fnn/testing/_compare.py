@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -131,7 +132,7 @@ def expect_same_specs(
 
 
 def _spec(leaf: Any, weak: bool) -> str:
-    if is_key(leaf):
+    if is_key(leaf) or jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
         return f"key{list(leaf.shape)}"
     return spec(leaf) + (", weak" if weak and getattr(leaf, "weak_type", False) else "")
 

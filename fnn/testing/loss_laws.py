@@ -1,5 +1,6 @@
 """Laws of losses: `loss(outputs, targets) -> values per example`, a `Weighted`, or their mean."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -45,8 +46,9 @@ def loss_laws(
     at_least_zero: bool = True,
     smooth: bool = True,
     best: Any = None,
-    where: bool = False,
-    weights: bool = False,
+    where: bool | str = "auto",
+    weights: bool | str = "auto",
+    likelihood: bool | str = "auto",
     symmetries: Sequence[str] = (),
     bounds: tuple[float, float] | None = None,
     like: Loss | None = None,
@@ -63,8 +65,12 @@ def loss_laws(
       smooth: whether it has no jump, and no kink at the predictions.
       best: predictions of the least loss: "targets", "labels" (the logits of integer targets), an
         array, or a function of the targets.
-      where: whether `loss(predictions, targets, where=mask)` counts only what the mask keeps.
-      weights: whether `loss(predictions, targets, weights=w)` weights the examples.
+      where: whether `loss(predictions, targets, where=mask)` counts only what the mask keeps;
+        "auto": if it has an argument of this name and of the shape of the losses.
+      weights: whether `loss(predictions, targets, weights=w)` weights the examples; "auto": if it
+        has such an argument.
+      likelihood: whether exp(-loss) is the probability of the class, so that its sum over classes
+        is 1; "auto": for labels whose logits may be shifted.
       symmetries: "shift" (a constant added to all logits), "classes" (permuted in logits and
         targets), "scale" (predictions times a positive number) change nothing.
       bounds: the least and the largest target; the loss is finite there, with finite gradients.
@@ -94,6 +100,10 @@ def loss_laws(
                 f"{name}: expected symmetries among shift, classes and scale, got {symmetry!r}"
             )
     pair = (predictions, targets)
+    where = _takes_a_mask(loss, *pair) if where == "auto" else where
+    weights = _takes(loss, "weights") if weights == "auto" else weights
+    if likelihood == "auto":
+        likelihood = isinstance(best, str) and best == "labels" and "shift" in symmetries
     laws = Battery(name, skip)
     laws.add(is_pure, lambda p, t: _values(loss(p, t)), *pair)
     laws.add(jit_equals_eager, loss, *pair)
@@ -101,6 +111,7 @@ def loss_laws(
     laws.add(predictions_have_gradients, loss, *pair)
     laws.add(wrong_answers_have_gradients, loss, *pair, best)
     laws.add(targets_matter, loss, *pair)
+    laws.add(correct_answers_cost_less, loss, *pair)
     laws.add(loss_agrees_with_float64, loss, *pair)
     if rowwise:
         laws.add(loss_is_rowwise, loss, *pair)
@@ -114,6 +125,10 @@ def loss_laws(
     if best is not None:
         laws.add(costs_least_at, loss, *pair, best)
         laws.add(descent_finds, loss, *pair, best)
+        if at_least_zero and isinstance(best, str):
+            laws.add(the_best_costs_nothing, loss, *pair, best)
+    if likelihood:
+        laws.add(probabilities_add_up_to_one, loss, *pair)
     if where:
         laws.add(masked_examples_do_not_count, loss, *pair)
         laws.add(mean_is_of_what_is_kept, loss, *pair)
@@ -243,22 +258,154 @@ def loss_gradients_are_right(loss: Loss, predictions: Any, targets: Any) -> None
     )
 
 
+def _takes(loss: Loss, name: str) -> bool:
+    """Whether a loss has an argument of this name."""
+    try:
+        return name in inspect.signature(loss).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _takes_a_mask(loss: Loss, predictions: Any, targets: Any) -> bool:
+    """Whether `where` has the shape of the losses, and is not a mask of the classes."""
+    if not _takes(loss, "where"):
+        return False
+    shape = jax.eval_shape(loss, predictions, targets)
+    leaves = [leaf.shape for leaf in jax.tree.leaves(shape)]
+    mask = jnp.ones(leaves[0] or jax.tree.leaves(targets)[0].shape, bool)
+    try:
+        jax.eval_shape(partial(loss, where=mask), predictions, targets)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def predictions_have_gradients(loss: Loss, predictions: Any, targets: Any) -> None:
-    """The gradient by the predictions of every example is not all zero, at one of two sizes.
+    """The gradient by every prediction is not zero, at one of several sizes.
+
+    A label may choose among the predictions of its example: one of them suffices then.
 
     >>> predictions_have_gradients(lambda y, t: jnp.square(y - t), jnp.ones(3), jnp.zeros(3))
     """
     slope = _slope(loss)
-    found = [slope(_times(predictions, size), targets) for size in (1.0, 0.3, -1.0)]
-    weights = _weights_of(loss(predictions, targets))
-    for (keys, _), *slopes in zip(
+    found = [slope(_times(predictions, size), targets) for size in (1.0, 0.3, -1.0, 4.0, -4.0)]
+    if not np.any(_weights_of(loss(predictions, targets))):
+        return
+    for (keys, leaf), *slopes in zip(
         jax.tree.leaves_with_path(predictions), *map(jax.tree.leaves, found), strict=True
     ):
-        if not np.any([np.any(entries(s) != 0) for s in slopes]) and np.any(weights):
+        some = np.any([entries(s) != 0 for s in slopes], axis=0)
+        path = tree.path_of(keys)
+        if not some.any():
             raise LawError(
-                f"predictions_have_gradients: the gradient by prediction {tree.path_of(keys)!r} is "
-                "zero; look for argmax, rounding or stop_gradient"
+                f"predictions_have_gradients: the gradient by prediction '{path}' is zero; look "
+                "for argmax, rounding or stop_gradient"
             )
+        if not _has_shape(targets, leaf) or some.all():
+            continue
+        rows_ = some.reshape(len(some), -1)
+        partly = rows_.any(axis=1) & ~rows_.all(axis=1)
+        if partly.any():
+            i = int(partly.argmax())
+            raise LawError(
+                f"predictions_have_gradients: {int((~rows_[i]).sum())} predictions of example {i} "
+                "never have a gradient, and others do; does each count, also where its target is 0?"
+            )
+
+
+def _has_shape(targets: Any, leaf: Any) -> bool:
+    """Whether the targets are one array of floats, one for each prediction."""
+    leaves = jax.tree.leaves(targets)
+    return len(leaves) == 1 and is_float(leaves[0]) and leaves[0].shape == leaf.shape
+
+
+def correct_answers_cost_less(loss: Loss, predictions: Any, targets: Any) -> None:
+    """Confident correct answers cost less than confident wrong ones.
+
+    For labels, the logit of the class is the largest or that of another class; for floats of the
+    shape of the predictions, these are the targets (or logits of their sign) or far from them.
+
+    >>> correct_answers_cost_less(lambda y, t: jnp.square(y - t), jnp.ones(3), jnp.zeros(3))
+    """
+    leaves, answers = jax.tree.leaves(predictions), jax.tree.leaves(targets)
+    if len(leaves) != 1 or len(answers) != 1:
+        return
+    p, t = leaves[0], answers[0]
+    if jnp.issubdtype(t.dtype, jnp.integer) and t.ndim == p.ndim - 1 and p.shape[:-1] == t.shape:
+        classes = p.shape[-1]
+        if int(t.min()) < 0 or int(t.max()) >= classes or classes < 2:
+            return
+        right, wrong = (
+            8 * jax.nn.one_hot((t + k) % classes, classes, dtype=p.dtype) for k in (0, 1)
+        )
+        pairs = [(right, wrong)]
+    elif is_float(t) and t.shape == p.shape:
+        size = p.dtype.type(8)
+        signs = size * (t.astype(p.dtype) - jnp.mean(t).astype(p.dtype))
+        pairs = [(t.astype(p.dtype), t.astype(p.dtype) + size), (signs, -signs)]
+    else:
+        return
+    if not any(_total(loss, a, targets) < _total(loss, b, targets) for a, b in pairs):
+        raise LawError(
+            "correct_answers_cost_less: confident correct predictions cost as much as wrong ones; "
+            "check the sign, and which prediction belongs to which target"
+        )
+
+
+def the_best_costs_nothing(loss: Loss, predictions: Any, targets: Any, best: Any) -> None:
+    """The loss at the best predictions is 0, and positive elsewhere.
+
+    >>> the_best_costs_nothing(
+    ...     lambda y, t: jnp.square(y - t), jnp.ones(3), jnp.zeros(3), 'targets')
+    """
+    law, start = "the_best_costs_nothing", _best(best, predictions, targets)
+    least = _total(loss, start, targets)
+    if not abs(least) <= 1e-4:
+        raise LawError(
+            f"{law}: the best predictions cost {least:.4g}, and must cost 0; look for an eps, a "
+            "clip, or a second softmax; a loss whose least value is another has no best= by name",
+            expected=0.0,
+            got=least,
+        )
+    if best != "targets":
+        return
+
+    def pulled(p: Any) -> Any:
+        # Up at one index and down at the next: nothing that only sees a mean would notice.
+        signs = np.where(np.arange(p.size) % 2, 1.0, -1.0).reshape(p.shape)
+        return p + jnp.asarray(signs, p.dtype)
+
+    if not _total(loss, jax.tree.map(pulled, start), targets) > least + 1e-6:
+        raise LawError(
+            f"{law}: predictions that are 1 above and below the targets in turn cost nothing; take "
+            "the mean of the errors' costs, and not the cost of their mean"
+        )
+
+
+def probabilities_add_up_to_one(loss: Loss, predictions: Any, targets: Any) -> None:
+    """The sum of exp(-loss) over all classes as labels is 1 for each example.
+
+    >>> from fnn.losses import cross_entropy
+    >>> probabilities_add_up_to_one(cross_entropy, jnp.eye(3), jnp.array([0, 1, 1]))
+    """
+    p, t = jax.tree.leaves(predictions)[0], jax.tree.leaves(targets)[0]
+    total: Any = 0.0
+    for label in range(p.shape[-1]):
+        # Each example alone, since the loss may be a mean of the batch.
+        costs = [
+            entries(_mean(loss(p[i : i + 1], jnp.full_like(t[i : i + 1], label))))
+            for i in range(len(p))
+        ]
+        total = total + np.exp(-np.array(costs))
+    worst = int(np.abs(total - 1).argmax())
+    if p.ndim == 2 and not abs(total[worst] - 1) <= 1e-3:
+        raise LawError(
+            f"probabilities_add_up_to_one: exp(-loss) adds up to {total[worst]:.4g} over the "
+            f"{p.shape[-1]} classes of example {worst}; check the normalization, and what the loss "
+            "is divided by; a loss that is no likelihood has likelihood=False",
+            expected=1.0,
+            got=total[worst],
+        )
 
 
 def wrong_answers_have_gradients(loss: Loss, predictions: Any, targets: Any, best: Any) -> None:
@@ -356,7 +503,7 @@ def is_continuous(loss: Loss, predictions: Any, targets: Any) -> None:
 
     >>> is_continuous(lambda y, t: jnp.square(y - t), jnp.ones(3), jnp.zeros(3))
     """
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(77)
     with jax.enable_x64(True):
         try:
             start, others = cast_floats((predictions, targets), jnp.float64)
@@ -413,6 +560,20 @@ def costs_least_at(loss: Loss, predictions: Any, targets: Any, best: Any) -> Non
                     expected=least,
                     got=other,
                 )
+    slope = _slope_of_mean(loss)(start, targets)
+    size = max(
+        (float(np.abs(entries(g)).max(initial=0)) for g in jax.tree.leaves(slope)), default=0
+    )
+    for step in (1e-2, 0.1, 1.0) if size > 0 else ():
+        moved = jax.tree.map(lambda p, g, s=step: p - g * p.dtype.type(s / size), start, slope)
+        other = _total(loss, moved, targets)
+        if not other >= least - 1e-5 * (1 + abs(least)):
+            raise LawError(
+                f"costs_least_at: against the gradient at the best predictions the loss falls from "
+                f"{least:.6g} to {other:.6g}; the least loss is elsewhere",
+                expected=least,
+                got=other,
+            )
     given = _total(loss, predictions, targets)
     if not given >= least - 1e-5 * (1 + abs(least)):
         raise LawError(

@@ -82,7 +82,7 @@ def metric_laws(
     laws.add(examples_may_be_permuted, metric, *pair)
     if parts:
         laws.add(parts_equal_the_whole, metric, *pair)
-        laws.add(sums_are_wide, metric, *pair)
+        laws.add(sums_are_wide, metric, *pair, bfloat16=policy == "fnn")
         laws.add(sums_have_one_shape, metric, *pair)
     laws.add(targets_matter, metric, *pair)
     if bounds is not None:
@@ -174,15 +174,16 @@ def parts_equal_the_whole(metric: Metric, predictions: Any, targets: Any) -> Non
             )
 
 
-def sums_are_wide(metric: Metric, predictions: Any, targets: Any) -> None:
+def sums_are_wide(metric: Metric, predictions: Any, targets: Any, *, bfloat16: bool = True) -> None:
     """Sums over thousands of examples lose nothing: the value of copies is that of the batch.
 
-    Also for predictions in bfloat16, whose sums must be wider.
+    Args:
+      bfloat16: also for predictions in bfloat16, whose sums must be wider.
 
     >>> from fnn.metrics import accuracy
     >>> sums_are_wide(accuracy(), jnp.eye(3), jnp.array([0, 1, 1]))
     """
-    for dtype in (jnp.float32, jnp.bfloat16):
+    for dtype in (jnp.float32, *[jnp.bfloat16] * bfloat16):
         pair = cast_floats((predictions, targets), dtype)
         sums = metric.measure(*pair)
         base = entries(metric.value(sums))

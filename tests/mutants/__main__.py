@@ -28,15 +28,23 @@ from fnn.testing import laws_of
 from fnn.testing.battery import Law
 from tests.mutants.family import LEVELS, Family, is_held_out
 
-MODULES = (
-    "layers", "models", "losses", "optimizers", "schedules", "initializers", "metrics", "steps",
-    "data",
-)  # fmt: skip
+OTHERS = ("__main__", "family", "correct")
+
+
+def _files():
+    """The modules with families."""
+    import pkgutil
+
+    import tests.mutants
+
+    return [
+        file for file in pkgutil.iter_modules(tests.mutants.__path__) if file.name not in OTHERS
+    ]
 
 
 def families() -> list[Family]:
     """All families, of every module that exists."""
-    found = [importlib.import_module(f"tests.mutants.{name}") for name in MODULES]
+    found = [importlib.import_module(f"tests.mutants.{file.name}") for file in _files()]
     return [family for module in found for family in module.FAMILIES]
 
 

@@ -1,6 +1,7 @@
 """A plugin of pytest: strict settings of JAX, a fixture for keys, and a table of the laws.
 
-It is found by pytest where fnn is installed, and imports JAX only where a test asks for it.
+pytest finds it where fnn is installed. It stands outside of the package, because neither fnn nor
+JAX may be imported before a conftest has set the platform; each is imported where a test asks.
 
     pytest --fnn-strict      every test under strict promotion, checks of key reuse and of leaks
     pytest -m laws           only the tests made by `laws_of`

@@ -88,7 +88,7 @@ def scan_equals_unrolled(step: Function, carry: PyTree, xs: PyTree) -> None:
     """
     one = jax.jit(step)
     count = len(jax.tree.leaves(xs)[0])
-    parts = [rows(xs, i) for i in range(count)]
+    parts = [_arrays(rows(xs, i)) for i in range(count)]
     keeps_structure_and_dtype(lambda carry: step(carry, parts[0])[0], carry)
     unrolled, outputs = fresh(carry), []
     for part in parts:
@@ -103,6 +103,11 @@ def scan_equals_unrolled(step: Function, carry: PyTree, xs: PyTree) -> None:
         allowed=tolerance.of(scan, carry, xs),
         hint="look for Python state that each step of the loop changes",
     )
+
+
+def _arrays(values: PyTree) -> PyTree:
+    """JAX's arrays of NumPy's, which an eager or a traced function would get."""
+    return jax.tree.map(lambda leaf: leaf if is_key(leaf) else jnp.asarray(leaf), values)
 
 
 def donation_is_safe(step: Function, make_state: Callable[[], PyTree], *args: Any) -> None:

@@ -143,7 +143,7 @@ def ignores_padding(model: Model, x: Any, padding: Padding) -> None:
     >>> def mean(x):
     ...     valid = jnp.arange(4)[None] < x['lengths'][:, None]
     ...     return jnp.sum(jnp.where(valid, x['x'], 0), axis=1) / x['lengths'].astype(jnp.float32)
-    >>> x = {'x': jnp.ones((3, 4)), 'lengths': jnp.array([1, 4, 2])}
+    >>> x = {'x': jnp.arange(12.0).reshape(3, 4), 'lengths': jnp.array([1, 4, 2])}
     >>> ignores_padding(lift(mean), x, Padding('lengths', False))
     """
     x, valid = _padded(x, padding)

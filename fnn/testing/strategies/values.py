@@ -392,7 +392,11 @@ def steps(most: int = 10_000) -> Strategy:
 
 
 class _Numbers:
-    """Numbers of a dtype between bounds: a strategy of one, and arrays of them."""
+    """Numbers of a dtype between bounds: a strategy of one, and arrays of them.
+
+    Shapes are bare tuples: beartype looks at a random item of a `tuple[int, ...]`, and hypothesis
+    refuses the module `random` in a strategy.
+    """
 
     def __init__(
         self,
@@ -443,7 +447,7 @@ class _Numbers:
             lambda draw: self.drawn(draw, (size,)), lambda rng: self.typical(rng, (size,))
         )
 
-    def drawn(self, draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
+    def drawn(self, draw: Draw, shape: tuple) -> np.ndarray:
         size = math.prod(shape)
         if size <= SMALL:
             entries = draw(hs.lists(self.element, min_size=size, max_size=size))
@@ -458,7 +462,7 @@ class _Numbers:
             x[index] = value
         return x.reshape(shape)
 
-    def typical(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    def typical(self, rng: np.random.Generator, shape: tuple) -> np.ndarray:
         """Normal or uniform numbers with distinct rows, where there are as many values."""
         x = self._random(rng, shape)
         for _ in range(TRIES):
@@ -467,7 +471,7 @@ class _Numbers:
             x = self._random(rng, shape)
         return x
 
-    def _random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    def _random(self, rng: np.random.Generator, shape: tuple) -> np.ndarray:
         x: Any
         if self.dtype.kind == "b":
             x = rng.random(shape) < 0.5

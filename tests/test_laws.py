@@ -42,7 +42,7 @@ def over(rows, slow=()):
     return pytest.mark.parametrize("row", params)
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(24)
 @over(registry.MODELS)
 def test_the_laws_of_models_hold_for(row):
     testing.check_model(
@@ -55,7 +55,7 @@ def test_the_laws_of_models_hold_for(row):
     )
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(24)
 @over(registry.OPTIMIZERS, SLOW_OPTIMIZERS)
 def test_the_laws_of_optimizers_hold_for(row):
     testing.check_optimizer(
@@ -71,7 +71,7 @@ def test_the_laws_of_optimizers_hold_for(row):
     )
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @over(registry.TRANSFORMS)
 def test_the_laws_of_transforms_hold_for(row):
     testing.check_transform(
@@ -79,7 +79,7 @@ def test_the_laws_of_transforms_hold_for(row):
     )
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(18)
 @over(registry.LOSSES)
 def test_the_laws_of_losses_hold_for(row):
     testing.check_loss(
@@ -113,13 +113,13 @@ def test_the_laws_of_initializers_hold_for(row):
     )
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(13)
 @over(registry.SCHEDULES)
 def test_the_laws_of_schedules_hold_for(row):
     testing.check_schedule(row.make, row.scalars, row.values, policy="fnn")
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @over(registry.METRICS)
 def test_the_laws_of_metrics_hold_for(row):
     testing.check_metric(row.make(), row.predictions, row.targets, policy="fnn")

@@ -23,6 +23,7 @@ from fnn import tree
 from fnn._messages import is_key
 from fnn.testing import tolerance
 from fnn.testing._compare import expect_all, expect_same, expect_same_specs, fresh
+from fnn.testing.battery import LawError
 from fnn.testing.strategies.values import arrays, gradients, trees
 from fnn.types import Optimizer, Params
 
@@ -31,6 +32,7 @@ Copy = Callable[[Any], Any]
 
 PARAMS: dict[str, Any] = {"kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32)}
 LARGE, TINY = 1e4, 1e-8
+RTOL = 1e-6  # of the largest entry: a few roundings
 PROGRAMS, RULES = 20, 12  # of a run; of a program
 
 
@@ -93,14 +95,7 @@ def optimizer_machine(
                 names=("an argument of update", "after it"),
                 hint="return a new state, and change nothing in place",
             )
-            expect_same(
-                "optimizer_machine",
-                (updates, state),
-                traced,
-                names=("plain", "jit"),
-                hint="look for state outside of update, such as a counter",
-                allowed=tolerance.of(compiled, *before),
-            )
+            _expect_traced_alike((updates, state), traced, compiled, before)
             for name, old, new in (
                 ("params", self.params, tree.add(self.params, updates)),
                 ("state", self.state, state),
@@ -275,6 +270,22 @@ def training_machine(
             )
 
     return _finished(TrainingMachine)
+
+
+def _expect_traced_alike(plain: Any, traced: Any, compiled: Callable[..., Any], args: Any) -> None:
+    """Compares the results of the plain and the compiled update as closely as rounding allows."""
+    compare = functools.partial(
+        expect_same,
+        "optimizer_machine",
+        plain,
+        traced,
+        names=("plain", "jit"),
+        hint="look for state outside of update, such as a counter",
+    )
+    try:
+        compare(rtol=RTOL)
+    except LawError:  # either a bug, or arguments at which the update is ill-conditioned
+        compare(allowed=tolerance.of(compiled, *args))
 
 
 class _Saved:

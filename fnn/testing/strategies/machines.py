@@ -47,7 +47,7 @@ def optimizer_machine(
     """A machine that updates parameters with all kinds of gradients, saves and restores.
 
     Rules: an update with gradients that are ordinary, zero, large, tiny, or those of the update
-    before; save; restore what was saved. After every rule:
+    before; save; restore what was saved, at once or later. After every rule:
 
     - parameters and state are finite and keep structure, shapes and dtypes;
     - the compiled update agrees with the plain one, which changes none of its arguments;
@@ -82,8 +82,10 @@ def optimizer_machine(
             super().__init__()
             self.params, self.state = start, optimizer.init(start)
             self.history: list[Params] = []
+            self.is_broken = False
 
         def apply(self, grads: Params) -> None:
+            self.is_broken = True  # until all laws hold
             grads = jax.tree.map(lambda g, p: jnp.asarray(g, p.dtype), grads, start)
             before = copied((grads, self.state, self.params))
             traced = compiled(*before)
@@ -109,6 +111,7 @@ def optimizer_machine(
                 )
             self.params, self.state = tree.add(self.params, updates), state
             self.history = [*self.history, grads]
+            self.is_broken = False
 
         @hm.rule(grads=gradients(start))
         def update(self, grads: Any) -> None:
@@ -139,6 +142,10 @@ def optimizer_machine(
         def restore(self, saved: Any) -> None:
             (self.params, self.state), self.history = from_saved(saved.value), saved.history
 
+        @hm.rule()
+        def save_and_restore(self) -> None:
+            self.params, self.state = from_saved(to_saved((self.params, self.state)))
+
         @hm.invariant()
         def is_finite(self) -> None:
             expect_all(
@@ -150,6 +157,8 @@ def optimizer_machine(
             )
 
         def teardown(self) -> None:
+            if self.is_broken:  # an error here would hide the first
+                return
             params, state = start, optimizer.init(start)
             for grads in self.history:
                 params, state = plain(grads, params, state)
@@ -178,8 +187,9 @@ def training_machine(
     """A machine that trains, saves, resumes and repeats steps.
 
     Rules: a step with the next batch; the same by a second compilation; a repeat of the last step;
-    save; resume from a save. After every rule the state is bitwise that of an uninterrupted run of
-    as many steps, and a step changes none of its arguments. The batches are taken in turn.
+    save; resume from a save, at once or later. After every rule the state is bitwise that of an
+    uninterrupted run of as many steps, and a step changes none of its arguments. The batches are
+    taken in turn.
 
     The machine has 20 programs of up to 12 rules; set `Machine.TestCase.settings` for others.
 
@@ -258,6 +268,10 @@ def training_machine(
         @hm.rule(saved=saves)
         def resume(self, saved: Any) -> None:
             self.state, self.n, self.before = from_saved(saved.value), saved.history, None
+
+        @hm.rule()
+        def save_and_resume(self) -> None:
+            self.state = from_saved(to_saved(self.state))
 
         @hm.invariant()
         def state_depends_on_the_number_of_steps_only(self) -> None:

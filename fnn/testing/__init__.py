@@ -1,4 +1,4 @@
-"""Laws: property tests for models, losses, optimizers, steps and recipes, whoever wrote them.
+"""Laws: property tests for models, losses, optimizers, steps and recipes of any library.
 
 A law is a statement that every function of a kind must keep, such as "no key is used twice" or
 "decoding equals the whole". There is one check for each kind of function:

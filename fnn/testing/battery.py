@@ -94,7 +94,7 @@ class Battery:
             self.laws.append(Law(name, law.statement, reason))
 
     def done(self) -> list[Law]:
-        """The laws. Raises: ValueError for the name of a law to skip that is none of them."""
+        """The laws. Raises: ValueError for a skipped name that no law has, or without a reason."""
         names = [law.name for law in self.laws]
         for name, reason in self._skip.items():
             if name not in names:

@@ -314,7 +314,7 @@ def loader_laws(
       loader: `loader(key, x, y)` gives the batches (x, y) of one epoch, an iterable.
       x, y: arrays of 7 or more examples, all different in x.
       batch_size: of all batches but the last.
-      drop_last: whether a smaller last batch is left out.
+      drop_last: whether a smaller last batch is dropped.
       shuffles: whether the order follows the key.
       like: a reference, which must give the same batches.
       dtypes, policy: accepted for the sake of all checks.

@@ -612,7 +612,7 @@ def descent_finds(loss: Loss, predictions: Any, targets: Any, best: Any) -> None
 
 
 def masked_examples_do_not_count(loss: Loss, predictions: Any, targets: Any) -> None:
-    """What `where` leaves out changes neither the loss nor the gradient, NaN included.
+    """Masked predictions change neither the loss nor the gradient, NaN included.
 
     >>> from fnn.losses import mean_squared_error
     >>> masked_examples_do_not_count(mean_squared_error, jnp.ones((3, 2)), jnp.zeros((3, 2)))
@@ -638,7 +638,7 @@ def masked_examples_do_not_count(loss: Loss, predictions: Any, targets: Any) -> 
             found,
             names=("before", "after"),
             rtol=1e-6,
-            hint="replace what is left out before the formula, by jnp.where, and not after it",
+            hint="replace what is masked before the formula, by jnp.where, and not after it",
         )
 
 
@@ -732,7 +732,7 @@ def has_the_symmetry(loss: Loss, predictions: Any, targets: Any, symmetry: str) 
         _products(loss(moved, others)),
         names=("before", "after"),
         allowed=tolerance.of(lambda p, t: _products(loss(p, t)), moved, others),
-        hint="look for a class that is left out, a missing normalization, or a fixed scale",
+        hint="look for a class that is dropped, a missing normalization, or a fixed scale",
     )
 
 

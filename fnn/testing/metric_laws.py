@@ -190,7 +190,7 @@ def sums_are_wide(metric: Metric, predictions: Any, targets: Any, *, bfloat16: b
         doubled, copies = sums, 1
         while copies < COPIES:
             doubled, copies = _merge(doubled, doubled), 2 * copies
-        # One more of each at a time: a count in 8 bits stands still long before.
+        # One more of each at a time: a count in 8 bits is unchanged long before.
         for _ in range(3):
             doubled = _merge(doubled, sums)
         tiled = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 100), pair)

@@ -819,7 +819,8 @@ def model_gradients_are_right(model: Model, x: Any, *, strict: bool = True) -> N
     """Gradients of parameters and inputs agree with central differences, in float64.
 
     Args:
-      strict: a model that does not compute in float64 breaks the law; otherwise it is left out.
+      strict: a model that does not compute in float64 breaks the law; otherwise it is not
+        compared.
 
     >>> from fnn.nn import lift
     >>> model_gradients_are_right(lift(jnp.sin), jnp.array([[1.0], [2.0], [4.0]]))

@@ -167,7 +167,7 @@ def optimizer_machine(
                 {"params": params, "state": state},
                 {"params": self.params, "state": self.state},
                 names=("a new run with the same gradients", "this run"),
-                hint="look for state outside of update, and for what a save leaves out",
+                hint="look for state outside of update, and for what a save drops",
             )
 
     return _finished(OptimizerMachine)
@@ -280,7 +280,7 @@ def training_machine(
                 after(self.n),
                 self.state,
                 names=(f"an uninterrupted run of {self.n} steps", "this run"),
-                hint="look for state outside of the step, and for what a save leaves out",
+                hint="look for state outside of the step, and for what a save drops",
             )
 
     return _finished(TrainingMachine)
